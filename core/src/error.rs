@@ -1,0 +1,85 @@
+//! The stable codes of everything that can be refused.
+
+use alloc::string::String;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// A stable code. Clients branch on it, never on the message beside it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum ErrorCode { $($(#[$doc])* $name,)* }
+
+        impl ErrorCode {
+            /// Every code, in the order of the specification.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The code on the wire.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The bytes are not a frame of this protocol.
+    MalformedFrame = "malformed_frame",
+    /// The message, frame or field is over a bound.
+    TooLarge = "too_large",
+    /// The client asks for a protocol version that this broker does not speak.
+    UnsupportedVersion = "unsupported_version",
+    /// The command is not known to this broker.
+    Unsupported = "unsupported",
+    /// A command came before `hello`, or `hello` came twice.
+    OutOfState = "out_of_state",
+    /// The namespace does not exist and may not be created.
+    UnknownNamespace = "unknown_namespace",
+    /// The client lacks the right.
+    Forbidden = "forbidden",
+    /// The topic name breaks the rules for names.
+    InvalidTopic = "invalid_topic",
+    /// The filter breaks the rules for filters.
+    InvalidFilter = "invalid_filter",
+    /// A field has a value outside its range.
+    InvalidArgument = "invalid_argument",
+    /// The topic does not exist.
+    UnknownTopic = "unknown_topic",
+    /// The topic has no such partition.
+    UnknownPartition = "unknown_partition",
+    /// The subscription does not exist on this connection.
+    UnknownSubscription = "unknown_subscription",
+    /// The offset lies beyond the end of the log.
+    OffsetOutOfRange = "offset_out_of_range",
+    /// The configuration contradicts itself or what is stored.
+    ConflictingConfig = "conflicting_config",
+    /// A bound on the number of things is reached; the message names it.
+    LimitReached = "limit_reached",
+    /// A subscriber with the policy `block` did not catch up in time.
+    SubscriberBlocked = "subscriber_blocked",
+    /// The subscription fell further behind than its policy allows and was ended.
+    SlowConsumer = "slow_consumer",
+    /// The store cannot take or give data now.
+    StorageUnavailable = "storage_unavailable",
+    /// The broker is stopping.
+    Draining = "draining",
+}
+
+/// A refusal: what a client is told instead of success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The stable code.
+    pub code: ErrorCode,
+    /// What was refused, which one, and what to do; lower case, for people.
+    pub message: String,
+    /// When trying again may help, in milliseconds.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            retry_after_ms: None,
+        }
+    }
+}

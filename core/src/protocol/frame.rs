@@ -1,0 +1,623 @@
+//! The vocabulary: every command, every reply, and the items of their lists, declared once. The structures, both
+//! directions of the binary codec and the layouts that the JSON transcoder works from are made from this table.
+//!
+//! A frame is a length, a kind (one byte), the required fields in order, then the optional fields that are there,
+//! by rising tag, each with its length, so that a reader passes over those it does not know.
+
+use alloc::vec::Vec;
+
+use super::field::{
+    Field, FieldSpec, Headers, Item, Layout, List, Strings, put_optional, skip_optionals,
+    take_optional,
+};
+use crate::wire::{Malformed, Put, Reader, varint_len};
+
+/// Declares structures with their fields; `; ` parts the required from the optional.
+macro_rules! layouts {
+    ($life:lifetime $(
+        $(#[$doc:meta])* $name:ident $(<$param:lifetime>)? {
+            $($(#[$rdoc:meta])* $rname:ident: $rtype:ty,)*
+            $(; $($(#[$odoc:meta])* $tag:literal $oname:ident: $otype:ty,)*)?
+        }
+    )*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name $(<$param>)? {
+            $($(#[$rdoc])* pub $rname: $rtype,)*
+            $($($(#[$odoc])* pub $oname: Option<$otype>,)*)?
+        }
+
+        impl<$life> Item<$life> for $name $(<$param>)? {
+            const LAYOUT: Layout = Layout {
+                required: &[$(FieldSpec {
+                    name: stringify!($rname),
+                    kind: <$rtype as Field<$life>>::KIND,
+                },)*],
+                optional: &[$($(($tag, FieldSpec {
+                    name: stringify!($oname),
+                    kind: <$otype as Field<$life>>::KIND,
+                }),)*)?],
+            };
+
+            #[allow(unused_variables)]
+            fn put_fields(&self, out: &mut Vec<u8>) {
+                $(self.$rname.put(out);)*
+                $($(put_optional($tag, self.$oname.as_ref(), out);)*)?
+            }
+
+            #[allow(unused_mut)]
+            fn take_fields(reader: &mut Reader<$life>) -> Result<Self, Malformed> {
+                $(let $rname = Field::take(reader)?;)*
+                let mut last = 0;
+                $($(let $oname = take_optional($tag, &mut last, reader)?;)*)?
+                skip_optionals(last, reader)?;
+                Ok(Self { $($rname,)* $($($oname,)*)? })
+            }
+        }
+    )*};
+}
+
+/// Declares an enum of frames with their kinds and names.
+macro_rules! frames {
+    ($life:lifetime $(#[$doc:meta])* $frames:ident {
+        $($(#[$vdoc:meta])* $kind:literal $text:literal $name:ident $(<$param:lifetime>)?,)*
+    }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $frames<$life> {
+            $($(#[$vdoc])* $name($name $(<$param>)?),)*
+        }
+
+        impl<$life> $frames<$life> {
+            /// Kind, JSON `type` and fields of every frame of this direction.
+            pub const LAYOUTS: &'static [(u8, &'static str, Layout)] = &[
+                $(($kind, $text, <$name as Item<'static>>::LAYOUT),)*
+            ];
+
+            /// Appends the frame, its length in front.
+            pub fn encode(&self, out: &mut Vec<u8>) {
+                let mut body = Vec::new();
+                match self {
+                    $(Self::$name(fields) => {
+                        body.push($kind);
+                        fields.put_fields(&mut body);
+                    })*
+                }
+                out.put_bytes(&body);
+            }
+
+            /// Reads a frame without its length.
+            pub fn decode(body: &$life [u8]) -> Result<Self, FrameError> {
+                let mut reader = Reader::new(body);
+                match reader.u8().map_err(|_| FrameError::Malformed)? {
+                    $($kind => Item::take_fields(&mut reader)
+                        .map(Self::$name)
+                        .map_err(|_| FrameError::Malformed),)*
+                    kind => Err(FrameError::UnknownKind(kind)),
+                }
+            }
+        }
+    };
+}
+
+/// Why bytes are not a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameError {
+    /// The fields do not spell what their kind asks for.
+    Malformed,
+    /// The kind is not known to this version.
+    UnknownKind(u8),
+}
+
+/// The version that this vocabulary is.
+pub const PROTOCOL_VERSION: u64 = 1;
+
+/// The WebSocket subprotocol of the binary encoding.
+pub const SUBPROTOCOL_BINARY: &str = "dunlin.v1.binary";
+
+/// The WebSocket subprotocol of the JSON encoding, also assumed where a client names none.
+pub const SUBPROTOCOL_JSON: &str = "dunlin.v1.json";
+
+frames! { 'a
+    /// What a client says.
+    Command {
+        /// Opens the conversation; the first frame of every connection.
+        1 "hello" Hello<'a>,
+        /// Publishes one message.
+        2 "publish" Publish<'a>,
+        /// Publishes several, all or nothing.
+        3 "publish_batch" PublishBatch<'a>,
+        /// Asks for the messages of all topics that match.
+        4 "subscribe" Subscribe<'a>,
+        /// Ends a subscription.
+        5 "unsubscribe" Unsubscribe,
+        /// Allows more deliveries; has no reply unless it is refused.
+        6 "credit" Credit,
+        /// Reads stored messages.
+        7 "read" Read<'a>,
+        /// Creates a topic or changes its configuration.
+        8 "configure_topic" ConfigureTopic<'a>,
+        /// Asks for a topic's configuration and extent.
+        9 "describe_topic" DescribeTopic<'a>,
+        /// Asks for topic names.
+        10 "list_topics" ListTopics<'a>,
+        /// Deletes a topic and its messages.
+        11 "delete_topic" DeleteTopic<'a>,
+        /// Asks for a sign of life from the broker itself.
+        12 "ping" Ping,
+    }
+}
+
+frames! { 'a
+    /// What the broker says.
+    Reply {
+        /// Answers `hello`.
+        129 "hello" Welcome<'a>,
+        /// Answers `publish`.
+        130 "receipt" Receipt,
+        /// Answers `publish_batch`.
+        131 "receipts" Receipts<'a>,
+        /// Answers `subscribe`.
+        132 "subscribed" Subscribed<'a>,
+        /// Answers a command that has nothing else to tell.
+        133 "ok" Done,
+        /// Answers a command that was refused; request 0 where no command can be named.
+        134 "error" Failed<'a>,
+        /// Brings a message to a subscription.
+        135 "delivery" Delivery<'a>,
+        /// Tells a subscription which messages it will not get.
+        136 "gap" Gap<'a>,
+        /// Tells that the broker ended a subscription.
+        137 "ended" Ended<'a>,
+        /// Answers `read`.
+        138 "page" Page<'a>,
+        /// Answers `configure_topic` and `describe_topic`.
+        139 "topic" TopicDescription<'a>,
+        /// Answers `list_topics`.
+        140 "topics" Topics<'a>,
+        /// Answers `ping`.
+        141 "pong" Pong,
+        /// Asks the client to subscribe again from the positions it knows; the broker lost its subscriptions.
+        142 "resync" Resync,
+        /// Tells that the broker stops; the close follows.
+        143 "going_away" GoingAway,
+    }
+}
+
+layouts! { 'a
+    /// See [`Command::Hello`].
+    Hello<'a> {
+        /// The version that the client speaks.
+        version: u64,
+        ;
+        /// What the client is, for logs.
+        1 client: &'a str,
+    }
+
+    /// See [`Command::Publish`].
+    Publish<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// Where to.
+        topic: &'a str,
+        /// What.
+        payload: &'a [u8],
+        ;
+        /// Orders messages of one key, and picks the partition.
+        1 key: &'a str,
+        /// The media type of the payload.
+        2 content_type: &'a str,
+        /// Ordered pairs that travel with the message.
+        3 headers: Headers<'a>,
+        /// The publisher's name for the message.
+        4 id: &'a str,
+        /// Not delivered later than so many milliseconds from now.
+        5 ttl_ms: u64,
+        /// `none`, `async` or `sync`; the stronger of this and the topic's holds.
+        8 durability: &'a str,
+    }
+
+    /// See [`Command::PublishBatch`].
+    PublishBatch<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The messages, at least one.
+        messages: List<'a, Message<'a>>,
+        ;
+        /// As in `publish`, for the whole batch.
+        8 durability: &'a str,
+    }
+
+    /// One message of a batch; the fields are those of `publish`.
+    Message<'a> {
+        /// Where to.
+        topic: &'a str,
+        /// What.
+        payload: &'a [u8],
+        ;
+        /// Orders messages of one key, and picks the partition.
+        1 key: &'a str,
+        /// The media type of the payload.
+        2 content_type: &'a str,
+        /// Ordered pairs that travel with the message.
+        3 headers: Headers<'a>,
+        /// The publisher's name for the message.
+        4 id: &'a str,
+        /// Not delivered later than so many milliseconds from now.
+        5 ttl_ms: u64,
+    }
+
+    /// See [`Command::Subscribe`].
+    Subscribe<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The client's number for the subscription, not in use on this connection.
+        subscription: u32,
+        /// A topic name, or a pattern with `+` and `#`.
+        filter: &'a str,
+        ;
+        /// Where to begin: `latest` (the default), `earliest`, `offset:N`, `timestamp:MS`, `last:N`,
+        /// `resume:TOKEN:SEQUENCE`.
+        1 from: &'a str,
+        /// How many deliveries are allowed to begin with; without it, any number at any time.
+        2 credit: u64,
+        /// `drop_oldest` (the default), `drop_newest`, `block` or `close`.
+        3 on_lag: &'a str,
+        /// How many messages it may be behind before the policy acts.
+        4 lag_max: u64,
+        /// Only this partition of the one topic.
+        5 partition: u32,
+    }
+
+    /// See [`Command::Unsubscribe`].
+    Unsubscribe {
+        /// The number that the reply carries.
+        request: u64,
+        /// The subscription to end.
+        subscription: u32,
+    }
+
+    /// See [`Command::Credit`].
+    Credit {
+        /// The subscription that may get more.
+        subscription: u32,
+        /// So many more deliveries.
+        messages: u64,
+    }
+
+    /// See [`Command::Read`].
+    Read<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The topic.
+        topic: &'a str,
+        /// The partition.
+        partition: u32,
+        ;
+        /// `earliest` (the default), `offset:N`, `timestamp:MS`, `last:N`.
+        1 from: &'a str,
+        /// At most so many messages.
+        2 messages_max: u64,
+        /// Stop after the message with which the page exceeds this; one message is always returned.
+        3 bytes_max: u64,
+    }
+
+    /// See [`Command::ConfigureTopic`]. What is left out stays, or takes the default for a new topic.
+    ConfigureTopic<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The topic.
+        topic: &'a str,
+        ;
+        /// `live`, `log`, `last_value` or `compacted`; fixed once the topic exists.
+        1 kind: &'a str,
+        /// `none`, `per_key`, `per_topic` or `global`; fixed once the topic exists.
+        2 ordering: &'a str,
+        /// How many; fixed once the topic exists.
+        3 partitions: u32,
+        /// `none`, `async` or `sync`.
+        4 durability: &'a str,
+        /// Keep at most so many messages a partition; 0 for no bound.
+        5 max_messages: u64,
+        /// Keep at most so many bytes a partition; 0 for no bound.
+        6 max_bytes: u64,
+        /// Keep messages so long; 0 for no bound.
+        7 max_age_ms: u64,
+    }
+
+    /// See [`Command::DescribeTopic`].
+    DescribeTopic<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The topic.
+        topic: &'a str,
+    }
+
+    /// See [`Command::ListTopics`].
+    ListTopics<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        ;
+        /// Only those that match; `#` if left out.
+        1 filter: &'a str,
+        /// Only those after this name, in byte order.
+        2 after: &'a str,
+        /// At most so many.
+        3 topics_max: u64,
+    }
+
+    /// See [`Command::DeleteTopic`].
+    DeleteTopic<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The topic.
+        topic: &'a str,
+    }
+
+    /// See [`Command::Ping`].
+    Ping {
+        /// The number that the reply carries.
+        request: u64,
+    }
+
+    /// See [`Reply::Hello`].
+    Welcome<'a> {
+        /// The version that the broker speaks.
+        version: u64,
+        /// The life of the namespace that this is.
+        incarnation: u64,
+        /// The connection's number.
+        connection: u64,
+        /// The broker's time in milliseconds since the Unix epoch.
+        now: u64,
+        /// What the broker can do beyond version 1's first words.
+        features: Strings<'a>,
+        ;
+        /// The largest payload, in bytes.
+        1 payload_bytes_max: u64,
+        /// The largest message on the socket, in bytes.
+        2 inbound_bytes_max: u64,
+        /// The most messages in a batch.
+        3 batch_messages_max: u64,
+        /// The most messages in a page.
+        4 read_messages_max: u64,
+        /// The most credit that a subscription can hold.
+        5 credit_max: u64,
+        /// The most subscriptions on a connection.
+        6 subscriptions_max: u64,
+    }
+
+    /// See [`Reply::Receipt`].
+    Receipt {
+        /// The command's number.
+        request: u64,
+        /// The partition that took the message.
+        partition: u32,
+        /// Its place there.
+        offset: u64,
+        /// Its place in the namespace.
+        sequence: u64,
+        /// Whether it was published before and not stored again.
+        duplicate: bool,
+    }
+
+    /// See [`Reply::Receipts`].
+    Receipts<'a> {
+        /// The command's number.
+        request: u64,
+        /// A place for each message, in their order.
+        receipts: List<'a, Place>,
+    }
+
+    /// One message's place in a [`Receipts`].
+    Place {
+        /// The partition that took the message.
+        partition: u32,
+        /// Its place there.
+        offset: u64,
+        /// Its place in the namespace.
+        sequence: u64,
+        /// Whether it was published before and not stored again.
+        duplicate: bool,
+    }
+
+    /// See [`Reply::Subscribed`].
+    Subscribed<'a> {
+        /// The command's number.
+        request: u64,
+        /// The subscription.
+        subscription: u32,
+        /// With the sequence of the last delivery, the place to resume from.
+        token: &'a str,
+        /// The sequence after which deliveries come, to resume from while there was none.
+        sequence: u64,
+    }
+
+    /// See [`Reply::Done`].
+    Done {
+        /// The command's number.
+        request: u64,
+    }
+
+    /// See [`Reply::Failed`].
+    Failed<'a> {
+        /// The command's number, 0 where no command can be named.
+        request: u64,
+        /// The stable code.
+        code: &'a str,
+        /// What, which and what to do, for people.
+        message: &'a str,
+        ;
+        /// When trying again may help.
+        1 retry_after_ms: u64,
+    }
+
+    /// See [`Reply::Delivery`].
+    Delivery<'a> {
+        /// The subscription.
+        subscription: u32,
+        /// The message's topic.
+        topic: &'a str,
+        /// Its partition.
+        partition: u32,
+        /// Its place in the partition.
+        offset: u64,
+        /// Its place in the namespace.
+        sequence: u64,
+        /// When it was published, in milliseconds since the Unix epoch.
+        timestamp: u64,
+        /// What was published.
+        payload: &'a [u8],
+        ;
+        /// See [`Publish::key`].
+        1 key: &'a str,
+        /// See [`Publish::content_type`].
+        2 content_type: &'a str,
+        /// See [`Publish::headers`].
+        3 headers: Headers<'a>,
+        /// See [`Publish::id`].
+        4 id: &'a str,
+        /// When it stops to be delivered, in milliseconds since the Unix epoch.
+        5 expires_at: u64,
+    }
+
+    /// See [`Reply::Gap`]. Sequences above `after` up to and with `to` are missing where the filter matches.
+    Gap<'a> {
+        /// The subscription.
+        subscription: u32,
+        /// `trimmed` (retention), `dropped` (the policy for lag), `truncated` (lost in a crash) or `unreadable`.
+        reason: &'a str,
+        /// The last sequence before the gap.
+        after: u64,
+        /// The last sequence of the gap.
+        to: u64,
+        ;
+        /// How many messages, where that is known.
+        1 count: u64,
+        /// The topic, where the gap lies in one partition.
+        2 topic: &'a str,
+        /// The partition.
+        3 partition: u32,
+        /// The first missing offset.
+        4 from_offset: u64,
+        /// The first offset after the gap.
+        5 to_offset: u64,
+    }
+
+    /// See [`Reply::Ended`].
+    Ended<'a> {
+        /// The subscription.
+        subscription: u32,
+        /// The stable code of the reason.
+        code: &'a str,
+        /// What happened, for people.
+        message: &'a str,
+    }
+
+    /// See [`Reply::Page`].
+    Page<'a> {
+        /// The command's number.
+        request: u64,
+        /// The first offset that is kept.
+        log_start_offset: u64,
+        /// The offset that the next message will get.
+        log_end_offset: u64,
+        /// Where to read on.
+        next_offset: u64,
+        /// The messages.
+        records: List<'a, Record<'a>>,
+    }
+
+    /// A message as it is stored.
+    Record<'a> {
+        /// Its place in the partition.
+        offset: u64,
+        /// Its place in the namespace.
+        sequence: u64,
+        /// When it was published, in milliseconds since the Unix epoch.
+        timestamp: u64,
+        /// What was published.
+        payload: &'a [u8],
+        ;
+        /// See [`Publish::key`].
+        1 key: &'a str,
+        /// See [`Publish::content_type`].
+        2 content_type: &'a str,
+        /// See [`Publish::headers`].
+        3 headers: Headers<'a>,
+        /// See [`Publish::id`].
+        4 id: &'a str,
+        /// When it stops to be delivered, in milliseconds since the Unix epoch.
+        5 expires_at: u64,
+    }
+
+    /// See [`Reply::TopicDescription`].
+    TopicDescription<'a> {
+        /// The command's number.
+        request: u64,
+        /// The topic.
+        topic: &'a str,
+        /// See [`ConfigureTopic::kind`].
+        kind: &'a str,
+        /// See [`ConfigureTopic::ordering`].
+        ordering: &'a str,
+        /// See [`ConfigureTopic::durability`].
+        durability: &'a str,
+        /// See [`ConfigureTopic::max_messages`].
+        max_messages: u64,
+        /// See [`ConfigureTopic::max_bytes`].
+        max_bytes: u64,
+        /// See [`ConfigureTopic::max_age_ms`].
+        max_age_ms: u64,
+        /// The extent of every partition, by index.
+        partitions: List<'a, Extent>,
+    }
+
+    /// One partition in a [`TopicDescription`].
+    Extent {
+        /// The first offset that is kept.
+        log_start_offset: u64,
+        /// The offset that the next message will get.
+        log_end_offset: u64,
+        /// How many bytes are kept.
+        size_bytes: u64,
+    }
+
+    /// See [`Reply::Topics`].
+    Topics<'a> {
+        /// The command's number.
+        request: u64,
+        /// Names in byte order.
+        topics: Strings<'a>,
+        /// Whether there are more after the last.
+        more: bool,
+    }
+
+    /// See [`Reply::Pong`].
+    Pong {
+        /// The command's number.
+        request: u64,
+        /// The broker's time in milliseconds since the Unix epoch.
+        now: u64,
+    }
+
+    /// See [`Reply::Resync`].
+    Resync {}
+
+    /// See [`Reply::GoingAway`].
+    GoingAway {
+        /// Connect again after so long.
+        reconnect_after_ms: u64,
+    }
+}
+
+/// Appends the start of a delivery frame for `subscription` whose remaining fields take `body_bytes`.
+pub(crate) fn put_delivery_prefix(subscription: u32, body_bytes: usize, out: &mut Vec<u8>) {
+    let length = 1 + varint_len(subscription.into()) + body_bytes;
+    out.put_u64(length as u64);
+    out.push(DELIVERY);
+    out.put_u64(subscription.into());
+}
+
+/// The kind of [`Reply::Delivery`].
+pub(crate) const DELIVERY: u8 = 135;
