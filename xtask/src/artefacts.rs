@@ -1,0 +1,258 @@
+//! The WebAssembly modules: built by cargo, given their JavaScript by wasm-bindgen, shrunk by binaryen.
+//!
+//! Cargo knows by itself what is fresh. The passes after it are skipped while what cargo built, this recipe and the
+//! locked tools are the same as at the last time. Nothing is visible under its final name before it is complete.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use wasm_bindgen_cli_support::Bindgen;
+use wasmparser::{Parser, Payload};
+
+use crate::report::Report;
+use crate::{root, target_directory};
+
+/// What Rust's wasm32 target assumes of a runtime; binaryen may use it and nothing beyond it.
+const WASM_FEATURES: [&str; 7] = [
+    "--enable-bulk-memory",
+    "--enable-bulk-memory-opt",
+    "--enable-multivalue",
+    "--enable-mutable-globals",
+    "--enable-nontrapping-float-to-int",
+    "--enable-reference-types",
+    "--enable-sign-ext",
+];
+
+/// The broker as an import-free module, the same file for the native host and for the edge.
+pub(crate) fn guest(report: &mut Report) -> Result<String> {
+    let module = "wasm/dist/guest.wasm";
+    let built = cargo_wasm(report, "dunlin-guest", "guest")?;
+    let finished = root().join(module);
+    if !is_fresh("guest", &built, &[&finished])? {
+        let staged = staging("guest")?.join("guest.wasm");
+        wasm_opt(report, &built, &staged, "-O3")?;
+        publish(&staged, &finished)?;
+        remember("guest", &built)?;
+    }
+    refuse_imports(&finished)?;
+    Ok(format!("{}, imports nothing", size(module)?))
+}
+
+/// The broker for the npm package. Where its module comes from is left to the caller, so that no bundler is led to
+/// follow a path that another one does not understand.
+pub(crate) fn engine(report: &mut Report) -> Result<String> {
+    let mut bindgen = Bindgen::new();
+    bindgen.web(true)?;
+    with_bindgen(
+        report,
+        "dunlin-wasm",
+        "engine",
+        "wasm/dist/engine",
+        "-O3",
+        bindgen,
+    )
+}
+
+/// The gateway's module for the edge, with the function that gives it a new instance after a trap.
+pub(crate) fn gateway(report: &mut Report) -> Result<String> {
+    let mut bindgen = Bindgen::new();
+    bindgen.module(true)?.reset_state_function(true);
+    with_bindgen(
+        report,
+        "dunlin-worker",
+        "gateway",
+        "worker/dist/gateway",
+        "-Oz",
+        bindgen,
+    )
+}
+
+/// Builds a package that uses wasm-bindgen into `directory`, as `name`.js, .d.ts and _bg.wasm.
+fn with_bindgen(
+    report: &mut Report,
+    package: &str,
+    name: &str,
+    directory: &str,
+    optimise: &str,
+    mut bindgen: Bindgen,
+) -> Result<String> {
+    let built = cargo_wasm(report, package, "bindgen")?;
+    let finished = root().join(directory);
+    let module = format!("{name}_bg.wasm");
+    let script = format!("{name}.js");
+    if !is_fresh(
+        name,
+        &built,
+        &[&finished.join(&module), &finished.join(&script)],
+    )? {
+        let staged = staging(name)?;
+        bindgen
+            .input_path(&built)
+            .out_name(name)
+            .typescript(true)
+            .remove_name_section(true)
+            .remove_producers_section(true)
+            .generate(&staged)
+            .with_context(|| format!("wasm-bindgen cannot read {}", built.display()))?;
+        import_as_module(&staged.join(&script))?;
+        let shrunk = staged.join("shrunk.wasm");
+        wasm_opt(report, &staged.join(&module), &shrunk, optimise)?;
+        fs::rename(&shrunk, staged.join(&module))?;
+        publish(&staged, &finished)?;
+        remember(name, &built)?;
+    }
+    Ok(format!(
+        "{}; {}",
+        size(&format!("{directory}/{module}"))?,
+        size(&format!("{directory}/{script}"))?
+    ))
+}
+
+/// `import source` is a proposal that the runtimes and bundlers at hand do not read yet; for a module that is deployed
+/// with the script a plain import means the same to them.
+fn import_as_module(script: &Path) -> Result<()> {
+    let text = fs::read_to_string(script)?;
+    fs::write(script, text.replace("import source ", "import "))?;
+    Ok(())
+}
+
+fn cargo_wasm(report: &mut Report, package: &str, profile: &str) -> Result<PathBuf> {
+    report.run(&format!(
+        "cargo build --package {package} --profile {profile} --target wasm32-unknown-unknown"
+    ))?;
+    let file = package.replace('-', "_");
+    Ok(target_directory()?.join(format!("wasm32-unknown-unknown/{profile}/{file}.wasm")))
+}
+
+fn wasm_opt(report: &mut Report, input: &Path, output: &Path, level: &str) -> Result<()> {
+    let mut command = Command::new("node");
+    command
+        .arg(root().join("node_modules/binaryen/bin/wasm-opt"))
+        .args([level, "--strip-debug", "--strip-producers"])
+        .args(WASM_FEATURES)
+        .arg(input)
+        .arg("-o")
+        .arg(output);
+    report.run_command(command)
+}
+
+/// The guest runs where there is nobody to import from: an import would be found at the first start otherwise.
+fn refuse_imports(module: &Path) -> Result<()> {
+    let bytes = read(module)?;
+    wasmparser::validate(&bytes)
+        .with_context(|| format!("{} is not a valid module", module.display()))?;
+    let imports = imports(&bytes)?;
+    if !imports.is_empty() {
+        bail!(
+            "{} must import nothing, but imports {}: find the dependency that brought it with `cargo tree -p dunlin-guest`",
+            module.display(),
+            imports.join(", ")
+        );
+    }
+    Ok(())
+}
+
+fn imports(module: &[u8]) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for payload in Parser::new(0).parse_all(module) {
+        if let Payload::ImportSection(section) = payload? {
+            for import in section.into_imports() {
+                let import = import?;
+                names.push(format!("{}.{}", import.module, import.name));
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// A fresh, empty directory for unfinished work, on the same file system as its final place.
+fn staging(name: &str) -> Result<PathBuf> {
+    let directory = target_directory()?.join(format!("xtask/{name}-{}", std::process::id()));
+    if directory.exists() {
+        fs::remove_dir_all(&directory)?;
+    }
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    Ok(directory)
+}
+
+/// Puts a finished file or directory in its place. A directory is replaced as a whole, so that nothing of an earlier
+/// build stays in it.
+fn publish(staged: &Path, finished: &Path) -> Result<()> {
+    let parent = finished.parent().expect("an artefact lies in a directory");
+    fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
+    if finished.is_dir() {
+        fs::remove_dir_all(finished)
+            .with_context(|| format!("cannot replace {}", finished.display()))?;
+    }
+    fs::rename(staged, finished).with_context(|| format!("cannot write {}", finished.display()))
+}
+
+fn is_fresh(name: &str, built: &Path, outputs: &[&Path]) -> Result<bool> {
+    let remembered = fs::read_to_string(stamp(name)?).unwrap_or_default();
+    Ok(outputs.iter().all(|output| output.exists()) && remembered == fingerprint(built)?)
+}
+
+fn remember(name: &str, built: &Path) -> Result<()> {
+    Ok(fs::write(stamp(name)?, fingerprint(built)?)?)
+}
+
+fn stamp(name: &str) -> Result<PathBuf> {
+    Ok(target_directory()?.join(format!("xtask/{name}.stamp")))
+}
+
+fn fingerprint(built: &Path) -> Result<String> {
+    let mut hasher = DefaultHasher::new();
+    include_str!("artefacts.rs").hash(&mut hasher);
+    read(&root().join("package-lock.json"))?.hash(&mut hasher);
+    read(built)?.hash(&mut hasher);
+    Ok(format!("{:016x}", hasher.finish()))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// A file's name and its size, plain and as it travels.
+fn size(path: &str) -> Result<String> {
+    let bytes = read(&root().join(path))?;
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(&bytes)?;
+    let zipped = encoder.finish()?;
+    let kib = |bytes: usize| format!("{}.{} KiB", bytes / 1024, bytes % 1024 * 10 / 1024);
+    Ok(format!(
+        "{path} {} ({} gzip)",
+        kib(bytes.len()),
+        kib(zipped.len())
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: &[u8] = b"\0asm\x01\0\0\0";
+
+    #[test]
+    fn an_import_is_found_and_named() {
+        // A type section with one `func()`, and an import section that takes `env.log` as one.
+        let module = [
+            HEADER,
+            b"\x01\x04\x01\x60\x00\x00",
+            b"\x02\x0b\x01\x03env\x03log\x00\x00",
+        ]
+        .concat();
+        assert_eq!(imports(&module).expect("a valid module"), ["env.log"]);
+    }
+
+    #[test]
+    fn a_module_without_an_import_section_imports_nothing() {
+        assert!(imports(HEADER).expect("a valid module").is_empty());
+    }
+}
