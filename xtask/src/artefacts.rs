@@ -3,8 +3,9 @@
 //! Cargo knows by itself what is fresh. The passes after it are skipped while what cargo built, this recipe and the
 //! locked tools are the same as at the last time. Nothing is visible under its final name before it is complete.
 
+use core::hash::{Hash, Hasher};
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::DefaultHasher;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -3,13 +3,14 @@
 //! A command is over when its process is over. A process that it leaves behind does not hold the driver up: it is an
 //! error of that command.
 
+use core::time::Duration;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write, pipe};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -221,7 +222,7 @@ fn read_lines(output: impl Read, events: &Sender<Event>) {
 }
 
 fn shown_as(command: &Command) -> String {
-    std::iter::once(command.get_program())
+    core::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| {
             let path = std::path::Path::new(word);
