@@ -10,6 +10,7 @@ pub mod abi;
 mod broker;
 mod effect;
 mod error;
+pub mod http;
 mod ids;
 mod input;
 mod protocol;
