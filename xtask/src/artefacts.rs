@@ -6,7 +6,7 @@
 use core::hash::{Hash, Hasher};
 use std::fs;
 use std::hash::DefaultHasher;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -36,7 +36,7 @@ pub(crate) fn guest(report: &mut Report) -> Result<String> {
     let built = cargo_wasm(report, "dunlin-guest", "guest")?;
     let finished = root().join(module);
     if !is_fresh("guest", &built, &[&finished])? {
-        let staged = staging("guest")?.join("guest.wasm");
+        let staged = staging(&finished)?;
         wasm_opt(report, &built, &staged, "-O3")?;
         publish(&staged, &finished)?;
         remember("guest", &built)?;
@@ -92,7 +92,7 @@ fn with_bindgen(
         &built,
         &[&finished.join(&module), &finished.join(&script)],
     )? {
-        let staged = staging(name)?;
+        let staged = staging(&finished)?;
         bindgen
             .input_path(&built)
             .out_name(name)
@@ -123,9 +123,11 @@ fn import_as_module(script: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Builds a package as a module and nothing else: beside another crate type cargo would leave out link-time
+/// optimisation, without a word.
 fn cargo_wasm(report: &mut Report, package: &str, profile: &str) -> Result<PathBuf> {
     report.run(&format!(
-        "cargo build --package {package} --profile {profile} --target wasm32-unknown-unknown"
+        "cargo rustc --package {package} --lib --crate-type cdylib --profile {profile} --target wasm32-unknown-unknown"
     ))?;
     let file = package.replace('-', "_");
     Ok(target_directory()?.join(format!("wasm32-unknown-unknown/{profile}/{file}.wasm")))
@@ -172,27 +174,34 @@ fn imports(module: &[u8]) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// A fresh, empty directory for unfinished work, on the same file system as its final place.
-fn staging(name: &str) -> Result<PathBuf> {
-    let directory = target_directory()?.join(format!("xtask/{name}-{}", std::process::id()));
-    if directory.exists() {
-        fs::remove_dir_all(&directory)?;
-    }
-    fs::create_dir_all(&directory)
-        .with_context(|| format!("cannot create {}", directory.display()))?;
-    Ok(directory)
-}
-
-/// Puts a finished file or directory in its place. A directory is replaced as a whole, so that nothing of an earlier
-/// build stays in it.
-fn publish(staged: &Path, finished: &Path) -> Result<()> {
+/// Where a file or directory lies until it is complete: beside its final place, so that a rename puts it there.
+fn staging(finished: &Path) -> Result<PathBuf> {
     let parent = finished.parent().expect("an artefact lies in a directory");
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
-    if finished.is_dir() {
-        fs::remove_dir_all(finished)
-            .with_context(|| format!("cannot replace {}", finished.display()))?;
-    }
+    let name = finished.file_name().expect("an artefact has a name");
+    let staged = parent.join(format!(".{}-{}", name.display(), std::process::id()));
+    remove(&staged)?;
+    Ok(staged)
+}
+
+/// Puts what is complete in its place. A directory is replaced as a whole, so that nothing of an earlier build stays.
+fn publish(staged: &Path, finished: &Path) -> Result<()> {
+    remove(finished)?;
     fs::rename(staged, finished).with_context(|| format!("cannot write {}", finished.display()))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot replace {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn is_fresh(name: &str, built: &Path, outputs: &[&Path]) -> Result<bool> {

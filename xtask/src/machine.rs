@@ -34,7 +34,7 @@ pub(crate) fn chromium(report: &mut Report) -> Result<String> {
             );
         }
         report.run("apt-get update")?;
-        report.run("apt-get install -y --no-install-recommends chromium")?;
+        report.run("apt-get install -y chromium")?;
     }
     report.run(&format!("{CHROMIUM} --version"))?;
     Ok(CHROMIUM.to_owned())

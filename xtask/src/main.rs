@@ -86,7 +86,6 @@ fn tests_binary(name: &str, arguments: &[&str], more: &[String]) -> Result<()> {
     command
         .args([
             "run",
-            "--quiet",
             "--release",
             "-p",
             "dunlin-tests",

@@ -124,14 +124,19 @@ impl Report {
 
     /// Shows why a step failed: its log, or the end of it.
     pub(crate) fn show_failure(&self) {
-        let hidden = self.lines.len().saturating_sub(SHOWN_LINES_MAX);
+        let lines: Vec<&String> = self
+            .lines
+            .iter()
+            .filter(|line| !is_progress(line))
+            .collect();
+        let hidden = lines.len().saturating_sub(SHOWN_LINES_MAX);
         if hidden > 0 {
             println!(
                 "({hidden} lines before these are in {})",
                 self.path.display()
             );
         }
-        for line in &self.lines[hidden..] {
+        for line in &lines[hidden..] {
             println!("{line}");
         }
     }
@@ -195,6 +200,21 @@ impl Report {
         println!("        {:>4} s  {shortened}", self.elapsed().as_secs());
         self.shown = Instant::now();
     }
+}
+
+/// Cargo's lines about what it is working on, which explain no failure.
+fn is_progress(line: &str) -> bool {
+    const VERBS: [&str; 7] = [
+        "Blocking",
+        "Checking",
+        "Compiling",
+        "Downloaded",
+        "Downloading",
+        "Finished",
+        "Locking",
+    ];
+    let word = line.split_whitespace().next();
+    line.starts_with("  ") && word.is_some_and(|word| VERBS.contains(&word))
 }
 
 /// Tools that would ask, phone home or draw progress bars are told not to.
