@@ -1,0 +1,53 @@
+/**
+ * Which rows a restore reads, and in which order: the store's own, then the state of each namespace. Messages are
+ * passed over; only loads read them. Mirrors the key table of `core/src/rows.rs`.
+ */
+
+import type { Range, Row } from "./abi.ts";
+import { concat } from "./wire.ts";
+
+const ROWS_MAX = 1024;
+const BYTES_MAX = 1024 * 1024;
+
+/** After every key that is ever written: no length is followed by a name that begins with this byte. */
+const END = Uint8Array.of(255, 255);
+
+/** Yields ranges, is given their rows, and hands those of the state to `take`, in key order. */
+export function* restoreWalk(take: (rows: readonly Row[]) => void): Generator<Range, void, readonly Row[]> {
+  yield* pages(Uint8Array.of(0), Uint8Array.of(1), take);
+  let cursor = Uint8Array.of(1);
+  for (;;) {
+    const [first] = yield { from: cursor, to: END, reverse: false, rowsMax: 1, bytesMax: 0 };
+    if (first === undefined) return;
+    const prefix = namespacePrefix(first.key);
+    yield* pages(extended(prefix, 0x00), extended(prefix, 0x80), take);
+    cursor = extended(prefix, 0xff, 0xff);
+  }
+}
+
+function* pages(
+  from: Uint8Array,
+  to: Uint8Array,
+  take: (rows: readonly Row[]) => void,
+): Generator<Range, void, readonly Row[]> {
+  let cursor = from;
+  for (;;) {
+    const rows: readonly Row[] = yield { from: cursor, to, reverse: false, rowsMax: ROWS_MAX, bytesMax: BYTES_MAX };
+    const last = rows.at(-1);
+    if (last === undefined) return;
+    take(rows);
+    cursor = extended(last.key, 0);
+  }
+}
+
+function namespacePrefix(key: Uint8Array): Uint8Array {
+  const length = key[0] ?? 0;
+  if (length === 0 || key.length < length + 2) {
+    throw new Error(`the store holds a key that dunlin did not write (${key.length} bytes, beginning with ${length})`);
+  }
+  return key.subarray(0, 1 + length);
+}
+
+function extended(key: Uint8Array, ...more: number[]): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(concat([key, Uint8Array.from(more)]));
+}
