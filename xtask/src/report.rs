@@ -6,7 +6,7 @@
 use core::time::Duration;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write, pipe};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{root, target_directory};
+use crate::root;
 
 /// Silence on the screen is broken this often.
 const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(15);
@@ -55,10 +55,9 @@ enum Event {
 }
 
 impl Report {
-    /// Starts the report of the step `name`.
-    pub(crate) fn new(name: &str) -> Result<Self> {
-        let directory = target_directory()?.join("xtask/logs");
-        std::fs::create_dir_all(&directory)
+    /// Starts the report of the step `name`, with its log in `directory`.
+    pub(crate) fn new(directory: &Path, name: &str) -> Result<Self> {
+        std::fs::create_dir_all(directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
         let path = directory.join(format!("{name}.log"));
         let log =
@@ -245,10 +244,53 @@ fn shown_as(command: &Command) -> String {
     core::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| {
-            let path = std::path::Path::new(word);
+            let path = Path::new(word);
             let path = path.strip_prefix(root()).unwrap_or(path);
             path.to_string_lossy().into_owned()
         })
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(name: &str) -> Report {
+        let own = std::env::current_exe().expect("a test is a program");
+        let directory = own.with_file_name("xtask-test-logs");
+        Report::new(&directory, name).expect("the log can be written")
+    }
+
+    fn failure(name: &str, line: &str) -> String {
+        let error = report(name).run(line).expect_err("the command fails");
+        format!("{error:#}")
+    }
+
+    #[test]
+    fn a_failing_command_is_named() {
+        let message = failure("false", "false");
+        assert!(
+            message.starts_with("`false` failed (exit status: 1)"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let message = failure("missing", "no-such-program-here --flag");
+        assert!(
+            message.starts_with("cannot start no-such-program-here"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn output_of_both_kinds_is_kept_in_order() {
+        let mut report = report("output");
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo one; echo two >&2; echo three"]);
+        report.run_command(command).expect("the command succeeds");
+        assert_eq!(report.lines[1..], ["one", "two", "three"]);
+    }
 }

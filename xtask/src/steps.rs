@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::report::Report;
-use crate::{artefacts, machine};
+use crate::{artefacts, machine, target_directory};
 
 use Work::{Call, Commands};
 
@@ -154,7 +154,7 @@ fn run_all(what: &str, steps: &[&Step]) -> Result<()> {
 }
 
 fn run_one(step: &Step, place: &str) -> Result<Verdict> {
-    let mut report = Report::new(step.name)?;
+    let mut report = Report::new(&target_directory()?.join("xtask/logs"), step.name)?;
     let outcome = match step.work {
         Call(work) => work(&mut report),
         Commands(lines) => lines
