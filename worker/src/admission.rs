@@ -1,0 +1,419 @@
+//! Who may ask for what: from the parts of a request to a route, or to the answer that refuses it.
+
+use dunlin_core::http::{self, Problem, Route};
+
+use crate::origins::Origins;
+use crate::tokens::{self, Tokens};
+
+/// The longest URL that is read, in bytes.
+pub(crate) const URL_BYTES_MAX: usize = 16 * 1024;
+
+/// The code of a Worker whose settings cannot be read.
+const MISCONFIGURED: &str = "misconfigured";
+
+/// The code of a request from a page that may not use this broker.
+const FORBIDDEN_ORIGIN: &str = "forbidden_origin";
+
+/// The code of a request for a WebSocket that is none.
+const UPGRADE_REQUIRED: &str = "upgrade_required";
+
+/// What the deployment was told.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    pub(crate) tokens: Tokens,
+    pub(crate) origins: Origins,
+}
+
+impl Settings {
+    /// Reads the texts of `DUNLIN_TOKENS` and `DUNLIN_ORIGINS`.
+    pub(crate) fn parse(tokens: Option<&str>, origins: Option<&str>) -> Result<Self, Problem> {
+        let misconfigured = |message| Problem::new(500, MISCONFIGURED, message);
+        Ok(Self {
+            tokens: tokens
+                .map_or_else(|| Ok(Tokens::default()), Tokens::parse)
+                .map_err(misconfigured)?,
+            origins: Origins::parse(origins.unwrap_or("")).map_err(misconfigured)?,
+        })
+    }
+}
+
+/// The parts of a URL that the gateway looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Target<'u> {
+    /// Host and port.
+    pub(crate) host: &'u str,
+    /// The raw path.
+    pub(crate) path: &'u str,
+    /// The raw query, without the question mark.
+    pub(crate) query: &'u str,
+}
+
+impl<'u> Target<'u> {
+    /// Takes apart a URL that the runtime has already normalised.
+    pub(crate) fn parse(url: &'u str) -> Result<Self, Problem> {
+        if url.len() > URL_BYTES_MAX {
+            return Err(Problem::new(
+                414,
+                "too_large",
+                format!(
+                    "the URL has {} bytes, at most {URL_BYTES_MAX} are read",
+                    url.len()
+                ),
+            ));
+        }
+        let url = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let url = url.split_once('#').map_or(url, |(rest, _)| rest);
+        let (url, query) = url.split_once('?').unwrap_or((url, ""));
+        let at = url.find('/').unwrap_or(url.len());
+        let (host, path) = url.split_at(at);
+        Ok(Self { host, path, query })
+    }
+}
+
+/// A request, as far as it decides who may come in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'r> {
+    pub(crate) method: &'r str,
+    pub(crate) target: Target<'r>,
+    pub(crate) origin: Option<&'r str>,
+    pub(crate) authorization: Option<&'r str>,
+}
+
+/// What a request that came in asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Admitted {
+    /// A browser asks whether a page of another host may ask at all.
+    Preflight,
+    /// Something of the API.
+    Route(Route),
+    /// Something else, a file of the console perhaps.
+    Other,
+}
+
+impl Asked<'_> {
+    /// Lets the request in, or says why not. Only `/healthz` answers whatever the settings are.
+    pub(crate) fn admit(&self, settings: &Result<Settings, Problem>) -> Result<Admitted, Problem> {
+        let route = Route::parse(self.method, self.target.path);
+        if let Some(Ok(Route::Healthz)) = route {
+            return Ok(Admitted::Route(Route::Healthz));
+        }
+        let settings = settings.as_ref().map_err(Problem::clone)?;
+        if settings.tokens.is_empty() {
+            return Err(Problem::new(
+                401,
+                http::UNAUTHORISED,
+                "no token is configured, so nobody may come in: set the secret DUNLIN_TOKENS to {\"namespace\":\"token\"}",
+            ));
+        }
+        self.check_origin(&settings.origins)?;
+        if self.method == "OPTIONS" {
+            return Ok(Admitted::Preflight);
+        }
+        let Some(route) = route else {
+            return Ok(Admitted::Other);
+        };
+        let route = route?;
+        if let Some(namespace) = route.namespace() {
+            self.check_token(&settings.tokens, namespace, may_carry_token(&route))?;
+        }
+        Ok(Admitted::Route(route))
+    }
+
+    fn check_origin(&self, origins: &Origins) -> Result<(), Problem> {
+        match self.origin {
+            Some(origin) if !origins.allow(origin, self.target.host) => Err(Problem::new(
+                403,
+                FORBIDDEN_ORIGIN,
+                format!(
+                    "pages of {origin:?} may not use this broker: add the origin to DUNLIN_ORIGINS"
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_token(&self, tokens: &Tokens, namespace: &str, in_query: bool) -> Result<(), Problem> {
+        let unauthorised = |message: String| Problem::new(401, http::UNAUTHORISED, message);
+        let query = in_query
+            .then(|| http::query_parameter(self.target.query, "token"))
+            .flatten();
+        let header = match self.authorization {
+            Some(header) => Some(tokens::bearer(header).ok_or_else(|| {
+                unauthorised("the header authorization must be `Bearer TOKEN`".into())
+            })?),
+            None => None,
+        };
+        let Some(token) = header.or(query.as_deref()) else {
+            let or = if in_query {
+                " or the parameter token"
+            } else {
+                ""
+            };
+            return Err(unauthorised(format!(
+                "a token for namespace {namespace:?} is needed: send the header `authorization: Bearer TOKEN`{or}"
+            )));
+        };
+        if tokens.open(namespace, token) {
+            Ok(())
+        } else {
+            Err(unauthorised(format!(
+                "the token does not open namespace {namespace:?}"
+            )))
+        }
+    }
+}
+
+/// Browsers cannot send a header with a WebSocket or an EventSource. Nothing else takes a token from the URL, where it
+/// is easily seen by others.
+const fn may_carry_token(route: &Route) -> bool {
+    matches!(route, Route::Connect { .. } | Route::Subscribe { .. })
+}
+
+/// Which encoding a WebSocket will speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spoken {
+    /// As the object is told.
+    pub(crate) encoding: &'static str,
+    /// The subprotocol to answer with; none where the client named none.
+    pub(crate) subprotocol: Option<&'static str>,
+}
+
+impl Spoken {
+    /// Chooses from what the headers `upgrade` and `sec-websocket-protocol` say; the client's first known wish holds.
+    pub(crate) fn choose(upgrade: Option<&str>, offered: Option<&str>) -> Result<Self, Problem> {
+        use dunlin_core::frame::{SUBPROTOCOL_BINARY, SUBPROTOCOL_JSON};
+        if !upgrade.is_some_and(|to| to.eq_ignore_ascii_case("websocket")) {
+            return Err(Problem::new(
+                426,
+                UPGRADE_REQUIRED,
+                "this is a WebSocket: connect with a WebSocket client, or use /v1/{namespace}/subscribe for events over HTTP",
+            ));
+        }
+        let Some(offered) = offered else {
+            return Ok(Self {
+                encoding: "json",
+                subprotocol: None,
+            });
+        };
+        for protocol in offered.split(',').map(str::trim) {
+            let encoding = match protocol {
+                SUBPROTOCOL_BINARY => "binary",
+                SUBPROTOCOL_JSON => "json",
+                _ => continue,
+            };
+            return Ok(Self {
+                encoding,
+                subprotocol: Some(if encoding == "json" {
+                    SUBPROTOCOL_JSON
+                } else {
+                    SUBPROTOCOL_BINARY
+                }),
+            });
+        }
+        Err(Problem::new(
+            400,
+            dunlin_core::ErrorCode::UnsupportedVersion.as_str(),
+            format!(
+                "none of the subprotocols {offered:?} is known; offer {SUBPROTOCOL_BINARY} or {SUBPROTOCOL_JSON}"
+            ),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef";
+    const OTHER: &str = "fedcba9876543210";
+
+    fn settings() -> Result<Settings, Problem> {
+        Settings::parse(
+            Some(&format!(r#"{{"chat":"{TOKEN}","other":"{OTHER}"}}"#)),
+            Some("https://app.example"),
+        )
+    }
+
+    fn asked<'r>(method: &'r str, url: &'r str) -> Asked<'r> {
+        Asked {
+            method,
+            target: Target::parse(url).expect("a short URL"),
+            origin: None,
+            authorization: None,
+        }
+    }
+
+    fn refusal(asked: &Asked<'_>, settings: &Result<Settings, Problem>) -> (u16, &'static str) {
+        let problem = asked.admit(settings).expect_err("refused");
+        (problem.status, problem.code)
+    }
+
+    #[test]
+    fn a_url_comes_apart() {
+        let target = Target::parse("https://a.example:8443/v1/x?y=1?&z#f").expect("a short URL");
+        let expected = Target {
+            host: "a.example:8443",
+            path: "/v1/x",
+            query: "y=1?&z",
+        };
+        assert_eq!(target, expected);
+        let bare = Target::parse("http://a").expect("a short URL");
+        assert_eq!((bare.host, bare.path, bare.query), ("a", "", ""));
+    }
+
+    #[test]
+    fn a_long_url_is_refused_with_its_length() {
+        let url = format!("http://a/{}", "x".repeat(URL_BYTES_MAX));
+        let problem = Target::parse(&url).expect_err("too long");
+        assert_eq!((problem.status, problem.code), (414, "too_large"));
+        assert!(problem.message.contains(&url.len().to_string()));
+    }
+
+    #[test]
+    fn without_tokens_only_healthz_answers() {
+        let closed = Settings::parse(None, None);
+        for path in [
+            "/",
+            "/readyz",
+            "/v1/chat/topics/a",
+            "/v1/chat/connect?token=",
+            "/v1/",
+        ] {
+            let url = format!("http://d{path}");
+            assert_eq!(
+                refusal(&asked("GET", &url), &closed),
+                (401, "unauthorised"),
+                "{path}"
+            );
+        }
+        assert_eq!(
+            refusal(&asked("OPTIONS", "http://d/"), &closed),
+            (401, "unauthorised")
+        );
+        let healthz = asked("GET", "http://d/healthz").admit(&closed);
+        assert_eq!(healthz, Ok(Admitted::Route(Route::Healthz)));
+    }
+
+    #[test]
+    fn settings_that_cannot_be_read_let_nobody_in() {
+        for (tokens, origins) in [(Some("{"), None), (Some("{}"), Some("nonsense"))] {
+            let wrong = Settings::parse(tokens, origins);
+            assert_eq!(
+                refusal(&asked("GET", "http://d/v1/chat/topics/a"), &wrong),
+                (500, "misconfigured")
+            );
+            assert!(asked("GET", "http://d/healthz").admit(&wrong).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_token_in_the_header_opens_everything_of_its_namespace() {
+        let header = format!("Bearer {TOKEN}");
+        for (method, path) in [
+            ("GET", "connect"),
+            ("GET", "subscribe?filter=a"),
+            ("GET", "topics/a"),
+            ("POST", "topics/a"),
+        ] {
+            let url = format!("http://d/v1/chat/{path}");
+            let mut asked = asked(method, &url);
+            asked.authorization = Some(&header);
+            assert!(
+                matches!(asked.admit(&settings()), Ok(Admitted::Route(_))),
+                "{path}"
+            );
+            let elsewhere = format!("http://d/v1/other/{path}");
+            asked.target = Target::parse(&elsewhere).expect("a short URL");
+            assert_eq!(
+                refusal(&asked, &settings()),
+                (401, "unauthorised"),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_token_in_the_url_opens_only_what_browsers_cannot_ask_otherwise() {
+        for (method, path, opens) in [
+            ("GET", "connect?", true),
+            ("GET", "subscribe?filter=a&", true),
+            ("GET", "topics/a?", false),
+            ("POST", "topics/a?", false),
+        ] {
+            let url = format!("http://d/v1/chat/{path}token={TOKEN}");
+            assert_eq!(
+                asked(method, &url).admit(&settings()).is_ok(),
+                opens,
+                "{path}"
+            );
+            let wrong = format!("http://d/v1/chat/{path}token={OTHER}");
+            assert!(asked(method, &wrong).admit(&settings()).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_header_is_not_saved_by_the_url() {
+        let url = format!("http://d/v1/chat/connect?token={TOKEN}");
+        for header in ["Basic abc", "Bearer", &format!("Bearer {OTHER}")] {
+            let mut asked = asked("GET", &url);
+            asked.authorization = Some(header);
+            assert_eq!(
+                refusal(&asked, &settings()),
+                (401, "unauthorised"),
+                "{header}"
+            );
+        }
+    }
+
+    #[test]
+    fn pages_come_in_by_their_origin() {
+        for (origin, allowed) in [
+            ("https://app.example", true),
+            ("https://d", true),
+            ("https://evil.example", false),
+            ("null", false),
+        ] {
+            let url = format!("https://d/v1/chat/connect?token={TOKEN}");
+            let mut asked = asked("GET", &url);
+            asked.origin = Some(origin);
+            assert_eq!(asked.admit(&settings()).is_ok(), allowed, "{origin}");
+            asked.method = "OPTIONS";
+            assert_eq!(asked.admit(&settings()).is_ok(), allowed, "{origin}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_api_is_left_to_the_console() {
+        assert_eq!(
+            asked("GET", "http://d/index.html").admit(&settings()),
+            Ok(Admitted::Other)
+        );
+    }
+
+    #[test]
+    fn the_first_known_subprotocol_is_spoken() {
+        let choose = |offered| Spoken::choose(Some("WebSocket"), offered);
+        assert_eq!(choose(None).expect("json").encoding, "json");
+        assert_eq!(choose(None).expect("json").subprotocol, None);
+        let both = choose(Some("dunlin.v9, dunlin.v1.binary, dunlin.v1.json")).expect("binary");
+        assert_eq!(
+            (both.encoding, both.subprotocol),
+            ("binary", Some("dunlin.v1.binary"))
+        );
+        assert_eq!(
+            choose(Some("dunlin.v1.json")).expect("json").encoding,
+            "json"
+        );
+        let unknown = choose(Some("mqtt")).expect_err("unknown");
+        assert_eq!((unknown.status, unknown.code), (400, "unsupported_version"));
+        assert!(unknown.message.contains("\"mqtt\""));
+    }
+
+    #[test]
+    fn a_plain_request_for_a_websocket_is_told_to_upgrade() {
+        for upgrade in [None, Some("h2c")] {
+            let problem = Spoken::choose(upgrade, None).expect_err("no upgrade");
+            assert_eq!((problem.status, problem.code), (426, "upgrade_required"));
+        }
+    }
+}

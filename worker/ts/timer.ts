@@ -1,0 +1,49 @@
+// The one timer of the broker, out of the two that an object has: `setTimeout`, which costs nothing but keeps the
+// object in memory and is lost with it, and the alarm, which survives everything but costs a row written each time.
+
+/** A deadline that is nearer is waited for in memory. */
+const NEAR_MS = 10_000;
+
+export class Timer {
+  readonly #storage: DurableObjectStorage;
+  readonly #ring: () => void;
+  #waiting: ReturnType<typeof setTimeout> | undefined;
+  #alarmAt: number | undefined;
+
+  /** `ring` is called when the time has come, perhaps early, perhaps twice. */
+  constructor(storage: DurableObjectStorage, ring: () => void) {
+    this.#storage = storage;
+    this.#ring = ring;
+  }
+
+  /** Learns which alarm an earlier life has set. */
+  async open(): Promise<void> {
+    this.#alarmAt = (await this.#storage.getAlarm()) ?? undefined;
+  }
+
+  /**
+   * Moves the timer. The alarm is only ever moved earlier: one that comes too early is harmless and sets the next.
+   * Behind a near deadline it is the safety net, set so far beyond it that a row of near deadlines shares one.
+   */
+  arm(at: number | undefined): void {
+    if (this.#waiting !== undefined) clearTimeout(this.#waiting);
+    if (at === undefined) return;
+    const waitMs = Math.max(0, at - Date.now());
+    const near = waitMs <= NEAR_MS;
+    if (near) this.#waiting = setTimeout(this.#ring, waitMs);
+    this.#alarmNotAfter(near ? at + NEAR_MS : at);
+  }
+
+  /** The alarm has come. */
+  alarm(): void {
+    this.#alarmAt = undefined;
+    this.#ring();
+  }
+
+  #alarmNotAfter(at: number): void {
+    if (this.#alarmAt !== undefined && this.#alarmAt <= at) return;
+    this.#alarmAt = at;
+    // What leaves the object waits for it; if it fails, the runtime resets the object.
+    void this.#storage.setAlarm(at);
+  }
+}
