@@ -1,0 +1,390 @@
+/**
+ * The wire protocol in its binary encoding: commands to bytes, bytes to replies. Mirrors `core/src/protocol/frame.rs`.
+ *
+ * The layouts below are that file's table in short: required fields in order, and behind the semicolon the optional
+ * ones with their tags. A test compares both, so neither can change alone.
+ */
+
+import type { MessageHeaders } from "./types.ts";
+import { Malformed, Reader, Writer } from "./wire.ts";
+
+export const PROTOCOL_VERSION = 1;
+export const SUBPROTOCOL_BINARY = "dunlin.v1.binary";
+
+interface MessageFields {
+  topic: string;
+  payload: Uint8Array;
+  key?: string | undefined;
+  contentType?: string | undefined;
+  headers?: MessageHeaders | undefined;
+  id?: string | undefined;
+  ttlMs?: number | undefined;
+}
+
+/** What a client says. */
+export type Command =
+  | { type: "hello"; version: number; client?: string | undefined }
+  | ({ type: "publish"; request: number; durability?: string | undefined } & MessageFields)
+  | { type: "publish_batch"; request: number; messages: readonly MessageFields[]; durability?: string | undefined }
+  | {
+      type: "subscribe";
+      request: number;
+      subscription: number;
+      filter: string;
+      from?: string | undefined;
+      credit?: number | undefined;
+      onLag?: string | undefined;
+      lagMax?: number | undefined;
+      partition?: number | undefined;
+    }
+  | { type: "unsubscribe"; request: number; subscription: number }
+  | { type: "credit"; subscription: number; messages: number }
+  | {
+      type: "read";
+      request: number;
+      topic: string;
+      partition: number;
+      from?: string | undefined;
+      messagesMax?: number | undefined;
+      bytesMax?: number | undefined;
+    }
+  | {
+      type: "configure_topic";
+      request: number;
+      topic: string;
+      kind?: string | undefined;
+      ordering?: string | undefined;
+      partitions?: number | undefined;
+      durability?: string | undefined;
+      maxMessages?: number | undefined;
+      maxBytes?: number | undefined;
+      maxAgeMs?: number | undefined;
+    }
+  | { type: "describe_topic"; request: number; topic: string }
+  | {
+      type: "list_topics";
+      request: number;
+      filter?: string | undefined;
+      after?: string | undefined;
+      topicsMax?: number | undefined;
+    }
+  | { type: "delete_topic"; request: number; topic: string }
+  | { type: "ping"; request: number };
+
+export interface Place {
+  partition: number;
+  offset: bigint;
+  sequence: bigint;
+  duplicate: boolean;
+}
+
+export interface RecordFields {
+  offset: bigint;
+  sequence: bigint;
+  timestamp: number;
+  payload: Uint8Array;
+  key?: string;
+  contentType?: string;
+  headers?: MessageHeaders;
+  id?: string;
+  expiresAt?: number;
+}
+
+export interface Welcome {
+  type: "hello";
+  version: number;
+  incarnation: number;
+  connection: number;
+  now: number;
+  features: string[];
+  payloadBytesMax?: number;
+  inboundBytesMax?: number;
+  batchMessagesMax?: number;
+  readMessagesMax?: number;
+  creditMax?: number;
+  subscriptionsMax?: number;
+}
+
+/** What the broker says. */
+export type Reply =
+  | Welcome
+  | ({ type: "receipt"; request: number } & Place)
+  | { type: "receipts"; request: number; receipts: Place[] }
+  | { type: "subscribed"; request: number; subscription: number; token: string; sequence: bigint }
+  | { type: "ok"; request: number }
+  | { type: "error"; request: number; code: string; message: string; retryAfterMs?: number }
+  | ({ type: "delivery"; subscription: number; topic: string; partition: number } & RecordFields)
+  | {
+      type: "gap";
+      subscription: number;
+      reason: string;
+      after: bigint;
+      to: bigint;
+      count?: number;
+      topic?: string;
+      partition?: number;
+      fromOffset?: bigint;
+      toOffset?: bigint;
+    }
+  | { type: "ended"; subscription: number; code: string; message: string }
+  | {
+      type: "page";
+      request: number;
+      logStartOffset: bigint;
+      logEndOffset: bigint;
+      nextOffset: bigint;
+      records: RecordFields[];
+    }
+  | {
+      type: "topic";
+      request: number;
+      topic: string;
+      kind: string;
+      ordering: string;
+      durability: string;
+      maxMessages: number;
+      maxBytes: number;
+      maxAgeMs: number;
+      partitions: { logStartOffset: bigint; logEndOffset: bigint; sizeBytes: number }[];
+    }
+  | { type: "topics"; request: number; topics: string[]; more: boolean }
+  | { type: "pong"; request: number; now: number }
+  | { type: "resync" }
+  | { type: "going_away"; reconnectAfterMs: number };
+
+/**
+ * `int` is a varint read as a number, `u64` one read as a bigint (offsets and sequences); `[Name]` is a list of items
+ * of that layout.
+ */
+const PUBLISHED = "topic:str payload:bytes";
+const PROPERTIES = "1 key:str 2 contentType:str 3 headers:headers 4 id:str";
+const STORED = "offset:u64 sequence:u64 timestamp:int payload:bytes";
+
+const ITEMS: Readonly<Record<string, string>> = {
+  Message: `${PUBLISHED} ; ${PROPERTIES} 5 ttlMs:int`,
+  Place: "partition:int offset:u64 sequence:u64 duplicate:flag",
+  Record: `${STORED} ; ${PROPERTIES} 5 expiresAt:int`,
+  Extent: "logStartOffset:u64 logEndOffset:u64 sizeBytes:int",
+};
+
+/** Kind, name and layout of every command. */
+export const COMMANDS: readonly (readonly [number, Command["type"], string])[] = [
+  [1, "hello", "version:int ; 1 client:str"],
+  [2, "publish", `request:int ${PUBLISHED} ; ${PROPERTIES} 5 ttlMs:int 8 durability:str`],
+  [3, "publish_batch", "request:int messages:[Message] ; 8 durability:str"],
+  [
+    4,
+    "subscribe",
+    "request:int subscription:int filter:str ; 1 from:str 2 credit:int 3 onLag:str 4 lagMax:int 5 partition:int",
+  ],
+  [5, "unsubscribe", "request:int subscription:int"],
+  [6, "credit", "subscription:int messages:int"],
+  [7, "read", "request:int topic:str partition:int ; 1 from:str 2 messagesMax:int 3 bytesMax:int"],
+  [
+    8,
+    "configure_topic",
+    "request:int topic:str ; 1 kind:str 2 ordering:str 3 partitions:int 4 durability:str 5 maxMessages:int 6 maxBytes:int 7 maxAgeMs:int",
+  ],
+  [9, "describe_topic", "request:int topic:str"],
+  [10, "list_topics", "request:int ; 1 filter:str 2 after:str 3 topicsMax:int"],
+  [11, "delete_topic", "request:int topic:str"],
+  [12, "ping", "request:int"],
+];
+
+/** Kind, name and layout of every reply. */
+export const REPLIES: readonly (readonly [number, Reply["type"], string])[] = [
+  [
+    129,
+    "hello",
+    "version:int incarnation:int connection:int now:int features:strings ; 1 payloadBytesMax:int 2 inboundBytesMax:int 3 batchMessagesMax:int 4 readMessagesMax:int 5 creditMax:int 6 subscriptionsMax:int",
+  ],
+  [130, "receipt", "request:int partition:int offset:u64 sequence:u64 duplicate:flag"],
+  [131, "receipts", "request:int receipts:[Place]"],
+  [132, "subscribed", "request:int subscription:int token:str sequence:u64"],
+  [133, "ok", "request:int"],
+  [134, "error", "request:int code:str message:str ; 1 retryAfterMs:int"],
+  [135, "delivery", `subscription:int topic:str partition:int ${STORED} ; ${PROPERTIES} 5 expiresAt:int`],
+  [
+    136,
+    "gap",
+    "subscription:int reason:str after:u64 to:u64 ; 1 count:int 2 topic:str 3 partition:int 4 fromOffset:u64 5 toOffset:u64",
+  ],
+  [137, "ended", "subscription:int code:str message:str"],
+  [138, "page", "request:int logStartOffset:u64 logEndOffset:u64 nextOffset:u64 records:[Record]"],
+  [
+    139,
+    "topic",
+    "request:int topic:str kind:str ordering:str durability:str maxMessages:int maxBytes:int maxAgeMs:int partitions:[Extent]",
+  ],
+  [140, "topics", "request:int topics:strings more:flag"],
+  [141, "pong", "request:int now:int"],
+  [142, "resync", ""],
+  [143, "going_away", "reconnectAfterMs:int"],
+];
+
+interface FieldSpec {
+  readonly name: string;
+  readonly kind: string;
+  /** 0 for a required field. */
+  readonly tag: number;
+}
+
+const layouts = new Map<string, readonly FieldSpec[]>();
+
+/** The fields of a layout; each text is read once. */
+function fieldsOf(layout: string): readonly FieldSpec[] {
+  let fields = layouts.get(layout);
+  if (fields === undefined) {
+    const [required = "", optional = ""] = layout.split(" ; ");
+    fields = [
+      ...Array.from(required.matchAll(/(\w+):(\S+)/g), ([, name = "", kind = ""]) => ({ name, kind, tag: 0 })),
+      ...Array.from(optional.matchAll(/(\d+) (\w+):(\S+)/g), ([, tag, name = "", kind = ""]) => ({
+        name,
+        kind,
+        tag: Number(tag),
+      })),
+    ];
+    layouts.set(layout, fields);
+  }
+  return fields;
+}
+
+type Fields = Record<string, unknown>;
+
+/** The frame's bytes, its length in front. */
+export function encodeCommand(command: Command): Uint8Array {
+  return encodeFrame(COMMANDS, command);
+}
+
+/** The same for a reply; only tests and fakes say what brokers say. */
+export function encodeReply(reply: Reply): Uint8Array {
+  return encodeFrame(REPLIES, reply);
+}
+
+function encodeFrame(table: readonly (readonly [number, string, string])[], frame: Command | Reply): Uint8Array {
+  const [kind, , layout] = table.find(([, name]) => name === frame.type) as readonly [number, string, string];
+  const body = new Writer();
+  body.u8(kind);
+  putFields(layout, frame as unknown as Fields, body);
+  const out = new Writer();
+  out.bytes(body.take());
+  return out.take();
+}
+
+function putFields(layout: string, fields: Fields, out: Writer): void {
+  for (const { name, kind, tag } of fieldsOf(layout)) {
+    const value = fields[name];
+    if (tag === 0) {
+      putValue(kind, value, out);
+    } else if (value !== undefined) {
+      const body = new Writer();
+      putValue(kind, value, body);
+      out.u8(tag);
+      out.bytes(body.take());
+    }
+  }
+}
+
+function putValue(kind: string, value: unknown, out: Writer): void {
+  switch (kind) {
+    case "int":
+      return out.int(value as number);
+    case "u64":
+      return out.u64(value as bigint);
+    case "flag":
+      return out.flag(value as boolean);
+    case "str":
+      return out.str(value as string);
+    case "bytes":
+      return out.bytes(value as Uint8Array);
+  }
+  const list = new Writer();
+  if (kind === "headers") {
+    for (const [name, text] of value as MessageHeaders) {
+      list.str(name);
+      list.str(text);
+    }
+  } else if (kind === "strings") {
+    for (const text of value as readonly string[]) list.str(text);
+  } else {
+    for (const fields of value as readonly Fields[]) {
+      const item = new Writer();
+      putFields(itemLayout(kind), fields, item);
+      list.bytes(item.take());
+    }
+  }
+  out.bytes(list.take());
+}
+
+/**
+ * The replies in a message; {@link Malformed} if it is none. Kinds that this version does not know are passed over, and
+ * so are their fields. Payloads are copies: they belong to whoever gets them.
+ */
+export function decodeReplies(message: Uint8Array): Reply[] {
+  return decodeFrames(REPLIES, message) as Reply[];
+}
+
+/** The same for commands; only tests and fakes hear what clients say. */
+export function decodeCommands(message: Uint8Array): Command[] {
+  return decodeFrames(COMMANDS, message) as Command[];
+}
+
+function decodeFrames(table: readonly (readonly [number, string, string])[], message: Uint8Array): unknown[] {
+  const reader = new Reader(message);
+  const frames: unknown[] = [];
+  while (!reader.isEmpty) {
+    const body = new Reader(reader.bytes());
+    const kind = body.u8();
+    const known = table.find(([number]) => number === kind);
+    if (known !== undefined) frames.push(takeFields(known[2], body, { type: known[1] }));
+  }
+  return frames;
+}
+
+function takeFields(layout: string, reader: Reader, into: Fields): Fields {
+  const fields = fieldsOf(layout);
+  for (const { name, kind, tag } of fields) if (tag === 0) into[name] = takeValue(kind, reader);
+  for (let last = 0; !reader.isEmpty; ) {
+    const tag = reader.u8();
+    if (tag <= last) throw new Malformed("optional fields are out of order");
+    last = tag;
+    const value = new Reader(reader.bytes());
+    const field = fields.find((candidate) => candidate.tag === tag);
+    if (field === undefined) continue;
+    into[field.name] = takeValue(field.kind, value);
+    value.end();
+  }
+  return into;
+}
+
+function takeValue(kind: string, reader: Reader): unknown {
+  switch (kind) {
+    case "int":
+      return reader.saturating();
+    case "u64":
+      return reader.u64();
+    case "flag":
+      return reader.flag();
+    case "str":
+      return reader.str();
+    case "bytes":
+      return reader.bytes().slice();
+  }
+  const list = new Reader(reader.bytes());
+  const values: unknown[] = [];
+  while (!list.isEmpty) {
+    if (kind === "headers") values.push([list.str(), list.str()]);
+    else if (kind === "strings") values.push(list.str());
+    else values.push(takeFields(itemLayout(kind), new Reader(list.bytes()), {}));
+  }
+  return values;
+}
+
+function itemLayout(kind: string): string {
+  return ITEMS[kind.slice(1, -1)] as string;
+}
+
+/** The layout of every item, for the test that compares with the core. */
+export function itemLayouts(): Readonly<Record<string, string>> {
+  return ITEMS;
+}

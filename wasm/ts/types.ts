@@ -1,0 +1,282 @@
+/** The public types of the package, the same for a broker far away and for one in the page. */
+
+import type { DunlinError } from "./errors.ts";
+
+/** A connection to one namespace of a broker. It connects again by itself, and its subscriptions go on. */
+export interface Client extends AsyncDisposable {
+  /** What the connection is doing. */
+  readonly state: ClientState;
+
+  /** Calls `listener` at every change of the state; the returned function ends that. */
+  on(event: "state", listener: (change: StateChange) => void): () => void;
+
+  /**
+   * Publishes one message. Resolves when it has reached the durability that the topic or `options` asks for.
+   *
+   * If the connection ends first it rejects with `connection_lost`: the message may or may not be stored. With
+   * `retry: true` it is sent again instead, and may then be stored twice.
+   */
+  publish(topic: string, payload: Uint8Array | string, options?: PublishOptions): Promise<Receipt>;
+
+  /** Publishes several messages, all or none; the receipts are in their order. */
+  publishBatch(messages: readonly OutgoingMessage[], options?: PublishBatchOptions): Promise<Receipt[]>;
+
+  /**
+   * Subscribes to a topic, or to all topics that match a filter with `+` (one level) and `#` (all further levels).
+   * It is asked for at once; deliveries wait for the first iteration.
+   */
+  subscribe(filter: string, options?: SubscribeOptions): Subscription;
+
+  /** Reads what is stored in one partition of a topic, up to the end as it is when the first page is read. */
+  history(topic: string, options?: HistoryOptions): AsyncIterableIterator<Message>;
+
+  /** Creates a topic or changes its configuration. What is left out stays, or takes the default for a new topic. */
+  configureTopic(topic: string, config?: TopicConfig): Promise<TopicDescription>;
+
+  /** A topic's configuration and extent. */
+  describeTopic(topic: string): Promise<TopicDescription>;
+
+  /** The names of topics, in byte order. */
+  listTopics(options?: ListTopicsOptions): AsyncIterableIterator<string>;
+
+  /** Deletes a topic and its messages. */
+  deleteTopic(topic: string): Promise<void>;
+
+  /** Ends everything: subscriptions end, and what waits for an answer is rejected with `closed`. */
+  close(): Promise<void>;
+}
+
+/** `reconnecting` comes after `open`; `closed` is final. */
+export type ClientState = "connecting" | "open" | "reconnecting" | "closed";
+
+export interface StateChange {
+  readonly state: ClientState;
+  readonly previous: ClientState;
+  /** Why the connection ended, or why the last attempt failed. */
+  readonly error?: DunlinError;
+  /** With `reconnecting`: in how many milliseconds the next attempt is made. */
+  readonly retryInMs?: number;
+}
+
+/** When a message survives a crash of the broker's machine. See the broker's durability table. */
+export type Durability = "none" | "async" | "sync";
+
+/** Ordered pairs of name and value. */
+export type MessageHeaders = readonly (readonly [name: string, value: string])[];
+
+/** What may travel with a payload. */
+export interface MessageOptions {
+  /** Orders messages of one key, and picks the partition. */
+  readonly key?: string;
+  /** The media type of the payload. */
+  readonly contentType?: string;
+  readonly headers?: MessageHeaders;
+  /** The publisher's name for the message. */
+  readonly id?: string;
+  /** Not delivered later than so many milliseconds from now. */
+  readonly ttlMs?: number;
+}
+
+export interface PublishBatchOptions {
+  /** The stronger of this and the topic's holds. */
+  readonly durability?: Durability;
+  /** Send again if the connection ends before the receipt came; the message may then be stored twice. */
+  readonly retry?: boolean;
+  /** Stops waiting; the message may be published nevertheless. */
+  readonly signal?: AbortSignal;
+}
+
+export interface PublishOptions extends MessageOptions, PublishBatchOptions {}
+
+/** One message of a batch. */
+export interface OutgoingMessage extends MessageOptions {
+  readonly topic: string;
+  readonly payload: Uint8Array | string;
+}
+
+/** Where a published message stands. */
+export interface Receipt {
+  readonly topic: string;
+  readonly partition: number;
+  /** Its place in the partition, from 0. */
+  readonly offset: bigint;
+  /** Its place in the namespace, over all topics. */
+  readonly sequence: bigint;
+  /** Whether it was published before and not stored again. */
+  readonly duplicate: boolean;
+}
+
+/** A message as it is stored. */
+export interface Message {
+  readonly topic: string;
+  readonly partition: number;
+  /** Its place in the partition, from 0. */
+  readonly offset: bigint;
+  /** Its place in the namespace, over all topics. */
+  readonly sequence: bigint;
+  /** When it was published, in milliseconds since the Unix epoch. */
+  readonly timestamp: number;
+  readonly payload: Uint8Array;
+  readonly key?: string;
+  readonly contentType?: string;
+  readonly headers: MessageHeaders;
+  readonly id?: string;
+  /** When it stops to be delivered, in milliseconds since the Unix epoch. */
+  readonly expiresAt?: number;
+
+  /** The payload as text; throws if it is not UTF-8. */
+  text(): string;
+  /** The payload as JSON; throws if it is not. */
+  json(): unknown;
+}
+
+/** A message on its way to a subscription. */
+export interface Delivery extends Message {
+  /** Given as `from` to a later subscription with the same filter, it goes on after this delivery. */
+  readonly position: StartPosition;
+}
+
+/** Where to begin. */
+export type StartPosition =
+  | "latest"
+  | "earliest"
+  | `offset:${bigint}`
+  | `timestamp:${number}`
+  | `last:${number}`
+  | `resume:${string}`;
+
+/** What happens when a subscription falls further behind than it may. */
+export type OnLag = "drop_oldest" | "drop_newest" | "block" | "close";
+
+export interface SubscribeOptions {
+  /** `latest` if left out. */
+  readonly from?: StartPosition;
+  /** How many deliveries may wait in the client to be taken; 256 if left out. */
+  readonly credit?: number;
+  /** `drop_oldest` if left out. */
+  readonly onLag?: OnLag;
+  /** How many messages it may be behind before `onLag` acts. */
+  readonly lagMax?: number;
+  /** Only this partition of the one topic. */
+  readonly partition?: number;
+  /** Called in its place between deliveries when messages are missing there. */
+  readonly onGap?: (gap: Gap) => void;
+  /** Ends the subscription; the iteration throws the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * The deliveries of one subscription, taken with `for await`. Leaving the loop, `close`, `await using` and the signal
+ * each unsubscribe. An error of the broker is thrown by the iteration, after the deliveries that came before it.
+ */
+export interface Subscription extends AsyncIterableIterator<Delivery>, AsyncDisposable {
+  readonly filter: string;
+  /** Resolves when the broker has taken the subscription; rejects if it refuses. */
+  readonly ready: Promise<void>;
+  /** After what was taken last, or where it began: given as `from` to a later subscription, it goes on from there. */
+  readonly position: StartPosition | undefined;
+  /** Unsubscribes; the iteration ends. */
+  close(): Promise<void>;
+}
+
+/** Messages that a subscription does not get. */
+export interface Gap {
+  /** Retention took them, the policy for lag did, a crash of the broker did, or their bytes are damaged. */
+  readonly reason: "trimmed" | "dropped" | "truncated" | "unreadable" | (string & {});
+  /** The sequences above `after`, up to and with `to`, are missing where the filter matches. */
+  readonly after: bigint;
+  readonly to: bigint;
+  /** How many messages, where that is known. */
+  readonly count?: number;
+  /** Where the gap lies in one partition: which, and the offsets from the first missing to the first after. */
+  readonly topic?: string;
+  readonly partition?: number;
+  readonly fromOffset?: bigint;
+  readonly toOffset?: bigint;
+}
+
+export interface HistoryOptions {
+  /** `earliest` if left out. */
+  readonly from?: StartPosition;
+  /** 0 if left out. */
+  readonly partition?: number;
+  /** At most so many messages. */
+  readonly limit?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** `live` keeps nothing, `last_value` one message, `compacted` the last one of each key. */
+export type TopicKind = "live" | "log" | "last_value" | "compacted";
+
+export type TopicOrdering = "none" | "per_key" | "per_topic" | "global";
+
+export interface TopicConfig {
+  /** Fixed once the topic exists. */
+  readonly kind?: TopicKind;
+  /** Fixed once the topic exists. */
+  readonly ordering?: TopicOrdering;
+  /** Fixed once the topic exists. */
+  readonly partitions?: number;
+  readonly durability?: Durability;
+  /** What a partition keeps; 0 for no bound. */
+  readonly maxMessages?: number;
+  readonly maxBytes?: number;
+  readonly maxAgeMs?: number;
+}
+
+export interface TopicDescription {
+  readonly topic: string;
+  readonly kind: TopicKind;
+  readonly ordering: TopicOrdering;
+  readonly durability: Durability;
+  /** What a partition keeps; 0 for no bound. */
+  readonly maxMessages: number;
+  readonly maxBytes: number;
+  readonly maxAgeMs: number;
+  /** By index. */
+  readonly partitions: readonly PartitionExtent[];
+}
+
+export interface PartitionExtent {
+  /** The first offset that is kept. */
+  readonly logStartOffset: bigint;
+  /** The offset that the next message will get. */
+  readonly logEndOffset: bigint;
+  readonly sizeBytes: number;
+}
+
+export interface ListTopicsOptions {
+  /** Only those that match; all if left out. */
+  readonly filter?: string;
+  readonly signal?: AbortSignal;
+}
+
+export interface ConnectOptions {
+  /** The namespace, where the URL has no path of its own; `default` if left out. */
+  readonly namespace?: string;
+  /** The token that opens the namespace. It travels in the URL, because browsers can send no header here. */
+  readonly token?: string;
+  /** What this program is, for the broker's logs. */
+  readonly clientName?: string;
+  /** Resolve at once, in the state `connecting`, and keep trying; commands wait. */
+  readonly background?: boolean;
+  /** Ends the attempt to connect; has no meaning once connected. */
+  readonly signal?: AbortSignal;
+}
+
+/** Where the broker's WebAssembly is, or the module itself. */
+export type WasmSource = string | URL | Response | BufferSource | WebAssembly.Module;
+
+export interface LocalOptions {
+  /** The broker's name. Clients of one name and store in one page share one broker. `dunlin` if left out. */
+  readonly name?: string;
+  /** `memory` (if left out) is gone with the page; `indexeddb` keeps the messages in the database of that name. */
+  readonly store?: "memory" | "indexeddb";
+  /** `default` if left out. */
+  readonly namespace?: string;
+  /** The broker's bounds; what is left out takes the default. */
+  readonly config?: Readonly<Record<string, unknown>>;
+  /** Only needed where the package's own file cannot be found, see the README. */
+  readonly wasm?: WasmSource;
+  readonly signal?: AbortSignal;
+}
