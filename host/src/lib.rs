@@ -1,1 +1,28 @@
-//! The native host.
+//! dunlin as a native server: it gives the broker threads, a store, sockets and a clock, and obeys its effects.
+//!
+//! The library is there for the program of the same package and for tests; [`Engine`], [`Store`] and [`Drive`] are
+//! the parts that tests drive without sockets.
+
+mod access;
+mod clock;
+mod committer;
+mod console;
+mod drive;
+mod embedded;
+mod engine;
+mod outbound;
+mod report;
+mod requests;
+mod server;
+mod shard;
+mod store;
+mod websocket;
+
+pub use access::{Access, AccessError};
+pub use console::Console;
+pub use drive::{BATCH_BYTES_MAX, Drive, DriveError, Load, Outbox, ShardSpan, Step, SyncWanted};
+pub use engine::{Engine, EngineError, EngineKind, Engines, GuestModule, NativeEngine, WasmEngine};
+pub use server::{SHARDS_MAX, Server, ServerOptions};
+pub use store::{
+    DataDirectory, FORMAT_VERSION, FjallStore, MemoryStore, RangeRead, Store, StoreError, StoreKind,
+};

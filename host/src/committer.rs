@@ -1,0 +1,205 @@
+//! The one thread that makes the store durable, for all shards: what they ask for while one sync runs shares the next.
+//!
+//! It also leads the way back after the store failed: every shard stands still, the store is opened again, the shards
+//! restore. Nobody trusts a store after a failed sync before it was opened again, since what it shows from memory
+//! may not be what is on disk.
+
+use core::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use dunlin_core::WriteSequence;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::report;
+use crate::shard::Notice;
+use crate::store::Store;
+
+/// How long a write that nobody waits for may stay undone. The level promises 100 ms; the rest is for the sync itself.
+const ASYNC_SYNC_WITHIN: Duration = Duration::from_millis(60);
+
+/// The first and the longest pause between two attempts to use a store that failed.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// What shards say to the committer.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Make durable what is applied.
+    Sync(SyncRequest),
+    /// The store failed while it was written to or read from.
+    Failed,
+    /// This shard has let go of its broker and stands still.
+    Standing,
+}
+
+/// A shard's wish for durability.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SyncRequest {
+    /// Which shard.
+    pub(crate) shard: usize,
+    /// The shard's broker, counted from 1: an answer to an earlier one means nothing to it.
+    pub(crate) life: u64,
+    /// The newest write that is applied.
+    pub(crate) up_to: WriteSequence,
+    /// Whether somebody waits for it.
+    pub(crate) urgent: bool,
+}
+
+/// Starts the thread; it ends, after a last sync, when the last sender of requests is gone.
+pub(crate) fn start(
+    store: Arc<dyn Store>,
+    shards: Vec<UnboundedSender<Notice>>,
+) -> std::io::Result<(Sender<Request>, JoinHandle<()>)> {
+    let (sender, requests) = mpsc::channel();
+    let committer = Committer {
+        store,
+        wanted: vec![None; shards.len()],
+        shards,
+        requests,
+        due: None,
+        probe: None,
+        pause: BACKOFF.0,
+    };
+    let thread = thread::Builder::new()
+        .name("committer".to_owned())
+        .spawn(move || committer.run())?;
+    Ok((sender, thread))
+}
+
+struct Committer {
+    store: Arc<dyn Store>,
+    shards: Vec<UnboundedSender<Notice>>,
+    requests: Receiver<Request>,
+    wanted: Vec<Option<SyncRequest>>,
+    /// When the next sync is due, if one is wanted.
+    due: Option<Instant>,
+    /// When to try again whether the store takes writes, if it does not.
+    probe: Option<Instant>,
+    pause: Duration,
+}
+
+impl Committer {
+    fn run(mut self) {
+        loop {
+            let next = [self.due, self.probe].into_iter().flatten().min();
+            let request = match next {
+                None => self.requests.recv().map_err(RecvTimeoutError::from),
+                Some(at) => {
+                    let wait = at.saturating_duration_since(Instant::now());
+                    self.requests.recv_timeout(wait)
+                }
+            };
+            let mut requests = match request {
+                Ok(request) => Some(request),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let mut failed = false;
+            while let Some(request) = requests {
+                match request {
+                    Request::Sync(wish) => self.want(wish),
+                    Request::Failed => failed = true,
+                    Request::Standing => {}
+                }
+                requests = self.requests.try_recv().ok();
+            }
+            let now = Instant::now();
+            if failed || (self.due.is_some_and(|at| at <= now) && !self.sync()) {
+                self.recover();
+            }
+            if self.probe.is_some_and(|at| at <= now) {
+                self.probe();
+            }
+        }
+        if let Err(error) = self.store.sync() {
+            report::error(&format!(
+                "the last sync failed, unsynced messages may be lost: {error}"
+            ));
+        }
+    }
+
+    fn want(&mut self, wish: SyncRequest) {
+        let now = Instant::now();
+        let at = if wish.urgent {
+            now
+        } else {
+            now + ASYNC_SYNC_WITHIN
+        };
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+        self.wanted[wish.shard] = Some(wish);
+    }
+
+    /// Makes durable what is wanted; whether that went well.
+    fn sync(&mut self) -> bool {
+        self.due = None;
+        let begun = Instant::now();
+        if let Err(error) = self.store.sync() {
+            report::error(&format!("messages cannot be made durable: {error}"));
+            return false;
+        }
+        self.pause = BACKOFF.0;
+        let took = begun.elapsed();
+        for shard in 0..self.wanted.len() {
+            let Some(wish) = self.wanted[shard].take() else {
+                continue;
+            };
+            self.tell(wish.shard, Notice::Synced(wish.life, wish.up_to, took));
+        }
+        true
+    }
+
+    fn recover(&mut self) {
+        self.due = None;
+        self.wanted.fill(None);
+        for shard in 0..self.shards.len() {
+            self.tell(shard, Notice::StandStill);
+        }
+        let mut moving = self.shards.len();
+        while moving > 0 {
+            match self.requests.recv() {
+                Ok(Request::Standing) => moving -= 1,
+                Ok(Request::Sync(_) | Request::Failed) => {}
+                // Every shard has ended; the caller will see it too.
+                Err(_) => return,
+            }
+        }
+        loop {
+            thread::sleep(self.pause);
+            self.pause = (self.pause * 2).min(BACKOFF.1);
+            match self.store.reopen() {
+                Ok(()) => break,
+                Err(error) => report::error(&error.0),
+            }
+        }
+        let available = self.store.probe();
+        if let Err(error) = &available {
+            report::error(&format!("the store can be read but not written: {error}"));
+            self.probe = Some(Instant::now() + self.pause);
+        }
+        report::event("the store is open again");
+        for shard in 0..self.shards.len() {
+            self.tell(shard, Notice::Recovered(available.is_ok()));
+        }
+    }
+
+    fn probe(&mut self) {
+        if self.store.probe().is_err() {
+            self.pause = (self.pause * 2).min(BACKOFF.1);
+            self.probe = Some(Instant::now() + self.pause);
+            return;
+        }
+        self.probe = None;
+        self.pause = BACKOFF.0;
+        report::event("the store takes writes again");
+        for shard in 0..self.shards.len() {
+            self.tell(shard, Notice::Available);
+        }
+    }
+
+    fn tell(&self, shard: usize, notice: Notice) {
+        // A shard that has ended needs no notice.
+        let _ = self.shards[shard].send(notice);
+    }
+}

@@ -1,0 +1,3 @@
+//! What `build.rs` put into this binary.
+
+include!(concat!(env!("OUT_DIR"), "/embedded.rs"));

@@ -1,0 +1,307 @@
+//! HTTP requests as short-lived connections to the broker: `hello` and one command, its reply, the end.
+
+use core::convert::Infallible;
+use core::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use dunlin_core::frame::{Command, Credit, Reply};
+use dunlin_core::http::{self, MALFORMED_REQUEST, Problem, SUBSCRIPTION};
+use dunlin_core::{CloseCode, Encoding, ErrorCode, Reader};
+use futures_util::stream;
+
+use crate::outbound::Outgoing;
+use crate::server::Client;
+use crate::shard::{Connection, Stopped};
+
+/// The largest body that is read; the broker's own bound on payloads is lower and has the better words.
+const BODY_BYTES_MAX: usize = 1024 * 1024 + 128 * 1024;
+
+/// How long a request waits for its reply: longer than a commit ever takes on a healthy disk.
+const REPLY_WITHIN: Duration = Duration::from_secs(30);
+
+/// How many events may be under way to a client of a stream.
+const STREAM_CREDIT: u64 = 256;
+
+/// How often a stream without events gives a sign of life, for proxies that end silent ones.
+const STREAM_ALIVE_EVERY: Duration = Duration::from_secs(15);
+
+/// Publishes the body.
+pub(crate) async fn publish(
+    client: Client<'_>,
+    topic: &str,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let declared = parts
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    if declared.is_some_and(|length: u64| length > BODY_BYTES_MAX as u64) {
+        return Err(too_large());
+    }
+    let body = axum::body::to_bytes(body, BODY_BYTES_MAX)
+        .await
+        .map_err(|_| too_large())?;
+    let headers = parts
+        .headers
+        .iter()
+        .filter(|(name, _)| **name == header::CONTENT_TYPE || name.as_str().starts_with("dunlin-"))
+        .map(
+            |(name, value)| match core::str::from_utf8(value.as_bytes()) {
+                Ok(value) => Ok((name.as_str(), value)),
+                Err(_) => Err(Problem::new(
+                    400,
+                    MALFORMED_REQUEST,
+                    format!("the header {name} is not UTF-8"),
+                )),
+            },
+        )
+        .collect::<Result<Vec<_>, _>>()?;
+    let frames = http::publish_frames(topic, headers, &body)?;
+    exchange(client, topic, frames).await
+}
+
+fn too_large() -> Problem {
+    Problem::new(
+        413,
+        ErrorCode::TooLarge.as_str(),
+        "the body is longer than 1 MiB, or broke off; publish less at once",
+    )
+}
+
+/// Reads a page of history.
+pub(crate) async fn read(
+    client: Client<'_>,
+    topic: &str,
+    query: &str,
+) -> Result<Response, Problem> {
+    let frames = http::read_frames(topic, query)?;
+    exchange(client, topic, frames).await
+}
+
+/// Sends a command and makes a response of its reply.
+async fn exchange(client: Client<'_>, topic: &str, frames: Vec<u8>) -> Result<Response, Problem> {
+    let answer = async {
+        let mut connection = client.open(Encoding::Binary).await?;
+        connection.frame(Bytes::from(frames)).await?;
+        loop {
+            let message = match connection.outgoing.recv().await.ok_or(Stopped)? {
+                Outgoing::Message(message) => message,
+                Outgoing::Close(code, reason) => return Ok(closed(code, &reason)),
+            };
+            let answer = Replies::new(&message).find_map(|reply| http::response(topic, &reply));
+            if let Some(answer) = answer {
+                return Ok(answer);
+            }
+        }
+    };
+    match tokio::time::timeout(REPLY_WITHIN, answer).await {
+        Ok(Ok(answer)) => Ok(respond(answer)),
+        Ok(Err(Stopped)) => Err(stopping()),
+        Err(_) => Ok(respond(http::lost_response())),
+    }
+}
+
+/// A stream of events. The answer begins once the broker has accepted or refused the subscription.
+pub(crate) async fn subscribe(
+    client: Client<'_>,
+    query: &str,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let last = headers.get("last-event-id").map(|id| id.to_str());
+    let last = last.transpose().map_err(|_| {
+        Problem::new(
+            400,
+            MALFORMED_REQUEST,
+            "the header last-event-id is not ASCII",
+        )
+    })?;
+    let frames = http::subscribe_frames(query, last, STREAM_CREDIT)?;
+    let opened = tokio::time::timeout(REPLY_WITHIN, Subscriber::open(client, frames)).await;
+    let subscriber = match opened {
+        Ok(Ok(Ok(subscriber))) => subscriber,
+        Ok(Ok(Err(refusal))) => return Ok(respond(refusal)),
+        Ok(Err(Stopped)) => return Err(stopping()),
+        Err(_) => return Ok(respond(http::lost_response())),
+    };
+    let events = stream::unfold(subscriber, |mut subscriber| async {
+        let event = subscriber.next().await?;
+        Some((Ok::<_, Infallible>(event), subscriber))
+    });
+    let alive = KeepAlive::new().interval(STREAM_ALIVE_EVERY);
+    Ok(Sse::new(events).keep_alive(alive).into_response())
+}
+
+/// A subscription as a source of events. It reads from its connection only when the client took the last event,
+/// so the client's pace decides how much credit the broker sees.
+struct Subscriber {
+    connection: Connection,
+    token: String,
+    /// The message that is being taken apart, and how far.
+    message: Bytes,
+    taken: u64,
+}
+
+impl Subscriber {
+    async fn open(
+        client: Client<'_>,
+        frames: Vec<u8>,
+    ) -> Result<Result<Self, http::Response>, Stopped> {
+        let mut connection = client.open(Encoding::Binary).await?;
+        connection.frame(Bytes::from(frames)).await?;
+        loop {
+            let mut message = match connection.outgoing.recv().await.ok_or(Stopped)? {
+                Outgoing::Message(message) => message,
+                Outgoing::Close(code, reason) => return Ok(Err(closed(code, &reason))),
+            };
+            let size = message.len();
+            while let Some(frame) = next_frame(&mut message) {
+                let reply = Reply::decode(&frame);
+                if let Ok(Reply::Subscribed(subscribed)) = reply {
+                    let token = subscribed.token.to_owned();
+                    connection.outgoing.written(size);
+                    return Ok(Ok(Self {
+                        connection,
+                        token,
+                        message,
+                        taken: 0,
+                    }));
+                }
+                if let Some(refusal) = reply.ok().and_then(|reply| http::response("", &reply)) {
+                    return Ok(Err(refusal));
+                }
+            }
+            connection.outgoing.written(size);
+        }
+    }
+
+    /// The next event; `None` at the end, after which a browser comes back with the last event's id.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            while let Some(frame) = next_frame(&mut self.message) {
+                let Ok(reply) = Reply::decode(&frame) else {
+                    continue;
+                };
+                match reply {
+                    // The broker lost the subscription, or is about to.
+                    Reply::Resync(_) | Reply::GoingAway(_) => return None,
+                    Reply::Delivery(_) => self.take_credit().await?,
+                    _ => {}
+                }
+                if let Some(event) = http::event(&self.token, &reply) {
+                    return Some(server_sent(event));
+                }
+            }
+            let overflow = self.connection.outgoing.overflow();
+            let outgoing = tokio::select! {
+                outgoing = self.connection.outgoing.recv() => outgoing?,
+                () = overflow => return None,
+            };
+            match outgoing {
+                Outgoing::Message(message) => {
+                    self.connection.outgoing.written(message.len());
+                    self.message = message;
+                }
+                Outgoing::Close(..) => return None,
+            }
+        }
+    }
+
+    async fn take_credit(&mut self) -> Option<()> {
+        self.taken += 1;
+        if self.taken >= STREAM_CREDIT / 2 {
+            let mut frame = Vec::new();
+            Command::Credit(Credit {
+                subscription: SUBSCRIPTION,
+                messages: self.taken,
+            })
+            .encode(&mut frame);
+            self.taken = 0;
+            self.connection.frame(Bytes::from(frame)).await.ok()?;
+        }
+        Some(())
+    }
+}
+
+fn server_sent(event: http::Event) -> Event {
+    let mut sent = Event::default().data(event.data);
+    if !event.id.is_empty() {
+        sent = sent.id(event.id);
+    }
+    if !event.name.is_empty() {
+        sent = sent.event(event.name);
+    }
+    sent
+}
+
+/// Cuts the next frame off a message, without its length.
+fn next_frame(message: &mut Bytes) -> Option<Bytes> {
+    let mut reader = Reader::new(message);
+    let frame = message.slice_ref(reader.bytes().ok()?);
+    *message = message.slice_ref(reader.rest());
+    Some(frame)
+}
+
+/// The replies in a message.
+struct Replies<'m>(Reader<'m>);
+
+impl<'m> Replies<'m> {
+    const fn new(message: &'m [u8]) -> Self {
+        Self(Reader::new(message))
+    }
+}
+
+impl<'m> Iterator for Replies<'m> {
+    type Item = Reply<'m>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while let Ok(frame) = self.0.bytes() {
+            if let Ok(reply) = Reply::decode(frame) {
+                return Some(reply);
+            }
+        }
+        None
+    }
+}
+
+/// The response where the broker ended the connection instead of answering.
+fn closed(code: CloseCode, reason: &str) -> http::Response {
+    let (status, code) = match code {
+        CloseCode::Protocol => (400, ErrorCode::MalformedFrame),
+        CloseCode::TooLarge => (413, ErrorCode::TooLarge),
+        CloseCode::Unauthorised | CloseCode::Kicked => (403, ErrorCode::Forbidden),
+        CloseCode::GoingAway => (503, ErrorCode::Draining),
+        CloseCode::Policy => (429, ErrorCode::LimitReached),
+    };
+    Problem::new(status, code.as_str(), reason).response()
+}
+
+fn stopping() -> Problem {
+    Problem::new(
+        503,
+        ErrorCode::Draining.as_str(),
+        "the broker has stopped; try again later",
+    )
+}
+
+/// A response in the server's types.
+pub(crate) fn respond(response: http::Response) -> Response {
+    let mut answer = Response::new(Body::from(response.body));
+    *answer.status_mut() =
+        StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = answer.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(response.content_type),
+    );
+    for (name, value) in response.headers {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    answer
+}

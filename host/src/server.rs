@@ -1,0 +1,325 @@
+//! The server: shards and a committer on one store, and one port for WebSocket, HTTP, server-sent events and console.
+
+use core::net::{IpAddr, SocketAddr};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::time::Duration;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::{Context as _, Result, bail};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::serve::ListenerExt as _;
+use dunlin_core::http::{JSON, Problem, Route, UNKNOWN_ROUTE};
+use dunlin_core::{Claims, ConnectionId, Encoding};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::task;
+
+use crate::access::Access;
+use crate::clock::Clock;
+use crate::console::Console;
+use crate::drive::ShardSpan;
+use crate::engine::Engines;
+use crate::shard::{self, Connection, ShardHandle, ShardParts, Stopped};
+use crate::store::Store;
+use crate::{committer, report, requests, websocket};
+
+/// How long a stopping server waits for clients to go.
+const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+
+/// The most shards; each is a thread with an engine of its own.
+pub const SHARDS_MAX: u32 = 256;
+
+/// What a server is made of.
+pub struct ServerOptions {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// How many shards, from 1 to [`SHARDS_MAX`]. May change with every start.
+    pub shards: u32,
+    /// What runs the broker.
+    pub engines: Engines,
+    /// Where rows live.
+    pub store: Arc<dyn Store>,
+    /// Who may come in.
+    pub access: Access,
+    /// What is at `/`.
+    pub console: Console,
+}
+
+/// A running server.
+pub struct Server {
+    address: SocketAddr,
+    host: Arc<Host>,
+    accepting: task::JoinHandle<()>,
+    stop: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What every request needs.
+pub(crate) struct Host {
+    shards: Vec<ShardHandle>,
+    next_connection: AtomicU64,
+    draining: AtomicBool,
+    access: Access,
+    console: Console,
+}
+
+impl Server {
+    /// Restores the brokers and opens the port.
+    pub async fn start(options: ServerOptions) -> Result<Self> {
+        let ServerOptions {
+            listen,
+            shards,
+            engines,
+            store,
+            access,
+            console,
+        } = options;
+        if !(1..=SHARDS_MAX).contains(&shards) {
+            bail!("--shards {shards} is not from 1 to {SHARDS_MAX}");
+        }
+        if access.is_open() && !listen.ip().is_loopback() {
+            bail!(
+                "{listen} can be reached from other machines, and no token is configured; add --token NAMESPACE=TOKEN, or listen on 127.0.0.1"
+            );
+        }
+        // Before the store is touched: a port in use is the most common mistake.
+        let listener = TcpListener::bind(listen).await.with_context(|| {
+            format!("cannot listen on {listen}; stop what uses the port, or choose another with --listen")
+        })?;
+        let address = listener.local_addr()?;
+        let (shards, threads) = task::spawn_blocking(move || {
+            start_shards(shards, &engines, &store, &Handle::current())
+        })
+        .await??;
+        let host = Arc::new(Host {
+            shards,
+            next_connection: AtomicU64::new(1),
+            draining: AtomicBool::new(false),
+            access,
+            console,
+        });
+        let (stop, stopped) = watch::channel(false);
+        let accepting = task::spawn(accept(listener, Arc::clone(&host), stopped));
+        Ok(Self {
+            address,
+            host,
+            accepting,
+            stop,
+            threads,
+        })
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes nothing new, tells every client to go elsewhere, waits for them within a bound, and makes everything
+    /// durable.
+    pub async fn shut_down(self) {
+        self.host.draining.store(true, Ordering::Relaxed);
+        for shard in &self.host.shards {
+            shard.drain().await;
+        }
+        let _ = self.stop.send(true);
+        let Self {
+            host,
+            accepting,
+            threads,
+            ..
+        } = self;
+        drop(host);
+        let finish = async {
+            let _ = accepting.await;
+            // The threads end with the last connection of theirs.
+            let _ = task::spawn_blocking(move || {
+                for thread in threads {
+                    let _ = thread.join();
+                }
+            })
+            .await;
+        };
+        if tokio::time::timeout(DRAIN_WITHIN, finish).await.is_err() {
+            report::error("some clients did not go in time and are cut off");
+        }
+    }
+}
+
+/// The shards' handles, and all threads: theirs, and the committer's as the last.
+fn start_shards(
+    count: u32,
+    engines: &Engines,
+    store: &Arc<dyn Store>,
+    readers: &Handle,
+) -> Result<(Vec<ShardHandle>, Vec<JoinHandle<()>>)> {
+    let clock = Clock::start();
+    let (senders, receivers): (Vec<_>, Vec<_>) =
+        (0..count).map(|_| mpsc::unbounded_channel()).unzip();
+    let notices_to_self: Vec<_> = senders
+        .iter()
+        .map(mpsc::UnboundedSender::downgrade)
+        .collect();
+    let (committer, thread) = committer::start(Arc::clone(store), senders)?;
+    let mut shards = Vec::new();
+    let mut threads = Vec::new();
+    for (index, (notices, notices_to_self)) in (0..).zip(receivers.into_iter().zip(notices_to_self))
+    {
+        let (shard, thread) = shard::start(ShardParts {
+            span: ShardSpan { index, count },
+            engines: engines.clone(),
+            store: Arc::clone(store),
+            committer: committer.clone(),
+            notices,
+            notices_to_self,
+            readers: readers.clone(),
+            clock,
+        })?;
+        shards.push(shard);
+        threads.push(thread);
+    }
+    threads.push(thread);
+    Ok((shards, threads))
+}
+
+async fn accept(listener: TcpListener, host: Arc<Host>, mut stopped: watch::Receiver<bool>) {
+    let listener = listener.tap_io(|stream| {
+        // Frames are gathered before they are written, so waiting for more would only delay them.
+        let _ = stream.set_nodelay(true);
+    });
+    let router = Router::new().fallback(answer).with_state(host);
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let serving = axum::serve(listener, service).with_graceful_shutdown(async move {
+        // An error means that the server itself is gone, which is a stop as well.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    });
+    if let Err(error) = serving.await {
+        report::error(&format!("no more connections are accepted: {error}"));
+    }
+}
+
+/// Answers one request.
+async fn answer(
+    State(host): State<Arc<Host>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request<Body>,
+) -> Response {
+    let origin = match host.access.check_origin(request.headers()) {
+        Ok(origin) => origin.map(ToOwned::to_owned),
+        Err(problem) => return requests::respond(problem.response()),
+    };
+    let mut response = match (request.method() == Method::OPTIONS, &origin) {
+        (true, Some(_)) => StatusCode::NO_CONTENT.into_response(),
+        _ => match route(&host, peer.ip(), request).await {
+            Ok(response) => response,
+            Err(problem) => requests::respond(problem.response()),
+        },
+    };
+    if let Some(origin) = origin {
+        allow_origin(&origin, response.headers_mut());
+    }
+    response
+}
+
+/// Lets pages of an allowed origin read the answer (the Fetch standard's CORS protocol).
+fn allow_origin(origin: &str, headers: &mut HeaderMap) {
+    let Ok(origin) = HeaderValue::from_str(origin) else {
+        return;
+    };
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    for (name, value) in [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "authorization, content-type, last-event-id, dunlin-key, dunlin-id, dunlin-ttl-ms, dunlin-durability",
+        ),
+        (
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            "dunlin-next-offset, dunlin-log-start-offset, dunlin-log-end-offset, retry-after",
+        ),
+        (header::VARY, "origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}
+
+async fn route(host: &Host, ip: IpAddr, request: Request<Body>) -> Result<Response, Problem> {
+    let path = request.uri().path().to_owned();
+    let Some(route) = Route::parse(request.method().as_str(), &path) else {
+        return match host.console.response(&path).await {
+            Some(response) => Ok(response),
+            None => Err(Problem::new(
+                404,
+                UNKNOWN_ROUTE,
+                format!("nothing is at {path}"),
+            )),
+        };
+    };
+    let route = route?;
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let Some(namespace) = route.namespace() else {
+        return Ok(host.health(&route).await);
+    };
+    let claims = host.access.claims(namespace, request.headers(), &query)?;
+    let client = Client { host, claims, ip };
+    match route {
+        Route::Connect { .. } => websocket::connect(client, request).await,
+        Route::Publish { topic, .. } => requests::publish(client, &topic, request).await,
+        Route::Read { topic, .. } => requests::read(client, &topic, &query).await,
+        Route::Subscribe { .. } => requests::subscribe(client, &query, request.headers()).await,
+        Route::Healthz | Route::Readyz => unreachable!("these have no namespace"),
+    }
+}
+
+impl Host {
+    async fn health(&self, route: &Route) -> Response {
+        let ready = *route == Route::Healthz || self.is_ready().await;
+        let (status, body) = if ready {
+            (StatusCode::OK, "{\"ok\":true}\n")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "{\"ok\":false}\n")
+        };
+        (status, [(header::CONTENT_TYPE, JSON)], body).into_response()
+    }
+
+    /// Whether every shard takes new work. A shard without a broker does not answer in time.
+    async fn is_ready(&self) -> bool {
+        if self.draining.load(Ordering::Relaxed) {
+            return false;
+        }
+        for shard in &self.shards {
+            let answer = tokio::time::timeout(Duration::from_secs(1), shard.stats()).await;
+            if !matches!(answer, Ok(Ok(_))) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// A client that has been let in.
+pub(crate) struct Client<'h> {
+    host: &'h Host,
+    claims: Claims,
+    ip: IpAddr,
+}
+
+impl Client<'_> {
+    /// Announces it to the shard of its namespace.
+    pub(crate) async fn open(self, encoding: Encoding) -> Result<Connection, Stopped> {
+        let id = ConnectionId(self.host.next_connection.fetch_add(1, Ordering::Relaxed));
+        let count = u32::try_from(self.host.shards.len()).expect("the number of shards is bounded");
+        let shard = ShardSpan::shard_of(&self.claims.namespace, count);
+        let ip = match self.ip.to_canonical() {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        let shard = &self.host.shards[shard as usize];
+        shard.open(id, encoding, self.claims, ip).await
+    }
+}

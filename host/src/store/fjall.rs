@@ -1,0 +1,155 @@
+//! Rows on disk, in fjall: a log-structured merge tree behind a checksummed journal.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+use dunlin_core::{Op, Row};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+
+use super::{DataDirectory, RangeRead, Store, StoreError};
+
+/// The block cache, in bytes: the one large piece of memory that does not follow the work.
+const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// A [`Store`] in a data directory.
+pub struct FjallStore {
+    directory: DataDirectory,
+    // Empty only while it is being opened again, or after that failed.
+    open: RwLock<Option<Open>>,
+}
+
+struct Open {
+    database: Database,
+    rows: Keyspace,
+    /// What [`Store::probe`] writes, apart from the rows, so that no restore ever meets it.
+    health: Keyspace,
+}
+
+impl FjallStore {
+    /// Takes possession of the data directory `path` and opens what is in it.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let directory = DataDirectory::open(path)?;
+        let open = Open::at(directory.rows())?;
+        Ok(Self {
+            directory,
+            open: RwLock::new(Some(open)),
+        })
+    }
+
+    fn with<T>(
+        &self,
+        body: impl FnOnce(&Open) -> Result<T, fjall::Error>,
+    ) -> Result<T, StoreError> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let open = open
+            .as_ref()
+            .ok_or_else(|| StoreError("the store is closed after a failure".to_owned()))?;
+        body(open).map_err(|error| failed(&error))
+    }
+}
+
+impl Open {
+    fn at(path: PathBuf) -> Result<Self, StoreError> {
+        let open = || -> Result<Self, fjall::Error> {
+            let database = Database::builder(&path)
+                .cache_size(CACHE_BYTES)
+                .worker_threads(1)
+                .open()?;
+            let rows = database.keyspace("rows", KeyspaceCreateOptions::default)?;
+            let health = database.keyspace("health", KeyspaceCreateOptions::default)?;
+            Ok(Self {
+                database,
+                rows,
+                health,
+            })
+        };
+        open().map_err(|error| {
+            StoreError(format!(
+                "the store in {} cannot be opened: {error}",
+                path.display()
+            ))
+        })
+    }
+}
+
+impl Store for FjallStore {
+    fn apply(&self, ops: &[Op]) -> Result<(), StoreError> {
+        self.with(|open| {
+            // One batch has one sequence number in fjall, so a key may stand in it once: the last word on it.
+            let mut last: BTreeMap<Vec<u8>, Option<&[u8]>> = BTreeMap::new();
+            for op in ops {
+                match op {
+                    Op::Put { key, value } => {
+                        last.insert(key.clone(), Some(value));
+                    }
+                    Op::Delete { key } => {
+                        last.insert(key.clone(), None);
+                    }
+                    Op::DeleteRange { from, to } if from < to => {
+                        for (_, value) in last.range_mut(from.clone()..to.clone()) {
+                            *value = None;
+                        }
+                        for row in open.rows.range(from.as_slice()..to.as_slice()) {
+                            last.insert(row.key()?.to_vec(), None);
+                        }
+                    }
+                    Op::DeleteRange { .. } => {}
+                }
+            }
+            // `Buffer` hands the bytes to the operating system: they survive this process.
+            let mut batch = open.database.batch().durability(Some(PersistMode::Buffer));
+            for (key, value) in last {
+                match value {
+                    Some(value) => batch.insert(&open.rows, key, value),
+                    None => batch.remove(&open.rows, key),
+                }
+            }
+            batch.commit()
+        })
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.with(|open| open.database.persist(PersistMode::SyncData))
+    }
+
+    fn range(&self, read: &RangeRead) -> Result<Vec<Row>, StoreError> {
+        if read.from >= read.to {
+            return Ok(Vec::new());
+        }
+        self.with(|open| {
+            let rows = open.rows.range(read.from.as_slice()..read.to.as_slice());
+            let row = |guard: fjall::Guard| {
+                let (key, value) = guard.into_inner().map_err(|error| failed(&error))?;
+                Ok(Row {
+                    key: key.to_vec(),
+                    value: value.to_vec(),
+                })
+            };
+            Ok(if read.reverse {
+                read.bounded(rows.rev().map(row))
+            } else {
+                read.bounded(rows.map(row))
+            })
+        })?
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        // Closed first: the same files cannot be opened twice.
+        *open = None;
+        *open = Some(Open::at(self.directory.rows())?);
+        Ok(())
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        self.with(|open| {
+            open.health.insert("probe", "")?;
+            open.database.persist(PersistMode::SyncData)
+        })
+    }
+}
+
+fn failed(error: &fjall::Error) -> StoreError {
+    StoreError(format!("the store failed: {error}"))
+}

@@ -1,0 +1,81 @@
+//! Rows in memory, for tests and for brokers that need to keep nothing.
+
+use core::ops::Bound;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use dunlin_core::{Op, Row};
+
+use super::{RangeRead, Store, StoreError};
+
+/// A [`Store`] that lives as long as the process.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    rows: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
+}
+
+impl MemoryStore {
+    fn rows(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Vec<u8>>> {
+        // No operation can panic half way, so a poisoned lock still guards whole rows.
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for MemoryStore {
+    fn apply(&self, ops: &[Op]) -> Result<(), StoreError> {
+        let mut rows = self.rows();
+        for op in ops {
+            match op {
+                Op::Put { key, value } => {
+                    rows.insert(key.clone(), value.clone());
+                }
+                Op::Delete { key } => {
+                    rows.remove(key);
+                }
+                Op::DeleteRange { from, to } if from < to => {
+                    let mut tail = rows.split_off(from);
+                    let mut after = tail.split_off(to);
+                    rows.append(&mut after);
+                }
+                Op::DeleteRange { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn range(&self, read: &RangeRead) -> Result<Vec<Row>, StoreError> {
+        if read.from >= read.to {
+            return Ok(Vec::new());
+        }
+        let rows = self.rows();
+        let bounds = (
+            Bound::Included(read.from.as_slice()),
+            Bound::Excluded(read.to.as_slice()),
+        );
+        let pairs = rows
+            .range::<[u8], _>(bounds)
+            .map(|(key, value)| -> Result<Row, StoreError> {
+                Ok(Row {
+                    key: key.clone(),
+                    value: value.clone(),
+                })
+            });
+        if read.reverse {
+            read.bounded(pairs.rev())
+        } else {
+            read.bounded(pairs)
+        }
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
