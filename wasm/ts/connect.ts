@@ -1,0 +1,37 @@
+/** From an address and options to a client over a WebSocket. */
+
+import { TransportClient } from "./client.ts";
+import { DunlinError } from "./errors.ts";
+import { SUBPROTOCOL_BINARY } from "./frames.ts";
+import { REAL, SocketTransport } from "./link.ts";
+import type { SocketFactory } from "./link.ts";
+import type { Client, ConnectOptions } from "./types.ts";
+
+const PROTOCOLS: Readonly<Record<string, string>> = { "http:": "ws:", "https:": "wss:", "ws:": "ws:", "wss:": "wss:" };
+
+export async function connectWith(create: SocketFactory, url: string | URL, options: ConnectOptions = {}): Promise<Client> {
+  return TransportClient.open(new SocketTransport(endpoint(url, options), SUBPROTOCOL_BINARY, create), REAL, options);
+}
+
+/** Where to connect: the URL itself if it has a path, otherwise the namespace's place below it. */
+export function endpoint(given: string | URL, { namespace = "default", token }: ConnectOptions = {}): URL {
+  let url: URL;
+  try {
+    url = new URL(given, typeof location === "undefined" ? undefined : location.href);
+  } catch (cause) {
+    throw invalid(`${JSON.stringify(String(given))} is not a URL: give one like "wss://broker.example"`, cause);
+  }
+  const protocol = PROTOCOLS[url.protocol];
+  if (protocol === undefined) throw invalid(`the URL must begin with ws:, wss:, http: or https:, not with ${url.protocol}`);
+  url.protocol = protocol;
+  url.hash = "";
+  if (url.username !== "" || url.password !== "") throw invalid("the URL must not hold a user or password: give the option token");
+  if (typeof namespace !== "string" || namespace === "") throw invalid("the option namespace must be a name that is not empty");
+  if (url.pathname === "/") url.pathname = `/v1/${encodeURIComponent(namespace)}/connect`;
+  if (token !== undefined) url.searchParams.set("token", token);
+  return url;
+}
+
+function invalid(message: string, cause?: unknown): DunlinError {
+  return new DunlinError("invalid_argument", message, { cause });
+}
