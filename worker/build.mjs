@@ -5,7 +5,7 @@ import { build } from "esbuild";
 await build({
   absWorkingDir: import.meta.dirname,
   entryPoints: ["ts/index.ts"],
-  outfile: "dist/index.js",
+  outfile: "dist/script/index.js",
   bundle: true,
   format: "esm",
   platform: "neutral",

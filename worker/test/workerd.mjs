@@ -25,7 +25,7 @@ export const BASE = "http://dunlin.test";
  * @param {string} [options.dist] another build than the deployed one
  * @param {Record<string, string>} [options.objects] further object classes, by the name of their binding
  */
-export function startWorker({ bindings, directory, dist = join(worker, "dist"), objects = {} } = {}) {
+export function startWorker({ bindings, directory, dist = join(worker, "dist/script"), objects = {} } = {}) {
   const modules = readdirSync(dist).filter((name) => name.endsWith(".wasm"));
   const classes = Object.entries({ BROKER: "Broker", ...objects });
   return new Miniflare({

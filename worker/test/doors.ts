@@ -1,0 +1,117 @@
+// The Worker with doors that only tests need; it is bundled by them and never deployed.
+//
+// `Broker` is the deployed class, which can be told from outside to crash or to write something into its storage.
+// `Scenario` is the bare guest over the object's SQLite: exact inputs with an explicit time in, the very bytes of the
+// effects out, which is how this runtime is compared with the others.
+
+import { DurableObject } from "cloudflare:workers";
+
+import guest from "../../wasm/dist/guest.wasm";
+import { decodeOutput, encodeInput } from "../../wasm/ts/abi.ts";
+import type { Effect, Load } from "../../wasm/ts/abi.ts";
+import { encodeRows } from "../../wasm/ts/abi.ts";
+import { GuestEngine } from "../../wasm/ts/guest.ts";
+import { restoreWalk } from "../../wasm/ts/restore.ts";
+import { Broker as Deployed } from "../ts/broker.ts";
+import { SqliteStore } from "../ts/store.ts";
+
+export { Gateway as default } from "../ts/gateway.ts";
+
+export class Broker extends Deployed {
+  override async fetch(request: Request): Promise<Response> {
+    const url = new URL(request.url);
+    switch (url.pathname) {
+      case "/crash": {
+        // Bytes that are no inputs are a trap in the guest, here at its next step.
+        const step = this.engine.step.bind(this.engine);
+        this.engine.step = (now) => {
+          this.engine.step = step;
+          return step(now, Uint8Array.of(0xff));
+        };
+        return new Response();
+      }
+      case "/schema": {
+        this.ctx.storage.kv.put("schema_version", Number(url.searchParams.get("version")));
+        return new Response();
+      }
+      case "/alarm":
+        return Response.json(await this.ctx.storage.getAlarm());
+      case "/abort":
+        this.ctx.abort("as the test asked");
+    }
+    return super.fetch(request);
+  }
+}
+
+/**
+ * One broker and its store, driven line by line. Every request is a POST; what is wrong with one is a 400 or, if the
+ * guest trapped, a 500 with the reason as text.
+ *
+ * | path | body | answer |
+ * |---|---|---|
+ * | `/start?seed=N` | configuration, JSON | nothing; the broker is a new one, restored from what is stored |
+ * | `/step?now=N` | inputs | next timeout and effects; the writes among them are applied |
+ * | `/load` | one load effect, without its length | the `loaded` input that answers it, its length in front |
+ * | `/rows` | | everything that is stored, as rows |
+ * | `/clear` | | nothing; the store is empty |
+ */
+export class Scenario extends DurableObject {
+  readonly #engine = new GuestEngine(guest);
+  readonly #store = new SqliteStore(this.ctx.storage);
+
+  override async fetch(request: Request): Promise<Response> {
+    const url = new URL(request.url);
+    const number = (name: string): string => url.searchParams.get(name) ?? "0";
+    try {
+      const body = new Uint8Array(await request.arrayBuffer());
+      switch (url.pathname) {
+        case "/start":
+          return await this.#start(new TextDecoder().decode(body), BigInt(number("seed")));
+        case "/step":
+          return this.#step(Number(number("now")), body);
+        case "/load":
+          return new Response(await this.#answer(body));
+        case "/rows":
+          return new Response(encodeRows(await this.#store.load({ ...EVERYTHING, reverse: false, ...UNBOUNDED })));
+        case "/clear":
+          this.ctx.storage.sql.exec("DELETE FROM rows");
+          return new Response();
+        default:
+          return new Response(`no door ${url.pathname}`, { status: 404 });
+      }
+    } catch (error) {
+      return new Response(String(error), { status: error instanceof WebAssembly.RuntimeError ? 500 : 400 });
+    }
+  }
+
+  async #start(config: string, seed: bigint): Promise<Response> {
+    this.#engine.start(config, seed);
+    const walk = restoreWalk((rows) => this.#engine.restore(encodeRows(rows)));
+    for (let asked = walk.next([]); asked.done !== true; ) asked = walk.next(await this.#store.load(asked.value));
+    return new Response();
+  }
+
+  #step(now: number, inputs: Uint8Array): Response {
+    const output = this.#engine.step(now, inputs);
+    for (const effect of decodeOutput(output).effects) {
+      if (effect.kind === "write") this.#store.apply(effect);
+    }
+    return new Response(output);
+  }
+
+  async #answer(effect: Uint8Array): Promise<Uint8Array> {
+    const load = loadOf(effect);
+    return encodeInput({ kind: "loaded", ticket: load.ticket, rows: await this.#store.load(load) });
+  }
+}
+
+const EVERYTHING = { from: new Uint8Array(), to: Uint8Array.of(255, 255, 255) };
+const UNBOUNDED = { rowsMax: Number.MAX_SAFE_INTEGER, bytesMax: Number.MAX_SAFE_INTEGER };
+
+function loadOf(effect: Uint8Array): Load {
+  // An output is a timeout and length-prefixed effects; the length of a load fits two bytes of a varint.
+  const length = effect.length < 128 ? [effect.length] : [(effect.length & 127) | 128, effect.length >>> 7];
+  const [only]: readonly Effect[] = decodeOutput(Uint8Array.from([0, ...length, ...effect])).effects;
+  if (only?.kind !== "load") throw new Error(`a load is needed, this is ${only?.kind ?? "nothing"}`);
+  return only;
+}
