@@ -1,2 +1,27 @@
-/** The version of the wire protocol that this package speaks. */
-export const PROTOCOL_VERSION = 1;
+/** The package in a browser: the platform's WebSocket, and the WebAssembly as a file beside the scripts. */
+
+import { connectWith } from "./connect.ts";
+import { DunlinError } from "./errors.ts";
+import type { Socket } from "./link.ts";
+import type { Client, ConnectOptions, LocalOptions } from "./types.ts";
+
+/** Connects to a broker. Rejects if the first attempt fails; later it connects again by itself. */
+export function connect(url: string | URL, options?: ConnectOptions): Promise<Client> {
+  if (typeof WebSocket === "undefined") {
+    return Promise.reject(new DunlinError("unsupported", "this runtime has no WebSocket: in Node, import \"dunlin\" unbundled"));
+  }
+  return connectWith((address, protocol) => new WebSocket(address, protocol) as unknown as Socket, url, options);
+}
+
+/** Opens a broker in the page, or joins the one that is open there under the same name. */
+export async function openLocal(options?: LocalOptions): Promise<Client> {
+  // Loaded when it is needed: a client of a broker far away stays small.
+  const { openLocalWith } = await import("./local.ts");
+  const { wasmFile } = await import("./wasm-file.ts");
+  return openLocalWith(wasmFile, options);
+}
+
+export { DunlinError };
+export { PROTOCOL_VERSION } from "./frames.ts";
+export type { ClientErrorCode } from "./errors.ts";
+export type * from "./types.ts";

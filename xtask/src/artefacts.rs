@@ -46,10 +46,10 @@ pub(crate) fn guest(report: &mut Report) -> Result<String> {
 }
 
 /// The broker for the npm package. Where its module comes from is left to the caller, so that no bundler is led to
-/// follow a path that another one does not understand.
+/// follow a path that another one does not understand. After a trap the page gets a new instance.
 pub(crate) fn engine(report: &mut Report) -> Result<String> {
     let mut bindgen = Bindgen::new();
-    bindgen.web(true)?;
+    bindgen.web(true)?.reset_state_function(true);
     with_bindgen(
         report,
         "dunlin-wasm",

@@ -1,0 +1,156 @@
+/**
+ * The ordered map in IndexedDB. Keys are compared as bytes there too, so a range of the map is a range of the database.
+ *
+ * A batch is one transaction. Transactions on one object store take place in the order of their creation, so a load
+ * that is created after a write sees it, although the write has not ended yet.
+ */
+
+import type { Range, Row, Write } from "./abi.ts";
+import type { Store } from "./drive.ts";
+import { DunlinError } from "./errors.ts";
+
+/** Raised when the object stores change. Rows carry their own versions. */
+const VERSION = 1;
+const ROWS = "rows";
+/** Prefixed, because all databases of an origin share their names. */
+const PREFIX = "dunlin:";
+const PAGE_MAX = 256;
+
+export class IndexedDbStore implements Store {
+  readonly #database: IDBDatabase;
+  /** The newest transaction that writes; those before it have ended when it has. */
+  #committing: Promise<void> | undefined;
+
+  private constructor(database: IDBDatabase) {
+    this.#database = database;
+  }
+
+  /** Opens or creates the database of that name; `lost` is called if it is taken away. */
+  static open(name: string, lost: (error: DunlinError) => void): Promise<IndexedDbStore> {
+    return new Promise((resolve, reject) => {
+      const unavailable = (what: string, cause?: unknown): DunlinError =>
+        new DunlinError("database_unavailable", `the database ${JSON.stringify(name)} ${what}`, { cause });
+      const request = indexedDB.open(PREFIX + name, VERSION);
+      request.onupgradeneeded = () => request.result.createObjectStore(ROWS);
+      request.onblocked = () => reject(unavailable("is held open in another version: close the other tabs of this site"));
+      request.onerror = () => {
+        const isNewer = request.error?.name === "VersionError";
+        const what = isNewer ? "was written by a newer dunlin: update this one" : `cannot be opened: ${request.error?.message}`;
+        reject(unavailable(what, request.error));
+      };
+      request.onsuccess = () => {
+        const database = request.result;
+        // Whoever deletes or upgrades it need not wait for us.
+        database.onversionchange = () => {
+          database.close();
+          lost(unavailable("is being deleted or upgraded"));
+        };
+        database.onclose = () => lost(unavailable("was closed by the browser"));
+        resolve(new IndexedDbStore(database));
+      };
+    });
+  }
+
+  apply(write: Write): Promise<void> {
+    const durability = write.durability === "sync" ? "strict" : "relaxed";
+    return this.#write(durability, (rows) => {
+      for (const op of write.ops) {
+        if (op.kind === "put") rows.put(op.value, op.key as BufferSource);
+        else if (op.kind === "delete") rows.delete(op.key as BufferSource);
+        else if (indexedDB.cmp(op.from, op.to) < 0) rows.delete(range(op.from, op.to));
+      }
+    });
+  }
+
+  /** The transactions have their durability already; there is nothing to do but wait for them. */
+  sync(): void | Promise<void> {
+    return this.#committing;
+  }
+
+  probe(): Promise<void> {
+    return this.#write("strict", (rows) => rows.delete(Uint8Array.of(0) as BufferSource));
+  }
+
+  load(wanted: Range): Promise<readonly Row[]> {
+    return new Promise((resolve, reject) => {
+      if (indexedDB.cmp(wanted.from, wanted.to) >= 0) {
+        resolve([]);
+        return;
+      }
+      const transaction = this.#database.transaction(ROWS, "readonly");
+      const found: Row[] = [];
+      transaction.oncomplete = () => resolve(found);
+      transaction.onabort = transaction.onerror = () => reject(transaction.error);
+      if (wanted.reverse) readBackwards(transaction.objectStore(ROWS), wanted, found);
+      else readPages(transaction.objectStore(ROWS), wanted, found);
+    });
+  }
+
+  close(): void {
+    this.#database.onclose = this.#database.onversionchange = null;
+    this.#database.close();
+  }
+
+  #write(durability: IDBTransactionDurability, work: (rows: IDBObjectStore) => void): Promise<void> {
+    const transaction = this.#database.transaction(ROWS, "readwrite", { durability });
+    const committed = new Promise<void>((resolve, reject) => {
+      transaction.oncomplete = () => resolve();
+      transaction.onabort = () => reject(transaction.error ?? new Error("the transaction was aborted"));
+    });
+    this.#committing = committed;
+    // The drive hears of it from the write itself.
+    committed.catch(() => {});
+    work(transaction.objectStore(ROWS));
+    transaction.commit();
+    return committed;
+  }
+}
+
+function range(from: Uint8Array, to: Uint8Array): IDBKeyRange {
+  return IDBKeyRange.bound(from, to, false, true);
+}
+
+/** Whether the rows read so far are all that are wanted. */
+function isFull(found: readonly Row[], bytes: number, { rowsMax, bytesMax }: Range): boolean {
+  return found.length >= rowsMax || bytes > bytesMax;
+}
+
+/** Keys and values of many rows come by two requests, which costs far less than a cursor's request for each row. */
+function readPages(rows: IDBObjectStore, wanted: Range, found: Row[]): void {
+  let bytes = 0;
+  let pageRows = 1;
+  const read = (from: Uint8Array, isOpen: boolean): void => {
+    const within = IDBKeyRange.bound(from, wanted.to, isOpen, true);
+    const count = Math.min(pageRows, wanted.rowsMax - found.length);
+    const keys = rows.getAllKeys(within, count);
+    const values = rows.getAll(within, count);
+    values.onsuccess = () => {
+      for (const [index, key] of keys.result.entries()) {
+        const row = { key: new Uint8Array(key as ArrayBuffer), value: values.result[index] as Uint8Array };
+        found.push(row);
+        bytes += row.value.length;
+        if (isFull(found, bytes, wanted)) return;
+      }
+      const last = found.at(-1);
+      if (keys.result.length < count || last === undefined) return;
+      // Rows may be small or large: the next page is as large as what is still wanted allows, judged by these.
+      const mean = Math.max(1, bytes / found.length);
+      pageRows = Math.max(1, Math.min(PAGE_MAX, Math.ceil((wanted.bytesMax - bytes) / mean)));
+      read(last.key, true);
+    };
+  };
+  if (wanted.rowsMax > 0) read(wanted.from, false);
+}
+
+function readBackwards(rows: IDBObjectStore, wanted: Range, found: Row[]): void {
+  let bytes = 0;
+  const cursors = rows.openCursor(range(wanted.from, wanted.to), "prev");
+  cursors.onsuccess = () => {
+    const cursor = cursors.result;
+    if (cursor === null || isFull(found, bytes, wanted)) return;
+    const value = cursor.value as Uint8Array;
+    found.push({ key: new Uint8Array(cursor.key as ArrayBuffer), value });
+    bytes += value.length;
+    if (!isFull(found, bytes, wanted)) cursor.continue();
+  };
+}

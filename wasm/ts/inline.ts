@@ -1,0 +1,15 @@
+/** The package with the WebAssembly inside the script: for bundlers and pages that know nothing of files beside it. */
+
+import type { LocalOptions, Client } from "./types.ts";
+
+export { connect } from "./index.ts";
+
+export async function openLocal(options?: LocalOptions): Promise<Client> {
+  const { openLocalWith } = await import("./local.ts");
+  return openLocalWith(async () => (await import("../dist/engine/engine_bg.wasm")).default, options);
+}
+
+export { DunlinError } from "./errors.ts";
+export { PROTOCOL_VERSION } from "./frames.ts";
+export type { ClientErrorCode } from "./errors.ts";
+export type * from "./types.ts";
