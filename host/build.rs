@@ -3,7 +3,7 @@
 //! Both may be missing, as in a fresh clone: then the binary is built without them and says at run time what to do,
 //! so that `cargo check`, the linter and an editor never depend on another toolchain.
 
-use std::fmt::Write as _;
+use core::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 

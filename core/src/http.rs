@@ -301,12 +301,13 @@ pub fn subscribe_frames(
     })))
 }
 
-/// `hello` and the command, as one message in the binary encoding.
+/// `hello` and the command, as one message in the binary encoding. Only a stream of events outlives its command.
 fn frames(command: &Command<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     Command::Hello(Hello {
         version: PROTOCOL_VERSION,
         client: Some("http"),
+        ephemeral: (!matches!(command, Command::Subscribe(_))).then_some(true),
     })
     .encode(&mut out);
     command.encode(&mut out);

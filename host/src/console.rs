@@ -21,7 +21,20 @@ pub enum Console {
 /// What is at `/` when there is no console.
 const WITHOUT: &str = "This dunlin was built without its console; run `cargo xtask build`, or name its files with --console DIR.\n";
 
+/// Where `cargo xtask build` puts the console, from the top of the repository.
+const BUILT: &str = "www/dist";
+
 impl Console {
+    /// The console that was built in, or, without one, the one that was built in this directory since.
+    pub fn found() -> Self {
+        let built = PathBuf::from(BUILT);
+        if embedded::CONSOLE.is_empty() && built.is_dir() {
+            Self::Directory(built)
+        } else {
+            Self::Embedded
+        }
+    }
+
     /// The file at the path of a URL; `None` if there is none.
     pub(crate) async fn response(&self, path: &str) -> Option<Response> {
         let path = path.trim_start_matches('/');

@@ -4,6 +4,7 @@
 //! the parts that tests drive without sockets.
 
 mod access;
+mod cli;
 mod clock;
 mod committer;
 mod console;
@@ -19,6 +20,7 @@ mod store;
 mod websocket;
 
 pub use access::{Access, AccessError};
+pub use cli::run;
 pub use console::Console;
 pub use drive::{BATCH_BYTES_MAX, Drive, DriveError, Load, Outbox, ShardSpan, Step, SyncWanted};
 pub use engine::{Engine, EngineError, EngineKind, Engines, GuestModule, NativeEngine, WasmEngine};

@@ -1,2 +1,7 @@
-//! To come.
-fn main() {}
+//! The program `dunlin`. See `dunlin --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dunlin_host::run()
+}

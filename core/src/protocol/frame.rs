@@ -192,6 +192,8 @@ layouts! { 'a
         ;
         /// What the client is, for logs.
         1 client: &'a str,
+        /// The connection ends with its first commands; nothing of it is kept. For adapters like HTTP.
+        2 ephemeral: bool,
     }
 
     /// See [`Command::Publish`].

@@ -1,7 +1,8 @@
 //! The core linked directly.
 
 use core::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 
 use dunlin_core::{Broker, Reader, Timestamp, abi};
 

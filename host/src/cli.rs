@@ -1,0 +1,96 @@
+//! The command line.
+
+mod bench;
+mod client;
+mod publish;
+mod serve;
+mod subscribe;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+/// A messaging broker: one deterministic core, here as a native server.
+#[derive(Parser)]
+#[command(name = "dunlin", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Runs a broker until SIGTERM or Ctrl-C
+    Serve(serve::Serve),
+    /// Publishes messages from the command line, a file or standard input
+    Pub(publish::Publish),
+    /// Prints messages as they come
+    Sub(subscribe::Subscribe),
+    /// Measures a broker over real sockets
+    Bench(bench::Bench),
+}
+
+/// Which broker to speak to, and as whom.
+#[derive(Args, Clone, Debug)]
+struct Target {
+    /// The broker's address
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8787")]
+    url: String,
+    /// The namespace
+    #[arg(long, value_name = "NAME", default_value = "main")]
+    namespace: String,
+    /// The namespace's token, where the broker asks for one
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "DUNLIN_TOKEN",
+        hide_env_values = true
+    )]
+    token: Option<String>,
+}
+
+/// Does what the command line says. Wrong usage exits with 2, anything that fails with 1.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start threads");
+    let outcome = runtime.and_then(|runtime| {
+        let outcome = runtime.block_on(async {
+            match arguments.verb {
+                Verb::Serve(serve) => serve.run().await,
+                Verb::Pub(publish) => publish.run().await,
+                Verb::Sub(subscribe) => subscribe.run().await,
+                Verb::Bench(bench) => bench.run().await,
+            }
+        });
+        // A thread that waits for standard input would hold the end up for ever.
+        runtime.shutdown_background();
+        outcome
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dunlin: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the reader of our output, such as `head`, has seen enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Prints one line at once; unlike `println!` it does not panic when nobody reads.
+fn print_line(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}

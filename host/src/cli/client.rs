@@ -1,0 +1,207 @@
+//! A connection to a broker, in the binary encoding.
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use bytes::Bytes;
+use dunlin_core::Reader;
+use dunlin_core::frame::{Command, Hello, PROTOCOL_VERSION, Reply, SUBPROTOCOL_BINARY};
+use futures_util::{SinkExt as _, StreamExt as _};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, header};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+use super::Target;
+
+/// How much an idle connection keeps for reading.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
+
+/// An open connection whose `hello` has been answered.
+pub(super) struct Client {
+    socket: WebSocketStream<TcpStream>,
+    /// What came and has not been looked at.
+    inbox: Bytes,
+    /// What waits to be sent.
+    outbox: Vec<u8>,
+}
+
+/// The host and port of a broker's URL. There is no TLS here: certificates are the reverse proxy's business.
+fn authority(url: &str) -> Result<&str> {
+    let rest = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("ws://"))
+        .ok_or_else(|| {
+            anyhow!(
+                "--url {url} does not begin with http:// or ws://; this program does not speak TLS"
+            )
+        })?;
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    if authority.is_empty() || authority.contains(['/', '?', '#', '@']) {
+        bail!("--url {url} is not the address of a broker; write it like http://127.0.0.1:8787");
+    }
+    Ok(authority)
+}
+
+impl Client {
+    pub(super) async fn connect(target: &Target) -> Result<Self> {
+        let Target {
+            url,
+            namespace,
+            token,
+        } = target;
+        let authority = authority(url)?;
+        let namespace = utf8_percent_encode(namespace, NON_ALPHANUMERIC);
+        let mut request = format!("ws://{authority}/v1/{namespace}/connect")
+            .into_client_request()
+            .with_context(|| format!("--url {url} is not the address of a broker"))?;
+        let headers = request.headers_mut();
+        headers.insert(
+            header::SEC_WEBSOCKET_PROTOCOL,
+            HeaderValue::from_static(SUBPROTOCOL_BINARY),
+        );
+        if let Some(token) = token {
+            let bearer = HeaderValue::from_str(&format!("Bearer {token}"))
+                .context("--token has a character that no header can carry")?;
+            headers.insert(header::AUTHORIZATION, bearer);
+        }
+        let port = request.uri().port_u16().unwrap_or(80);
+        let host = request.uri().host().unwrap_or_default();
+        let host = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        let stream = TcpStream::connect((host.as_str(), port)).await.with_context(|| {
+            format!("no broker answers at {url}; start one with `dunlin serve`, or name another with --url")
+        })?;
+        stream.set_nodelay(true)?;
+        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
+        let (socket, _) = client_async_with_config(request, stream, Some(config))
+            .await
+            .map_err(refused)?;
+        let mut client = Self {
+            socket,
+            inbox: Bytes::new(),
+            outbox: Vec::new(),
+        };
+        client
+            .send(&Command::Hello(Hello {
+                version: PROTOCOL_VERSION,
+                client: Some(concat!("dunlin-cli/", env!("CARGO_PKG_VERSION"))),
+                ephemeral: None,
+            }))
+            .await?;
+        let frame = client.receive().await?;
+        match Reply::decode(&frame) {
+            Ok(Reply::Welcome(_)) => Ok(client),
+            Ok(Reply::Failed(failed)) => bail!("{}: {}", failed.code, failed.message),
+            _ => bail!("the broker does not answer `hello` as version {PROTOCOL_VERSION} does"),
+        }
+    }
+
+    /// Queues a command for the next [`Client::flush`].
+    pub(super) fn queue(&mut self, command: &Command<'_>) {
+        command.encode(&mut self.outbox);
+    }
+
+    /// Sends what is queued as one message.
+    pub(super) async fn flush(&mut self) -> Result<()> {
+        if self.outbox.is_empty() {
+            return Ok(());
+        }
+        let message = Bytes::from(core::mem::take(&mut self.outbox));
+        self.socket
+            .send(Message::Binary(message))
+            .await
+            .map_err(lost)
+    }
+
+    pub(super) async fn send(&mut self, command: &Command<'_>) -> Result<()> {
+        self.queue(command);
+        self.flush().await
+    }
+
+    /// Whether a frame is here already.
+    pub(super) fn has_received(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    /// The next frame, without its length. Cancelling it loses nothing.
+    pub(super) async fn receive(&mut self) -> Result<Bytes> {
+        loop {
+            let mut reader = Reader::new(&self.inbox);
+            if let Ok(frame) = reader.bytes() {
+                let frame = self.inbox.slice_ref(frame);
+                self.inbox = self.inbox.slice_ref(reader.rest());
+                return Ok(frame);
+            }
+            match self.socket.next().await {
+                Some(Ok(Message::Binary(message))) => self.inbox = message,
+                Some(Ok(Message::Close(Some(close)))) => {
+                    bail!(
+                        "the broker closed the connection: {} ({})",
+                        close.reason,
+                        close.code
+                    )
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(lost(error)),
+                None => bail!("the connection to the broker broke off"),
+            }
+        }
+    }
+
+    /// Says goodbye, so that nothing sent is lost on the way.
+    pub(super) async fn close(mut self) {
+        if self.socket.close(None).await.is_ok() {
+            while let Some(Ok(_)) = self.socket.next().await {}
+        }
+    }
+}
+
+fn lost(error: tungstenite::Error) -> anyhow::Error {
+    anyhow!("the connection to the broker broke off: {error}")
+}
+
+/// What the broker said instead of opening the WebSocket.
+fn refused(error: tungstenite::Error) -> anyhow::Error {
+    let tungstenite::Error::Http(response) = error else {
+        return anyhow!("what answers is no broker: {error}");
+    };
+    let status = response.status();
+    let told = response
+        .body()
+        .as_ref()
+        .and_then(|body| serde_json::from_slice::<serde_json::Value>(body).ok())
+        .and_then(|told| {
+            let member = |name: &str| Some(told.get(name)?.as_str()?.to_owned());
+            Some(format!("{}: {}", member("code")?, member("message")?))
+        });
+    match told {
+        Some(told) => anyhow!("the broker refused the connection: {told}"),
+        None => anyhow!("what answers is no broker: status {status}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_taken_apart_or_refused() {
+        assert_eq!(authority("http://a:1").unwrap(), "a:1");
+        assert_eq!(authority("ws://[::1]:2/").unwrap(), "[::1]:2");
+        for url in [
+            "a:1",
+            "https://a",
+            "http://",
+            "http://a/b",
+            "http://u@a",
+            "",
+        ] {
+            let told = authority(url).unwrap_err().to_string();
+            assert!(told.contains("--url"), "{told}");
+        }
+    }
+}

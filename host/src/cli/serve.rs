@@ -1,0 +1,124 @@
+//! `dunlin serve`.
+
+use core::net::SocketAddr;
+use core::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::print_line;
+use crate::access::Access;
+use crate::console::Console;
+use crate::engine::{EngineKind, Engines};
+use crate::report;
+use crate::server::{SHARDS_MAX, Server, ServerOptions};
+use crate::store::{FjallStore, MemoryStore, Store, StoreKind};
+
+/// The flags of `dunlin serve`.
+#[derive(Args, Debug)]
+pub(super) struct Serve {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8787")]
+    listen: SocketAddr,
+    /// The directory that everything is kept in
+    #[arg(long, value_name = "DIR", default_value = "./data")]
+    data: PathBuf,
+    /// What runs the broker
+    #[arg(long, value_enum, default_value_t)]
+    engine: EngineKind,
+    /// Where messages are kept
+    #[arg(long, value_enum, default_value_t)]
+    store: StoreKind,
+    /// How many threads run brokers; may change with every start [default: one per core]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u32>::new().range(1..=u64::from(SHARDS_MAX)))]
+    shards: Option<u32>,
+    /// A JSON file with the broker's bounds and defaults
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A directory with the console's files, instead of those built in
+    #[arg(long, value_name = "DIR")]
+    console: Option<PathBuf>,
+    /// A token that opens a namespace; repeatable. With any, clients must send one
+    #[arg(long = "token", value_name = "NAMESPACE=TOKEN")]
+    tokens: Vec<String>,
+    /// A web page's origin that may use the broker, besides its own and loopback; repeatable
+    #[arg(long = "allow-origin", value_name = "ORIGIN")]
+    origins: Vec<String>,
+}
+
+impl Serve {
+    pub(super) async fn run(self) -> Result<()> {
+        // Before anything else, so that no signal ends the process half way into its start.
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let access =
+            Access::new(&self.tokens, &self.origins).map_err(|error| anyhow::anyhow!(error.0))?;
+        let engines = Engines::new(self.engine, &self.config_json()?)?;
+        let shards = self.shards.unwrap_or_else(|| {
+            let cores = available_parallelism().map_or(1, NonZeroUsize::get);
+            u32::try_from(cores).unwrap_or(SHARDS_MAX).min(SHARDS_MAX)
+        });
+        let store: Arc<dyn Store> = match self.store {
+            StoreKind::Fjall => Arc::new(FjallStore::open(&self.data)?),
+            StoreKind::Memory => Arc::new(MemoryStore::default()),
+        };
+        let kept = match self.store {
+            StoreKind::Fjall => format!("in {}", self.data.display()),
+            StoreKind::Memory => "in memory only".to_owned(),
+        };
+        let console = self.console()?;
+        let server = Server::start(ServerOptions {
+            listen: self.listen,
+            shards,
+            engines,
+            store,
+            access,
+            console,
+        })
+        .await?;
+        let engine = match self.engine {
+            EngineKind::Wasm => "wasm",
+            EngineKind::Native => "native",
+        };
+        report::event(&format!(
+            "{engine} engine, {shards} shard{}, messages {kept}",
+            if shards == 1 { "" } else { "s" }
+        ));
+        print_line(&format!("dunlin listens on http://{}/", server.address()))?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        report::event("stopping; once more to stop at once");
+        tokio::select! {
+            () = server.shut_down() => {}
+            _ = terminate.recv() => bail!("stopped at once; the last unsynced messages may be lost"),
+            _ = interrupt.recv() => bail!("stopped at once; the last unsynced messages may be lost"),
+        }
+        report::event("stopped");
+        Ok(())
+    }
+
+    fn config_json(&self) -> Result<String> {
+        match &self.config {
+            None => Ok("{}".to_owned()),
+            Some(file) => std::fs::read_to_string(file)
+                .with_context(|| format!("the configuration {} cannot be read", file.display())),
+        }
+    }
+
+    fn console(&self) -> Result<Console> {
+        match &self.console {
+            Some(directory) if !directory.is_dir() => {
+                bail!("--console {} is not a directory", directory.display())
+            }
+            Some(directory) => Ok(Console::Directory(directory.clone())),
+            None => Ok(Console::found()),
+        }
+    }
+}
