@@ -23,7 +23,7 @@ interface MessageFields {
 
 /** What a client says. */
 export type Command =
-  | { type: "hello"; version: number; client?: string | undefined }
+  | { type: "hello"; version: number; client?: string | undefined; ephemeral?: boolean | undefined }
   | ({ type: "publish"; request: number; durability?: string | undefined } & MessageFields)
   | { type: "publish_batch"; request: number; messages: readonly MessageFields[]; durability?: string | undefined }
   | {
@@ -169,7 +169,7 @@ const ITEMS: Readonly<Record<string, string>> = {
 
 /** Kind, name and layout of every command. */
 export const COMMANDS: readonly (readonly [number, Command["type"], string])[] = [
-  [1, "hello", "version:int ; 1 client:str"],
+  [1, "hello", "version:int ; 1 client:str 2 ephemeral:flag"],
   [2, "publish", `request:int ${PUBLISHED} ; ${PROPERTIES} 5 ttlMs:int 8 durability:str`],
   [3, "publish_batch", "request:int messages:[Message] ; 8 durability:str"],
   [
