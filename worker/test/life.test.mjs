@@ -1,0 +1,142 @@
+// The object's lives: it sleeps and wakes, crashes and restarts, and nobody on a socket misses anything unknowingly.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { setTimeout as wait } from "node:timers/promises";
+
+import { Client, EventStream } from "./clients.mjs";
+import { AUTHORIZED, BASE, buildWithDoors, startWorker, temporaryDirectory } from "./workerd.mjs";
+
+/** The runtime lets an object sleep after ten seconds without an event. */
+const SLEEPS_AFTER_MS = 10_000;
+
+const cleanUp = [];
+let dist;
+before(async () => (dist = await buildWithDoors(temporaryDirectory({ after: (f) => cleanUp.push(f) }))));
+after(() => cleanUp.forEach((f) => f()));
+
+/** The Worker with doors, gone at the end of the test. */
+function start(context, options = {}) {
+  const worker = startWorker({ dist, ...options });
+  let disposed;
+  const dispose = () => (disposed ??= worker.dispose());
+  context.after(dispose);
+  const knock = async (path) => {
+    const namespace = await worker.getDurableObjectNamespace("BROKER");
+    return namespace.get(namespace.idFromName("chat")).fetch(`${BASE}${path}`);
+  };
+  return { worker, knock, dispose };
+}
+
+async function subscribed(worker, protocol, more = {}) {
+  const client = await Client.ready(worker, { protocol });
+  client.say({ type: "subscribe", request: 1, subscription: 1, filter: "room", ...more });
+  await client.next("subscribed");
+  return client;
+}
+
+const publish = (worker, body) => worker.dispatchFetch(`${BASE}/v1/chat/topics/room`, { method: "POST", body, headers: AUTHORIZED });
+const text = (payload) => (typeof payload === "string" ? payload : new TextDecoder().decode(payload));
+
+test("after a sleep every subscriber hears what another socket publishes, and is not asked to resync", async (context) => {
+  const { worker } = start(context);
+  const json = await subscribed(worker, "dunlin.v1.json");
+  const binary = await subscribed(worker, "dunlin.v1.binary");
+  const stream = new EventStream(await worker.dispatchFetch(`${BASE}/v1/chat/subscribe?filter=room`, { headers: AUTHORIZED }));
+  await stream.next();
+  const speaker = await Client.ready(worker);
+  speaker.say({ type: "publish", request: 1, topic: "room", payload: "before" });
+  for (const client of [json, binary]) assert.equal(text((await client.next("delivery")).payload), "before");
+  assert.equal(JSON.parse((await stream.next()).data).payload, "before");
+
+  // The heartbeat is answered without waking the object. The runtime gives no sign of the sleep but that it forgot:
+  // the next life counts as another incarnation.
+  await wait(SLEEPS_AFTER_MS / 2 + 3_000);
+  json.raw("ping");
+  assert.equal(await json.text(), "pong");
+  await wait(SLEEPS_AFTER_MS);
+
+  speaker.say({ type: "publish", request: 2, topic: "room", payload: "after" });
+  const receipt = await speaker.next("receipt");
+  assert.equal(Number(receipt.offset), 1);
+  for (const client of [json, binary]) {
+    const delivery = await client.nextOf("delivery", "resync");
+    assert.deepEqual([delivery.type, text(delivery.payload ?? "")], ["delivery", "after"]);
+  }
+  assert.equal(JSON.parse((await stream.next()).data).payload, "after");
+  const late = await Client.ready(worker);
+  assert.ok(late.welcome.incarnation > json.welcome.incarnation, "the object never slept");
+  await stream.cancel();
+});
+
+test("after a crash the sockets are kept and asked to resync, and go on", async (context) => {
+  const { worker, knock } = start(context);
+  const json = await subscribed(worker, "dunlin.v1.json");
+  const binary = await subscribed(worker, "dunlin.v1.binary");
+  assert.equal((await publish(worker, "before")).status, 200);
+  for (const client of [json, binary]) await client.next("delivery");
+
+  assert.equal((await knock("/crash")).status, 200);
+  // The step that crashes is that of the next event, whose command nobody answers any more.
+  json.say({ type: "ping", request: 8 });
+  for (const client of [json, binary]) await client.next("resync");
+
+  for (const client of [json, binary]) {
+    client.say({ type: "subscribe", request: 9, subscription: 2, filter: "room", from: "earliest" });
+    assert.equal(text((await client.next("delivery")).payload), "before");
+  }
+  assert.equal((await publish(worker, "after")).status, 200);
+  for (const client of [json, binary]) assert.equal(text((await client.next("delivery")).payload), "after");
+  const { incarnation } = (await Client.ready(worker)).welcome;
+  assert.ok(incarnation > json.welcome.incarnation);
+});
+
+test("a request that the broker crashed on is answered so", async (context) => {
+  const { worker, knock } = start(context);
+  await publish(worker, "before");
+  await knock("/crash");
+  const response = await publish(worker, "lost");
+  assert.equal(response.status, 503);
+  const { code, message } = await response.json();
+  assert.equal(code, "storage_unavailable");
+  assert.match(message, /may or may not/);
+  assert.equal(response.headers.get("retry-after"), "1");
+  assert.equal((await (await publish(worker, "again")).json()).offset, 1);
+});
+
+test("after a restart of the runtime everything that was acknowledged is there", async (context) => {
+  const directory = temporaryDirectory(context);
+  const first = start(context, { directory });
+  const client = await Client.ready(first.worker);
+  client.say({ type: "configure_topic", request: 1, topic: "room", partitions: 1, max_messages: 100 });
+  await client.next("topic");
+  for (let n = 0; n < 20; n += 1) assert.equal((await (await publish(first.worker, `${n}`)).json()).offset, n);
+  await first.dispose();
+
+  const second = start(context, { directory });
+  const history = await second.worker.dispatchFetch(`${BASE}/v1/chat/topics/room?from=earliest`, { headers: AUTHORIZED });
+  assert.equal(history.headers.get("dunlin-log-end-offset"), "20");
+  const payloads = (await history.text()).trim().split("\n").map((line) => JSON.parse(line).payload);
+  assert.deepEqual(payloads, Array.from({ length: 20 }, (_, n) => `${n}`));
+  const again = await Client.ready(second.worker);
+  assert.ok(again.welcome.incarnation > client.welcome.incarnation);
+  again.say({ type: "describe_topic", request: 2, topic: "room" });
+  assert.equal((await again.next("topic")).max_messages, 100);
+});
+
+test("a store of a newer version is refused, and left alone", async (context) => {
+  const directory = temporaryDirectory(context);
+  const newer = start(context, { directory });
+  await publish(newer.worker, "kept");
+  await newer.knock("/schema?version=2");
+  await newer.dispose();
+
+  const older = start(context, { directory });
+  assert.equal((await publish(older.worker, "lost")).status, 503);
+  await assert.rejects(older.knock("/schema?version=1"), /schema version 2, this script reads 1/);
+});
+
+test("a configuration that cannot be used is refused by name", async (context) => {
+  const { worker, knock } = start(context, { bindings: { DUNLIN_TOKENS: '{"chat":"chat-token-0123456789"}', DUNLIN_CONFIG: '{"no_such_bound":1}' } });
+  assert.equal((await publish(worker, "x")).status, 503);
+  await assert.rejects(knock("/alarm"), /no_such_bound/);
+});
