@@ -1,0 +1,153 @@
+/**
+ * A client that does what a test says, for what a healthy broker does not do on demand: gaps, ends, lost connections,
+ * bursts. It stands in for the package `dunlin` in a build of the console of its own; `window.fake` is its remote control.
+ * It knows no rule of the broker: every message goes to every subscription, and topics are logs of one partition.
+ */
+
+import type { Client, Delivery, Gap, Message, PublishOptions, Receipt, StateChange, Subscription } from "../../../wasm/ts/types.ts";
+
+export class DunlinError extends Error {
+  override readonly name = "DunlinError";
+  readonly code: string;
+  readonly retryAfterMs: number | undefined;
+
+  constructor(code: string, message: string, retryAfterMs?: number) {
+    super(message);
+    this.code = code;
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+interface Tap {
+  readonly queue: Delivery[];
+  readonly onGap: ((gap: Gap) => void) | undefined;
+  wake: () => void;
+  ended: DunlinError | "closed" | undefined;
+}
+
+const taps = new Set<Tap>();
+const logs = new Map<string, Message[]>();
+const listeners = new Set<(change: StateChange) => void>();
+let sequence = 0n;
+let refusal: DunlinError | undefined;
+
+function message(topic: string, payload: Uint8Array | string, options: PublishOptions): Delivery {
+  const bytes = typeof payload === "string" ? new TextEncoder().encode(payload) : payload;
+  const log = logs.get(topic) ?? [];
+  logs.set(topic, log);
+  sequence += 1n;
+  const { key, contentType, headers, id } = options;
+  const made: Delivery = {
+    topic,
+    partition: 0,
+    offset: BigInt(log.length),
+    sequence,
+    timestamp: Date.now(),
+    payload: bytes,
+    headers: headers ?? [],
+    position: `resume:${sequence}`,
+    ...(key === undefined ? {} : { key }),
+    ...(contentType === undefined ? {} : { contentType }),
+    ...(id === undefined ? {} : { id }),
+    text: () => new TextDecoder().decode(bytes),
+    json: () => JSON.parse(new TextDecoder().decode(bytes)) as unknown,
+  };
+  log.push(made);
+  return made;
+}
+
+function publish(topic: string, payload: Uint8Array | string, options: PublishOptions = {}): Receipt {
+  if (refusal !== undefined) throw refusal;
+  const made = message(topic, payload, options);
+  for (const tap of taps) {
+    tap.queue.push(made);
+    tap.wake();
+  }
+  return { topic, partition: 0, offset: made.offset, sequence: made.sequence, duplicate: false };
+}
+
+function subscribe(filter: string, onGap?: (gap: Gap) => void): Subscription {
+  const tap: Tap = { queue: [], onGap, wake: () => undefined, ended: undefined };
+  taps.add(tap);
+  const close = async (): Promise<void> => {
+    tap.ended ??= "closed";
+    taps.delete(tap);
+    tap.wake();
+  };
+  async function* deliveries(): AsyncGenerator<Delivery, undefined> {
+    for (;;) {
+      const next = tap.queue.shift();
+      if (next !== undefined) yield next;
+      else if (tap.ended === "closed") return undefined;
+      else if (tap.ended !== undefined) throw tap.ended;
+      else await new Promise<void>((resolve) => { tap.wake = resolve; });
+    }
+  }
+  return Object.assign(deliveries(), { filter, ready: Promise.resolve(), position: undefined, close }) as unknown as Subscription;
+}
+
+const client: Client = {
+  state: "open",
+  on(_, listener) {
+    listeners.add(listener);
+    return () => listeners.delete(listener);
+  },
+  publish: async (topic, payload, options) => publish(topic, payload, options),
+  publishBatch: async (messages) => messages.map(({ topic, payload, ...options }) => publish(topic, payload, options)),
+  subscribe: (filter, options) => subscribe(filter, options?.onGap),
+  async *history(topic, { from = "earliest", limit = 1000 } = {}) {
+    const log = logs.get(topic) ?? [];
+    const [kind, number] = from.split(":");
+    const last = kind === "last" ? Math.max(0, log.length - Number(number)) : 0;
+    const start = kind === "offset" ? Number(number) : last;
+    yield* log.slice(start, start + limit);
+  },
+  configureTopic: async () => { throw refusal ?? new DunlinError("unsupported", "the fake does not configure"); },
+  async describeTopic(topic) {
+    const log = logs.get(topic);
+    if (log === undefined) throw new DunlinError("unknown_topic", `unknown topic "${topic}"`);
+    const sizeBytes = log.reduce((sum, { payload }) => sum + payload.length, 0);
+    const limits = { maxMessages: 1_000_000, maxBytes: 0, maxAgeMs: 7 * 86_400_000 };
+    const partitions = [{ logStartOffset: 0n, logEndOffset: BigInt(log.length), sizeBytes }];
+    return { topic, kind: "log", ordering: "per_key", durability: "async", ...limits, partitions };
+  },
+  async *listTopics() {
+    yield* [...logs.keys()].sort();
+  },
+  deleteTopic: async (topic) => void logs.delete(topic),
+  close: async () => undefined,
+  [Symbol.asyncDispose]: async () => undefined,
+};
+
+/** What a test can make happen. */
+const remote = {
+  publish,
+  burst(topic: string, messages: number): void {
+    for (let number = 0; number < messages; number += 1) publish(topic, `message ${number}`);
+  },
+  gap(gap: Gap): void {
+    for (const tap of taps) tap.onGap?.(gap);
+  },
+  end(code: string, text: string): void {
+    for (const tap of taps) {
+      tap.ended = new DunlinError(code, text);
+      tap.wake();
+    }
+    taps.clear();
+  },
+  refuse(code: string | undefined, text = "", retryAfterMs?: number): void {
+    refusal = code === undefined ? undefined : new DunlinError(code, text, retryAfterMs);
+  },
+  state(change: Omit<StateChange, "error">, code?: string, text = ""): void {
+    for (const listener of listeners) listener({ ...change, ...(code === undefined ? {} : { error: new DunlinError(code, text) as never }) });
+  },
+};
+
+export type Remote = typeof remote;
+Object.assign(globalThis, { fake: remote });
+
+export async function connect(): Promise<Client> {
+  return client;
+}
+
+export const openLocal = connect;
