@@ -147,7 +147,8 @@ export async function refusal(response) {
   return { status: response.status, code, message };
 }
 
-async function importTypeScript(path) {
+/** Bundles a TypeScript file, which Node does not read, and imports it. */
+export async function importTypeScript(path) {
   const bundled = await build({
     entryPoints: [join(import.meta.dirname, path)],
     bundle: true,

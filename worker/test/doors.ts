@@ -36,6 +36,10 @@ export class Broker extends Deployed {
       }
       case "/alarm":
         return Response.json(await this.ctx.storage.getAlarm());
+      case "/unsettle":
+        // Behind the back of the class, once it has settled: as if this life had ended too early to do so.
+        setTimeout(() => this.ctx.storage.kv.put("settled", false), 3_000);
+        return new Response();
       case "/abort":
         this.ctx.abort("as the test asked");
     }

@@ -1,10 +1,10 @@
 // The object's lives: it sleeps and wakes, crashes and restarts, and nobody on a socket misses anything unknowingly.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { setTimeout as wait } from "node:timers/promises";
 
 import { Client, EventStream } from "./clients.mjs";
-import { AUTHORIZED, BASE, buildWithDoors, startWorker, temporaryDirectory } from "./workerd.mjs";
+import { AUTHORIZED, BASE, buildWithDoors, startWorker, temporaryDirectory, TOKENS } from "./workerd.mjs";
 
 /** The runtime lets an object sleep after ten seconds without an event. */
 const SLEEPS_AFTER_MS = 10_000;
@@ -37,36 +37,74 @@ async function subscribed(worker, protocol, more = {}) {
 const publish = (worker, body) => worker.dispatchFetch(`${BASE}/v1/chat/topics/room`, { method: "POST", body, headers: AUTHORIZED });
 const text = (payload) => (typeof payload === "string" ? payload : new TextDecoder().decode(payload));
 
-test("after a sleep every subscriber hears what another socket publishes, and is not asked to resync", async (context) => {
-  const { worker } = start(context);
-  const json = await subscribed(worker, "dunlin.v1.json");
-  const binary = await subscribed(worker, "dunlin.v1.binary");
-  const stream = new EventStream(await worker.dispatchFetch(`${BASE}/v1/chat/subscribe?filter=room`, { headers: AUTHORIZED }));
-  await stream.next();
-  const speaker = await Client.ready(worker);
-  speaker.say({ type: "publish", request: 1, topic: "room", payload: "before" });
-  for (const client of [json, binary]) assert.equal(text((await client.next("delivery")).payload), "before");
-  assert.equal(JSON.parse((await stream.next()).data).payload, "before");
+describe("an object that sleeps", { concurrency: true }, () => {
+  test("wakes, and every subscriber hears what another socket publishes, with no need to resync", async (context) => {
+    const { worker } = start(context);
+    const json = await subscribed(worker, "dunlin.v1.json");
+    const binary = await subscribed(worker, "dunlin.v1.binary");
+    const stream = new EventStream(
+      await worker.dispatchFetch(`${BASE}/v1/chat/subscribe?filter=room`, { headers: AUTHORIZED }),
+    );
+    await stream.next();
+    const speaker = await Client.ready(worker);
+    speaker.say({ type: "publish", request: 1, topic: "room", payload: "before" });
+    await speaker.next("receipt");
+    for (const client of [json, binary]) assert.equal(text((await client.next("delivery")).payload), "before");
+    assert.equal(JSON.parse((await stream.next()).data).payload, "before");
 
-  // The heartbeat is answered without waking the object. The runtime gives no sign of the sleep but that it forgot:
-  // the next life counts as another incarnation.
-  await wait(SLEEPS_AFTER_MS / 2 + 3_000);
-  json.raw("ping");
-  assert.equal(await json.text(), "pong");
-  await wait(SLEEPS_AFTER_MS);
+    // The heartbeat is answered without waking the object.
+    await wait(SLEEPS_AFTER_MS / 2);
+    json.raw("ping");
+    assert.equal(await json.text(), "pong");
+    await wait(SLEEPS_AFTER_MS);
 
-  speaker.say({ type: "publish", request: 2, topic: "room", payload: "after" });
-  const receipt = await speaker.next("receipt");
-  assert.equal(Number(receipt.offset), 1);
-  for (const client of [json, binary]) {
-    const delivery = await client.nextOf("delivery", "resync");
-    assert.deepEqual([delivery.type, text(delivery.payload ?? "")], ["delivery", "after"]);
-  }
-  assert.equal(JSON.parse((await stream.next()).data).payload, "after");
-  const late = await Client.ready(worker);
-  assert.ok(late.welcome.incarnation > json.welcome.incarnation, "the object never slept");
-  await stream.cancel();
+    speaker.say({ type: "publish", request: 2, topic: "room", payload: "after" });
+    assert.equal(Number((await speaker.next("receipt")).offset), 1);
+    for (const client of [json, binary]) {
+      const heard = await client.nextOf("delivery", "resync");
+      assert.deepEqual([heard.type, text(heard.payload ?? "")], ["delivery", "after"]);
+    }
+    assert.equal(JSON.parse((await stream.next()).data).payload, "after");
+    await assertAnotherLife(worker, json);
+    await stream.cancel();
+  });
+
+  test("asks everybody to resync where it is not known that its last life ended well", async (context) => {
+    const { worker, knock } = start(context);
+    const client = await subscribed(worker, "dunlin.v1.json");
+    assert.equal((await publish(worker, "before")).status, 200);
+    await client.next("delivery");
+    await knock("/unsettle");
+    await wait(SLEEPS_AFTER_MS + 5_000);
+    assert.equal((await publish(worker, "after")).status, 200);
+    assert.equal((await client.nextOf("delivery", "resync")).type, "resync");
+    await assertAnotherLife(worker, client);
+  });
+
+  test("does not sleep while it holds a publish back, and has an alarm behind it", async (context) => {
+    const blockMs = SLEEPS_AFTER_MS + 2_000;
+    const { worker, knock } = start(context, {
+      bindings: { DUNLIN_TOKENS: TOKENS, DUNLIN_CONFIG: JSON.stringify({ block_ms_max: blockMs }) },
+    });
+    const slow = await subscribed(worker, "dunlin.v1.json", { credit: 0, on_lag: "block", lag_max: 1 });
+    const speaker = await Client.ready(worker);
+    speaker.say(...["1", "2", "3"].map((payload, n) => ({ type: "publish", request: n + 1, topic: "room", payload })));
+    await speaker.next("receipt");
+    const alarm = await (await knock("/alarm")).json();
+    assert.ok(alarm > Date.now() + blockMs / 2, `the alarm is set to ${alarm}`);
+    await wait(blockMs - 1_000);
+    const refused = await speaker.next("error");
+    assert.equal(refused.code, "subscriber_blocked");
+    const { incarnation } = (await Client.ready(worker)).welcome;
+    assert.equal(incarnation, slow.welcome.incarnation);
+  });
 });
+
+/** The runtime gives no sign of a sleep but that the next life counts as another incarnation. */
+async function assertAnotherLife(worker, client) {
+  const { incarnation } = (await Client.ready(worker)).welcome;
+  assert.ok(incarnation > client.welcome.incarnation, "the object never slept");
+}
 
 test("after a crash the sockets are kept and asked to resync, and go on", async (context) => {
   const { worker, knock } = start(context);
@@ -86,8 +124,7 @@ test("after a crash the sockets are kept and asked to resync, and go on", async 
   }
   assert.equal((await publish(worker, "after")).status, 200);
   for (const client of [json, binary]) assert.equal(text((await client.next("delivery")).payload), "after");
-  const { incarnation } = (await Client.ready(worker)).welcome;
-  assert.ok(incarnation > json.welcome.incarnation);
+  await assertAnotherLife(worker, json);
 });
 
 test("a request that the broker crashed on is answered so", async (context) => {

@@ -1,8 +1,14 @@
 // The one timer of the broker, out of the two that an object has: `setTimeout`, which costs nothing but keeps the
 // object in memory and is lost with it, and the alarm, which survives everything but costs a row written each time.
 
-/** A deadline that is nearer is waited for in memory. */
-const NEAR_MS = 10_000;
+/**
+ * A deadline that is nearer is waited for in memory. No publish is held back longer for a slow subscriber
+ * (`block_ms_max`), and those are known to memory alone: the object must not sleep before they are answered.
+ */
+const NEAR_MS = 60_000;
+
+/** So much behind a near deadline the alarm is set, in case that the object and its memory are gone by then. */
+const SAFETY_MS = 10_000;
 
 export class Timer {
   readonly #storage: DurableObjectStorage;
@@ -23,7 +29,7 @@ export class Timer {
 
   /**
    * Moves the timer. The alarm is only ever moved earlier: one that comes too early is harmless and sets the next.
-   * Behind a near deadline it is the safety net, set so far beyond it that a row of near deadlines shares one.
+   * Behind a near deadline it is the safety net, so far behind that a series of near deadlines shares one.
    */
   arm(at: number | undefined): void {
     if (this.#waiting !== undefined) clearTimeout(this.#waiting);
@@ -31,7 +37,7 @@ export class Timer {
     const waitMs = Math.max(0, at - Date.now());
     const near = waitMs <= NEAR_MS;
     if (near) this.#waiting = setTimeout(this.#ring, waitMs);
-    this.#alarmNotAfter(near ? at + NEAR_MS : at);
+    this.#alarmNotAfter(near ? at + SAFETY_MS : at);
   }
 
   /** The alarm has come. */

@@ -1,0 +1,80 @@
+// Which deadlines are waited for in memory, and which by alarm.
+import assert from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+
+import { importTypeScript } from "./clients.mjs";
+
+const { Timer } = await importTypeScript("../ts/timer.ts");
+
+const NOW = 1_000_000;
+let alarms;
+let rings;
+let timer;
+
+beforeEach(async (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout", "Date"], now: NOW });
+  alarms = [];
+  rings = 0;
+  const storage = { getAlarm: async () => null, setAlarm: async (at) => void alarms.push(at - NOW) };
+  timer = new Timer(storage, () => (rings += 1));
+  await timer.open();
+});
+
+test("a near deadline rings in memory, with the alarm behind it", (context) => {
+  timer.arm(NOW + 500);
+  context.mock.timers.tick(499);
+  assert.equal(rings, 0);
+  context.mock.timers.tick(1);
+  assert.equal(rings, 1);
+  assert.deepEqual(alarms, [10_500]);
+});
+
+test("a far deadline is the alarm's alone", (context) => {
+  timer.arm(NOW + 3_600_000);
+  assert.deepEqual(alarms, [3_600_000]);
+  context.mock.timers.tick(3_600_000);
+  assert.equal(rings, 0);
+  timer.alarm();
+  assert.equal(rings, 1);
+});
+
+test("the alarm is moved earlier only, and a series of near deadlines shares one", (context) => {
+  timer.arm(NOW + 3_600_000);
+  timer.arm(NOW + 7_200_000);
+  timer.arm(NOW + 1_800_000);
+  assert.deepEqual(alarms, [3_600_000, 1_800_000]);
+  for (let n = 0; n < 50; n += 1) {
+    timer.arm(Date.now() + 100);
+    context.mock.timers.tick(100);
+  }
+  assert.equal(rings, 50);
+  assert.deepEqual(alarms, [3_600_000, 1_800_000, 10_100]);
+});
+
+test("a deadline that is taken back does not ring, nor does one that was moved", (context) => {
+  timer.arm(NOW + 100);
+  timer.arm(undefined);
+  timer.arm(NOW + 200);
+  timer.arm(NOW + 300);
+  context.mock.timers.tick(250);
+  assert.equal(rings, 0);
+  context.mock.timers.tick(50);
+  assert.equal(rings, 1);
+});
+
+test("a deadline in the past rings at once", (context) => {
+  timer.arm(NOW - 5_000);
+  context.mock.timers.tick(0);
+  assert.equal(rings, 1);
+});
+
+test("an alarm of an earlier life counts", async () => {
+  const storage = { getAlarm: async () => NOW + 50_000, setAlarm: async (at) => void alarms.push(at - NOW) };
+  const woken = new Timer(storage, () => {});
+  await woken.open();
+  woken.arm(NOW + 3_600_000);
+  assert.deepEqual(alarms, []);
+  woken.alarm();
+  woken.arm(NOW + 3_600_000);
+  assert.deepEqual(alarms, [3_600_000]);
+});
