@@ -63,7 +63,8 @@ class LocalBroker {
   readonly #close: () => void;
   #entry: Entry | undefined;
   #users = 0;
-  #connections = 0;
+  /** Above those of earlier pages, which the store may still know: so many pages a millisecond there are not. */
+  #connections = Date.now() * 1000;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   private constructor(key: string, name: string, store: Store, config: string, close: () => void) {

@@ -264,8 +264,17 @@ export interface ConnectOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Where the broker's WebAssembly is, or the module itself. */
-export type WasmSource = string | URL | Response | BufferSource | WebAssembly.Module;
+/** Where the broker's WebAssembly is, or its bytes, or the module itself. */
+export type WasmSource = string | URL | ArrayBuffer | ArrayBufferView | Global<"Response"> | Global<"Module", "WebAssembly">;
+
+/** A type of the platform, where the program's compiler knows the platform. */
+type Global<Name extends string, Space extends string = ""> = Space extends ""
+  ? typeof globalThis extends Readonly<Record<Name, { prototype: infer Type }>>
+    ? Type
+    : never
+  : typeof globalThis extends Readonly<Record<Space, Readonly<Record<Name, { prototype: infer Type }>>>>
+    ? Type
+    : never;
 
 export interface LocalOptions {
   /** The broker's name. Clients of one name and store in one page share one broker. `dunlin` if left out. */

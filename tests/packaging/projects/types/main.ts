@@ -1,0 +1,29 @@
+// What the types promise, checked by the compiler alone.
+import { DunlinError, connect, openLocal } from "dunlin";
+import type { Client, ClientState, Delivery, Receipt, Subscription } from "dunlin";
+import { openLocal as openInline } from "dunlin/inline";
+
+export async function use(): Promise<void> {
+  const client: Client = await connect("wss://broker.example", { namespace: "n", token: "t" });
+  const state: ClientState = client.state;
+  const receipt: Receipt = await client.publish("t", new Uint8Array(), { key: "k", durability: "sync" });
+  const offset: bigint = receipt.offset;
+  const subscription: Subscription = client.subscribe("t/#", { from: `offset:${offset}`, onGap: (gap) => gap.reason });
+  for await (const delivery of subscription) {
+    const kept: Delivery = delivery;
+    const parsed: unknown = kept.json();
+    console.log(state, parsed, kept.position);
+    break;
+  }
+  for await (const message of client.history("t", { from: "last:5" })) message.text().toUpperCase();
+  await using local = await openLocal({ store: "memory" });
+  await (await openInline()).close();
+  const stop: () => void = local.on("state", ({ error }) => error instanceof DunlinError && error.code);
+  stop();
+  // @ts-expect-error: a payload is bytes or text
+  await client.publish("t", { a: 1 });
+  // @ts-expect-error: positions have a grammar
+  client.subscribe("t", { from: "yesterday" });
+  // @ts-expect-error: JSON is unknown until it is checked
+  for await (const message of client.history("t")) message.json().toUpperCase();
+}
