@@ -83,6 +83,14 @@ export class Client {
     });
   }
 
+  /** Passes over every frame of this type that is there; returns how many. */
+  drop(type) {
+    const kept = this.#frames.filter((frame) => frame.type !== type);
+    const dropped = this.#frames.length - kept.length;
+    this.#frames = kept;
+    return dropped;
+  }
+
   /** The next text message that is no frame. */
   text() {
     return this.#until("a text", () => this.texts.shift());
