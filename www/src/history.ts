@@ -179,8 +179,8 @@ export class History {
       extent === undefined || (first ?? extent.logEndOffset) <= extent.logStartOffset;
     byId("page-newer", HTMLButtonElement).disabled = extent === undefined || last === undefined || last + 1n >= extent.logEndOffset;
     const range = first === undefined ? "No messages here" : `Offsets ${count(first)} to ${count(last ?? first)}`;
-    byId("page-extent", HTMLElement).textContent =
-      extent === undefined ? "" : `${range} · kept ${count(extent.logStartOffset)} to ${count(extent.logEndOffset)}`;
+    const whole = extent === undefined || kept === 0n ? "" : ` of ${count(extent.logStartOffset)} to ${count(extent.logEndOffset - 1n)}`;
+    byId("page-extent", HTMLElement).textContent = `${range}${whole}`;
     if (messages.length === 0) empty.replaceChildren(...emptiness(description, kept));
   }
 }

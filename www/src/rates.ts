@@ -93,7 +93,7 @@ export class Rates {
       {
         width,
         height,
-        padding: [8, 8, 0, 0],
+        padding: [6, 16, 0, 0],
         legend: { show: false },
         cursor: { show: false },
         scales: {
@@ -105,8 +105,8 @@ export class Rates {
           {
             stroke: colour("--ink-3"),
             font,
-            size: 22,
-            gap: 4,
+            size: 24,
+            gap: 8,
             grid: { show: false },
             ticks: { show: false },
             splits: () => [-60, -45, -30, -15, 0],

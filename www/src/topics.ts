@@ -77,7 +77,7 @@ export class Topics {
     const names = this.names.filter((name) => name.toLowerCase().includes(wanted));
     this.place.replaceChildren(
       ...names.map((name) => {
-        const entry = button(name, "topic", () => this.choose(name));
+        const entry = button(name, "topic-choice", () => this.choose(name));
         entry.title = name;
         if (name === this.current) entry.setAttribute("aria-current", "true");
         return make("li", "", entry);
