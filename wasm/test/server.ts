@@ -1,0 +1,104 @@
+// A broker on a loopback port, made of the guest, the host step and the package `ws`, so that the client's tests speak
+// to the real core over real sockets. What it stored outlives a restart.
+import { readFileSync } from "node:fs";
+import type { AddressInfo } from "node:net";
+
+import { WebSocketServer } from "ws";
+
+import { RIGHTS_ALL } from "../ts/abi.ts";
+import { Drive } from "../ts/drive.ts";
+import type { Engine, Store } from "../ts/drive.ts";
+import { GuestEngine } from "../ts/guest.ts";
+import { MemoryStore } from "../ts/memory.ts";
+
+// Tests run from dist/test.
+const guest = new WebAssembly.Module(readFileSync(new URL("../guest.wasm", import.meta.url)));
+
+interface Peer {
+  send(data: Uint8Array | string): void;
+  close(code: number, reason: string): void;
+  terminate(): void;
+}
+
+export class Server {
+  readonly store: Store = new MemoryStore();
+  /** With this the next step traps. */
+  poison = false;
+  #server: WebSocketServer | undefined;
+  #drive: Drive | undefined;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #peers = new Map<number, Peer>();
+  #port = 0;
+  #connections = 0;
+
+  get url(): string {
+    return `ws://127.0.0.1:${this.#port}`;
+  }
+
+  /** Starts it, after a stop on the same port. */
+  async start(config = "{}"): Promise<void> {
+    const drive = new Drive(
+      {
+        engine: this.#engine(),
+        store: this.store,
+        sockets: {
+          send: (connection, message) => this.#peers.get(connection)?.send(message),
+          close: (connection, code, reason) => this.#peers.get(connection)?.close(code, reason),
+        },
+        now: () => performance.timeOrigin + performance.now(),
+        seed: () => crypto.getRandomValues(new BigUint64Array(1))[0] ?? 0n,
+        later: (turn) => void setImmediate(turn),
+        arm: (at) => {
+          clearTimeout(this.#timer);
+          if (at !== undefined) this.#timer = setTimeout(() => drive.timeout(), Math.max(0, at - Date.now()));
+        },
+      },
+      config,
+    );
+    await drive.open();
+    this.#drive = drive;
+    const server = new WebSocketServer({ host: "127.0.0.1", port: this.#port, handleProtocols: (offered) => [...offered][0] ?? false });
+    server.on("connection", (socket, request) => {
+      const connection = (this.#connections += 1);
+      const [, , namespace = "default"] = (request.url ?? "").split("/");
+      this.#peers.set(connection, socket);
+      drive.connect(connection, "binary", { namespace, user: "", device: "", rights: RIGHTS_ALL });
+      socket.on("message", (data, isBinary) => {
+        if (isBinary) drive.frame(connection, new Uint8Array(data));
+        else if (String(data) === "ping") socket.send("pong");
+      });
+      socket.on("close", () => {
+        this.#peers.delete(connection);
+        drive.disconnect(connection);
+      });
+    });
+    await new Promise<void>((listening) => server.on("listening", listening));
+    this.#server = server;
+    this.#port = (server.address() as AddressInfo).port;
+  }
+
+  /** Ends every connection without a word, as a crash does. */
+  async stop(): Promise<void> {
+    for (const peer of this.#peers.values()) peer.terminate();
+    await new Promise((closed) => this.#server?.close(closed));
+    await this.#drive?.close();
+  }
+
+  /** Cuts every connection; the broker goes on. */
+  cut(): void {
+    for (const peer of this.#peers.values()) peer.terminate();
+  }
+
+  #engine(): Engine {
+    const engine = new GuestEngine(guest);
+    const step = engine.step.bind(engine);
+    engine.step = (now, inputs) => {
+      if (this.poison) {
+        this.poison = false;
+        throw new WebAssembly.RuntimeError("unreachable");
+      }
+      return step(now, inputs);
+    };
+    return engine;
+  }
+}
