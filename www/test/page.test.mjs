@@ -1,0 +1,51 @@
+// The console with the broker in the page itself.
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+
+import { launch, liveMessage, openInPage, openTab, publish, serveConsole, subscribe } from "./browser.mjs";
+
+const [browser, url] = await Promise.all([launch(), serveConsole()]);
+
+describe("console on the broker in the page", { concurrency: 2 }, () => {
+  test("what is published comes to every subscription that matches, live and from the beginning", async () => {
+    const { page, troubles } = await openTab(await browser.newContext(), url);
+    await openInPage(page);
+    await publish(page, "orders/eu", "one");
+    await page.getByText(/Stored at partition \d+, offset 0/).waitFor();
+    await subscribe(page, "orders/+", "earliest");
+    await liveMessage(page, "one").waitFor();
+    await subscribe(page, "#", "latest");
+    await publish(page, "orders/us", "two");
+    await page.locator(".chip").filter({ hasText: "orders/+" }).getByText("2", { exact: true }).waitFor();
+    assert.equal(await liveMessage(page, "two").count(), 2, "each subscription gets its delivery");
+    await page.getByRole("button", { name: "End the subscription to #" }).click();
+    await publish(page, "orders/us", "three");
+    await liveMessage(page, "three").waitFor();
+    assert.equal(await liveMessage(page, "three").count(), 1);
+    assert.deepEqual(troubles, []);
+  });
+
+  test("what is kept in the browser is there after a reload", async () => {
+    const context = await browser.newContext();
+    const { page, troubles } = await openTab(context, url);
+    await openInPage(page, "indexeddb");
+    await publish(page, "notes/today", "kept over the reload");
+    await page.getByText(/Stored at partition \d+, offset 0/).waitFor();
+    await subscribe(page, "notes/#", "earliest");
+    await page.reload();
+    // The address says the broker and the subscription, so the reload opens both.
+    await liveMessage(page, "kept over the reload").waitFor();
+    await page.getByRole("button", { name: "History", exact: true }).click();
+    await page.getByRole("button", { name: "notes/today" }).click();
+    await page.locator("#page .row").filter({ hasText: "kept over the reload" }).waitFor();
+    assert.deepEqual(troubles, []);
+  });
+
+  test("a second tab is told that the first one has the database", async () => {
+    const context = await browser.newContext();
+    const { page } = await openTab(context, url);
+    await openInPage(page, "indexeddb");
+    const { page: second } = await openTab(context, `${url}#to=page&store=indexeddb&namespace=default`, { expectErrors: true });
+    await second.locator("#connect-error").filter({ hasText: "database_in_use" }).filter({ hasText: "Close the other tab" }).waitFor();
+  });
+});
