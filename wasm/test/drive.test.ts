@@ -236,6 +236,14 @@ test("a failed commit drops the broker, and the store is probed until it can wri
   assert.equal(world.armed, undefined);
 });
 
+test("a drive that is closed while its store fails does not probe any more", async () => {
+  const world = running();
+  world.store.failure = new Error("quota");
+  exchange(world, [write(1)]);
+  await world.drive.close();
+  assert.equal(world.armed, undefined);
+});
+
 test("the broker is told that the store is unavailable, after the survivors", () => {
   const world = running();
   world.store.failure = new Error("quota");

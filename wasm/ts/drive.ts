@@ -143,7 +143,7 @@ export class Drive {
   open(survivors: readonly Survivor[] = []): void | Promise<void> {
     for (const { connection, encoding } of survivors) this.#encodings.set(connection, encoding);
     const failed = (error: unknown): never => {
-      this.#fail(error);
+      this.#giveUp();
       throw error;
     };
     try {
@@ -226,6 +226,7 @@ export class Drive {
       this.#state = "closed";
       this.#encodings.clear();
       this.#forgetWork();
+      this.#probeAt = undefined;
       this.#arm();
       this.#platform.engine.stop();
     }
@@ -486,6 +487,12 @@ export class Drive {
   }
 
   #fail(error: unknown): void {
+    this.#giveUp();
+    this.#platform.note?.({ kind: "failed", error });
+  }
+
+  /** Lets every client go; a later connection tries again. */
+  #giveUp(): void {
     this.#life += 1;
     this.#state = "failed";
     this.#retryAt = this.#time() + this.#retryMs;
@@ -495,7 +502,6 @@ export class Drive {
     const connections = [...this.#encodings.keys()];
     this.#encodings.clear();
     for (const connection of connections) this.#platform.sockets.close(connection, GOING_AWAY, UNAVAILABLE);
-    this.#platform.note?.({ kind: "failed", error });
     this.#arm();
   }
 
