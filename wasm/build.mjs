@@ -21,7 +21,7 @@ await build({
   format: "esm",
   platform: "neutral",
   target: "es2022",
-  minify: true,
+  // Not made small: bundlers do that, and where there is none, whoever meets an error can read where it came from.
   sourcemap: true,
   // Left as it is for the runtime to find. The other path to the same file is the one to be put into the script.
   external: ["./engine/engine_bg.wasm", "node:*", "ws"],
