@@ -279,6 +279,20 @@ test("what cannot be sent is refused before it is sent", async () => {
   assert.deepEqual(transport.peer.heard(), []);
 });
 
+test("what waited for the connection is held to the bounds that the broker then names", async () => {
+  const transport = new FakeTransport();
+  const client = await TransportClient.open(transport, new Clock(), { background: true });
+  const large = client.publish("t", "x".repeat(100));
+  const small = [client.publish("t", "1"), client.publish("t", "2"), client.publish("t", "3")];
+  const refused = assert.rejects(large, code("too_large", /the broker takes at most 20/));
+  await transport.peer.greet({ inboundBytesMax: 20 });
+  await refused;
+  assert.equal(transport.peer.heard().length, 3);
+  assert.equal(transport.peer.messages, 1 + 2, "hello, and no message above the bound");
+  await client.close();
+  await Promise.allSettled(small);
+});
+
 test("more commands than fit are refused while the connection is away", async () => {
   const { client, transport } = await connected();
   await transport.peer.cut();

@@ -104,6 +104,10 @@ export class Connection {
     return this.#welcome?.payloadBytesMax ?? PAYLOAD_BYTES_MAX;
   }
 
+  get #inboundBytesMax(): number {
+    return this.#welcome?.inboundBytesMax ?? INBOUND_BYTES_MAX;
+  }
+
   get creditMax(): number {
     return this.#welcome?.creditMax ?? Number.MAX_SAFE_INTEGER;
   }
@@ -178,9 +182,14 @@ export class Connection {
   }
 
   #checkSize(bytes: Uint8Array): void {
-    const max = this.#welcome?.inboundBytesMax ?? INBOUND_BYTES_MAX;
-    if (bytes.length <= max) return;
-    throw new DunlinError("too_large", `the command has ${bytes.length} bytes, the broker takes at most ${max}: send less at once`);
+    const refusal = this.#oversize(bytes);
+    if (refusal !== undefined) throw refusal;
+  }
+
+  #oversize({ length }: Uint8Array): DunlinError | undefined {
+    const max = this.#inboundBytesMax;
+    if (length <= max) return undefined;
+    return new DunlinError("too_large", `the command has ${length} bytes, the broker takes at most ${max}: send less at once`);
   }
 
   #checkRoom(bytes: Uint8Array): void {
@@ -209,11 +218,18 @@ export class Connection {
 
   #flush(): void {
     const attempt = this.#attempt;
+    // What waited for the connection may be too large for the bounds that the broker then named.
+    for (const { bytes, pending } of this.#queue) {
+      const refusal = this.#oversize(bytes);
+      if (refusal !== undefined) pending?.reject(refusal);
+    }
+    this.#queue = this.#queue.filter(({ bytes }) => this.#oversize(bytes) === undefined);
+    const messageBytesMax = Math.min(MESSAGE_BYTES_MAX, this.#inboundBytesMax);
     while (this.isOpen && attempt === this.#attempt && this.#queue.length > 0) {
       let count = 0;
       let bytes = 0;
       for (const entry of this.#queue) {
-        if (count > 0 && bytes + entry.bytes.length > MESSAGE_BYTES_MAX) break;
+        if (count > 0 && bytes + entry.bytes.length > messageBytesMax) break;
         count += 1;
         bytes += entry.bytes.length;
         if (entry.pending !== undefined) entry.pending.sent = true;

@@ -140,7 +140,7 @@ class LocalBroker {
     try {
       await broker.#drive.open();
     } catch (cause) {
-      broker.#arm(undefined);
+      await broker.#drive.close();
       throw new DunlinError("invalid_argument", `the broker ${JSON.stringify(broker.#name)} cannot start: ${(cause as Error).message}`, { cause });
     }
     return broker;
