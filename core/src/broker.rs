@@ -1,50 +1,916 @@
-//! The state machine: takes inputs, and hands out effects at the end of a batch.
+//! The broker: takes inputs, ends batches, hands out effects. What the inputs mean is decided in the modules that
+//! own the nouns; here they are only sent there.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
-use crate::effect::Effect;
-use crate::ids::Timestamp;
-use crate::input::{Input, Row};
+use slab::Slab;
+
+use crate::config::{Config, ConfigError};
+use crate::connection::{Connection, HeldCommand};
+use crate::context::{Context, LoadOwner, Work};
+use crate::effect::{After, CloseCode, Durability, Effect, Op};
+use crate::error::{ErrorCode, Refusal};
+use crate::hash::Map;
+use crate::ids::{ConnectionId, Timestamp, WriteSequence};
+use crate::input::{Claims, Encoding, Input};
+use crate::namespace::{Namespace, check_namespace};
+use crate::protocol::field::{List, Strings};
+use crate::protocol::frame::{
+    Command, FrameError, GoingAway, Hello, Message, PROTOCOL_VERSION, Place, Pong, Publish,
+    PublishBatch, Receipt, Receipts, Reply, Resync, Welcome,
+};
+use crate::protocol::json::json_to_frame;
+use crate::publish::Published;
+use crate::restore::{Dormant, Restoring, connection_row};
+use crate::rows::{FORMAT_KEY, ROW_VERSION};
+use crate::subscription::Subscription;
+use crate::wire::{Put as _, Reader};
+
+/// What this build can do beyond the words that every version 1 has.
+const FEATURES: &[&str] = &["batch", "history", "topics"];
 
 /// The broker of any number of namespaces.
+///
+/// A host gives inputs with [`Broker::handle`], as many as it has, ends the batch with [`Broker::flush`], and takes
+/// the effects with [`Broker::poll_effect`] until there are none; then it may begin the next batch.
 pub struct Broker {
+    pub(crate) cx: Context,
+    pub(crate) namespaces: Slab<Namespace>,
+    namespace_index: Map<String, u32>,
     effects: VecDeque<Effect>,
+    pub(crate) restoring: Restoring,
+    /// Whether an input was taken; from then on nothing is restored.
+    started: bool,
+    seed: u64,
 }
 
-/// The configuration cannot be used; the text says which member and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError(pub String);
-
-/// The stored rows cannot be used; the text says which row and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RestoreError(pub String);
-
 impl Broker {
-    /// A broker with the given bounds: a JSON object, see `Config`; `{}` for the defaults. `seed` is fresh entropy.
-    pub fn new(_config_json: &str, _seed: u64) -> Result<Self, ConfigError> {
+    /// A broker with the given bounds: a JSON object with the members of the configuration, `{}` for the defaults.
+    /// `seed` is fresh entropy at every start.
+    pub fn new(config_json: &str, seed: u64) -> Result<Self, ConfigError> {
+        let config = Config::from_json(config_json)?;
         Ok(Self {
+            cx: Context::new(config, seed),
+            namespaces: Slab::new(),
+            namespace_index: Map::with_seed(seed),
             effects: VecDeque::new(),
+            restoring: Restoring::default(),
+            started: false,
+            seed,
         })
     }
-    /// Takes rows of the state ranges, in key order, before the first input; may be called any number of times.
-    pub fn restore(&mut self, _rows: impl IntoIterator<Item = Row>) -> Result<(), RestoreError> {
-        Ok(())
+
+    /// Takes one input.
+    ///
+    /// # Panics
+    ///
+    /// If effects of the previous batch have not been drained.
+    pub fn handle(&mut self, now: Timestamp, input: Input<'_>) {
+        assert!(
+            self.effects.is_empty(),
+            "effects must be drained before the next input"
+        );
+        self.start();
+        self.cx.begin_batch();
+        self.cx.now = self.cx.now.max(now);
+        match input {
+            Input::Connect {
+                connection,
+                encoding,
+                claims,
+                ip: _,
+            } => self.connect(connection, encoding, claims),
+            Input::Frame { connection, bytes } => self.message(connection, bytes),
+            Input::Disconnect { connection } => self.forget(connection),
+            Input::Restored { connection, clean } => self.revive(connection, clean),
+            Input::Seen { connection, at } => {
+                if let Some(index) = self.connection(connection) {
+                    let seen_at = &mut self.cx.connections[index as usize].seen_at;
+                    *seen_at = at.max(*seen_at);
+                }
+            }
+            Input::Loaded { ticket, result } => {
+                let Some(owner) = self.cx.loads.remove(&ticket) else {
+                    return;
+                };
+                let starved = core::mem::take(&mut self.cx.starved);
+                self.cx.ready.extend(starved);
+                let (LoadOwner::Subscription { namespace, .. }
+                | LoadOwner::Read { namespace, .. }
+                | LoadOwner::Compaction { namespace }) = owner;
+                let Some(namespace) = self.namespaces.get_mut(namespace as usize) else {
+                    return;
+                };
+                match owner {
+                    LoadOwner::Subscription {
+                        subscription,
+                        serial,
+                        head,
+                        ..
+                    } => {
+                        let entry = namespace.subscriptions.get(subscription as usize);
+                        if entry.is_some_and(|entry| entry.serial == serial) {
+                            namespace.head_loaded(&mut self.cx, subscription, head, result);
+                        }
+                    }
+                    LoadOwner::Read { read, .. } => {
+                        namespace.read_loaded(&mut self.cx, read, result)
+                    }
+                    LoadOwner::Compaction { .. } => {
+                        namespace.compaction_loaded(&mut self.cx, result)
+                    }
+                }
+            }
+            Input::Storage {
+                available,
+                commit_latency_ms: _,
+            } => self.cx.storage_available = available,
+            Input::Drain => self.drain(),
+            Input::Timeout => {}
+        }
     }
-    /// Takes one input. Panics if effects of the previous batch have not been drained.
-    pub fn handle(&mut self, _now: Timestamp, _input: Input<'_>) {}
+
     /// Ends the batch; now its effects exist.
-    pub fn flush(&mut self) {}
-    /// The next effect, in order.
+    pub fn flush(&mut self) {
+        assert!(
+            self.effects.is_empty(),
+            "effects must be drained before the next flush"
+        );
+        self.start();
+        self.forget_dormant();
+        self.cx.begin_batch();
+        self.work();
+        self.write();
+        self.cx.outbox.drain(&mut self.effects);
+        self.cx.in_batch = false;
+        self.cx.batch += 1;
+    }
+
+    /// The next effect, in order; `None` when the host has them all.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
-    /// When to give [`Input::Timeout`], if nothing else comes before.
+
+    /// When to give [`Input::Timeout`], if nothing else comes before. A time that is past means at once.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        None
+        if self.cx.more {
+            return Some(self.cx.now);
+        }
+        self.cx.held.first().map(|(deadline, _)| *deadline)
     }
+
     /// Counters and gauges as a JSON object.
     pub fn stats_json(&self) -> String {
-        String::from("{}")
+        let mut out = String::from("{");
+        self.cx
+            .counters
+            .each(|name, value| out.push_str(&format!("\"{name}\":{value},")));
+        let topics: usize = self
+            .namespaces
+            .iter()
+            .map(|(_, namespace)| namespace.topics.len())
+            .sum();
+        let subscriptions: usize = self
+            .namespaces
+            .iter()
+            .map(|(_, namespace)| namespace.subscriptions.len())
+            .sum();
+        let behind: u64 = self
+            .namespaces
+            .iter()
+            .map(|(_, namespace)| namespace.behind)
+            .sum();
+        for (name, value) in [
+            ("namespaces", self.namespaces.len() as u64),
+            ("topics", topics as u64),
+            ("connections", self.cx.connections.len() as u64),
+            ("subscriptions", subscriptions as u64),
+            ("subscriptions_behind", behind),
+            ("loads_under_way", self.cx.loads.len() as u64),
+        ] {
+            out.push_str(&format!("\"{name}\":{value},"));
+        }
+        out.pop();
+        out.push('}');
+        out
+    }
+
+    /// Asserts what must hold between batches; for tests and simulation.
+    #[cfg(any(test, feature = "check"))]
+    pub fn check_invariants(&self) {
+        for (_, namespace) in &self.namespaces {
+            namespace.check_invariants();
+        }
+        let held = self
+            .cx
+            .connections
+            .iter()
+            .filter(|(_, connection)| !connection.held.is_empty())
+            .count();
+        assert_eq!(
+            held,
+            self.cx.held.len(),
+            "connections with held commands have a deadline"
+        );
+        assert!(
+            self.cx.loads.len() as u64 <= self.cx.config.loads_max,
+            "loads are bounded"
+        );
+        let rounds: usize = self
+            .namespaces
+            .iter()
+            .flat_map(|(_, namespace)| namespace.subscriptions.iter())
+            .filter(|(_, subscription)| {
+                subscription
+                    .behind
+                    .as_ref()
+                    .is_some_and(|behind| behind.round.is_some())
+            })
+            .count();
+        assert_eq!(rounds as u64, self.cx.catch_ups, "rounds are counted");
+        assert!(
+            self.cx.catch_ups <= self.cx.config.catch_ups_max,
+            "rounds are bounded"
+        );
+    }
+
+    /// Begins the incarnation, before the first input.
+    fn start(&mut self) {
+        if self.started {
+            return;
+        }
+        self.started = true;
+        for (_, namespace) in &mut self.namespaces {
+            namespace.begin_incarnation(&self.cx.config);
+        }
+    }
+
+    pub(crate) fn insert_namespace(&mut self, name: &str) -> u32 {
+        let index = self.namespaces.vacant_key() as u32;
+        self.namespaces
+            .insert(Namespace::new(index, name, self.seed));
+        self.namespace_index.insert(name.into(), index);
+        index
+    }
+
+    fn connection(&self, id: ConnectionId) -> Option<u32> {
+        self.cx.connection_index.get(&id).copied()
+    }
+
+    fn connect(&mut self, id: ConnectionId, encoding: Encoding, claims: Claims) {
+        let close =
+            |cx: &mut Context, code, error, message: &str| cx.close(id, code, error, message);
+        if self.cx.connection_index.contains(&id) {
+            // The host's mistake; the connection that was there first is left alone.
+            return;
+        }
+        if self.cx.draining {
+            return close(
+                &mut self.cx,
+                CloseCode::GoingAway,
+                ErrorCode::Draining,
+                "the broker is stopping",
+            );
+        }
+        if self.cx.connections.len() as u64 >= self.cx.config.connections_max {
+            let message = "the broker has as many connections as it may (connections_max)";
+            return close(
+                &mut self.cx,
+                CloseCode::Policy,
+                ErrorCode::LimitReached,
+                message,
+            );
+        }
+        let namespace = match self.namespace_for(&claims.namespace) {
+            Ok(index) => index,
+            Err(refusal) => {
+                return close(
+                    &mut self.cx,
+                    CloseCode::Policy,
+                    refusal.code,
+                    &refusal.message,
+                );
+            }
+        };
+        self.insert_connection(Connection::new(
+            id,
+            namespace,
+            encoding,
+            claims,
+            self.cx.now,
+        ));
+    }
+
+    fn insert_connection(&mut self, connection: Connection) -> u32 {
+        let id = connection.id;
+        let index = self.cx.connections.insert(connection) as u32;
+        self.cx.connection_index.insert(id, index);
+        index
+    }
+
+    fn namespace_for(&mut self, name: &str) -> Result<u32, Refusal> {
+        if let Some(&index) = self.namespace_index.get(name) {
+            return Ok(index);
+        }
+        check_namespace(name)?;
+        if !self.cx.config.namespaces_open {
+            return Err(Refusal::new(
+                ErrorCode::UnknownNamespace,
+                format!("unknown namespace \"{name}\""),
+            ));
+        }
+        if self.namespaces.len() as u64 >= self.cx.config.namespaces_max {
+            let message = "the broker has as many namespaces as it may (namespaces_max)";
+            return Err(Refusal::new(ErrorCode::LimitReached, message));
+        }
+        let index = self.insert_namespace(name);
+        self.namespaces[index as usize].begin_incarnation(&self.cx.config);
+        Ok(index)
+    }
+
+    /// Takes one message of a socket: frames one after the other.
+    fn message(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let Some(index) = self.connection(id) else {
+            return;
+        };
+        let encoding = self.cx.connections[index as usize].encoding;
+        let max = match encoding {
+            Encoding::Binary => self.cx.config.inbound_bytes_max,
+            Encoding::Json => self.cx.config.inbound_json_bytes_max,
+        };
+        if bytes.len() as u64 > max {
+            let message = format!(
+                "the message is {} bytes long, {max} are allowed",
+                bytes.len()
+            );
+            self.cx.counters.malformed_frames += 1;
+            return self.close(index, CloseCode::TooLarge, ErrorCode::TooLarge, &message);
+        }
+        match encoding {
+            Encoding::Binary => self.binary_message(id, index, bytes),
+            Encoding::Json => self.json_message(id, index, bytes),
+        }
+    }
+
+    fn binary_message(&mut self, id: ConnectionId, index: u32, bytes: &[u8]) {
+        let mut frames = Reader::new(bytes);
+        // A command may end the connection; what follows it is not heard.
+        while !frames.is_empty() && self.connection(id) == Some(index) {
+            match frames.bytes() {
+                Ok(frame) => self.frame(index, frame),
+                Err(_) => {
+                    self.cx.counters.malformed_frames += 1;
+                    let message = "a frame's length does not fit its message";
+                    return self.close(
+                        index,
+                        CloseCode::Protocol,
+                        ErrorCode::MalformedFrame,
+                        message,
+                    );
+                }
+            }
+        }
+    }
+
+    fn json_message(&mut self, id: ConnectionId, index: u32, bytes: &[u8]) {
+        let Ok(text) = core::str::from_utf8(bytes) else {
+            self.cx.counters.malformed_frames += 1;
+            let message = "the message is not UTF-8";
+            return self.close(
+                index,
+                CloseCode::Protocol,
+                ErrorCode::MalformedFrame,
+                message,
+            );
+        };
+        let mut frame = Vec::new();
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            if self.connection(id) != Some(index) {
+                return;
+            }
+            frame.clear();
+            match json_to_frame(line, Command::LAYOUTS, &mut frame) {
+                Ok(()) => {
+                    let body = Reader::new(&frame).bytes();
+                    self.frame(index, body.expect("the transcoder writes whole frames"));
+                }
+                Err(error) => {
+                    self.cx.counters.malformed_frames += 1;
+                    let code = if error.unknown_type {
+                        ErrorCode::Unsupported
+                    } else {
+                        ErrorCode::MalformedFrame
+                    };
+                    self.cx
+                        .refuse(index, error.request, &Refusal::new(code, error.message));
+                }
+            }
+        }
+    }
+
+    /// Takes one frame, without its length.
+    fn frame(&mut self, index: u32, frame: &[u8]) {
+        let command = match Command::decode(frame) {
+            Ok(command) => command,
+            Err(error) => {
+                self.cx.counters.malformed_frames += 1;
+                let refusal = match error {
+                    FrameError::Malformed => {
+                        let kind = frame.first().map_or(0, |kind| *kind);
+                        let message =
+                            format!("a frame of kind {kind} does not have the fields of its kind");
+                        Refusal::new(ErrorCode::MalformedFrame, message)
+                    }
+                    FrameError::UnknownKind(kind) => Refusal::new(
+                        ErrorCode::Unsupported,
+                        format!("unknown command of kind {kind}"),
+                    ),
+                };
+                return self.cx.refuse(index, request_of(frame), &refusal);
+            }
+        };
+        let connection = &self.cx.connections[index as usize];
+        match (&command, connection.greeted) {
+            (Command::Hello(hello), false) => return self.hello(index, hello),
+            (Command::Hello(_), true) => {
+                let refusal = Refusal::new(ErrorCode::OutOfState, "hello was said already");
+                return self.cx.refuse(index, 0, &refusal);
+            }
+            (_, false) => {
+                let refusal = Refusal::new(ErrorCode::OutOfState, "the first frame must be hello");
+                self.cx.refuse(index, request_of(frame), &refusal);
+                return self.close(index, CloseCode::Policy, refusal.code, &refusal.message);
+            }
+            _ => {}
+        }
+        let publishes = matches!(command, Command::Publish(_) | Command::PublishBatch(_));
+        if publishes && !connection.held.is_empty() {
+            return self.hold(index, request_of(frame), frame);
+        }
+        if let Err(refusal) = self.command(index, &command, frame) {
+            self.cx.refuse(index, request_of(frame), &refusal);
+        }
+    }
+
+    fn command(&mut self, index: u32, command: &Command<'_>, frame: &[u8]) -> Result<(), Refusal> {
+        let namespace = self.cx.connections[index as usize].namespace;
+        let namespace = &mut self.namespaces[namespace as usize];
+        let cx = &mut self.cx;
+        match command {
+            Command::Hello(_) => Ok(()),
+            Command::Publish(publish) => {
+                if !self.publish(index, publish)? {
+                    self.hold(index, publish.request, frame);
+                }
+                Ok(())
+            }
+            Command::PublishBatch(batch) => {
+                if !self.publish_batch(index, batch)? {
+                    self.hold(index, batch.request, frame);
+                }
+                Ok(())
+            }
+            Command::Subscribe(subscribe) => namespace.subscribe(cx, index, subscribe),
+            Command::Unsubscribe(unsubscribe) => namespace.unsubscribe(cx, index, *unsubscribe),
+            Command::Credit(credit) => namespace.add_credit(cx, index, *credit),
+            Command::Read(read) => namespace.read(cx, index, read),
+            Command::ConfigureTopic(configure) => namespace.configure_topic(cx, index, configure),
+            Command::DescribeTopic(describe) => namespace.describe_topic(cx, index, describe),
+            Command::ListTopics(list) => namespace.list_topics(cx, index, list),
+            Command::DeleteTopic(delete) => namespace.delete_topic_command(cx, index, delete),
+            Command::Ping(ping) => {
+                let pong = Pong {
+                    request: ping.request,
+                    now: cx.now.0,
+                };
+                cx.reply(index, After::default(), &Reply::Pong(pong));
+                Ok(())
+            }
+        }
+    }
+
+    fn hello(&mut self, index: u32, hello: &Hello<'_>) {
+        if hello.version != PROTOCOL_VERSION {
+            let message = format!(
+                "version {} is not spoken here, only {PROTOCOL_VERSION}",
+                hello.version
+            );
+            let refusal = Refusal::new(ErrorCode::UnsupportedVersion, message);
+            self.cx.refuse(index, 0, &refusal);
+            return self.close(index, CloseCode::Policy, refusal.code, &refusal.message);
+        }
+        let connection = &mut self.cx.connections[index as usize];
+        connection.greeted = true;
+        connection.ephemeral = hello.ephemeral == Some(true);
+        let namespace = &self.namespaces[connection.namespace as usize];
+        let config = &self.cx.config;
+        let features = Strings::encode(FEATURES.iter().copied());
+        let inbound_bytes_max = match connection.encoding {
+            Encoding::Binary => config.inbound_bytes_max,
+            Encoding::Json => config.inbound_json_bytes_max,
+        };
+        let welcome = Welcome {
+            version: PROTOCOL_VERSION,
+            incarnation: namespace.lineage.current().0,
+            connection: connection.id.0,
+            now: self.cx.now.0,
+            features: Strings::parse(&features).expect("the names of features are UTF-8"),
+            payload_bytes_max: Some(config.payload_bytes_max),
+            inbound_bytes_max: Some(inbound_bytes_max),
+            batch_messages_max: Some(config.batch_messages_max),
+            read_messages_max: Some(config.read_messages_max),
+            credit_max: Some(config.credit_max),
+            subscriptions_max: Some(config.subscriptions_max),
+        };
+        self.cx
+            .reply(index, After::default(), &Reply::Welcome(welcome));
+        self.cx.touch_connection(index);
+    }
+
+    /// Publishes one message. False if it must wait.
+    fn publish(&mut self, index: u32, publish: &Publish<'_>) -> Result<bool, Refusal> {
+        let message = Message {
+            topic: publish.topic,
+            payload: publish.payload,
+            key: publish.key,
+            content_type: publish.content_type,
+            headers: publish.headers,
+            id: publish.id,
+            ttl_ms: publish.ttl_ms,
+        };
+        let connection = &self.cx.connections[index as usize];
+        let (rights, namespace) = (connection.claims.rights, connection.namespace);
+        let namespace = &mut self.namespaces[namespace as usize];
+        match namespace.publish(&mut self.cx, rights, &[message], publish.durability)? {
+            Published::Held => Ok(false),
+            Published::Placed(placed, after) => {
+                let receipt = Receipt {
+                    request: publish.request,
+                    partition: placed[0].partition.0,
+                    offset: placed[0].offset.0,
+                    sequence: placed[0].sequence.0,
+                    duplicate: false,
+                };
+                self.cx.reply(index, after, &Reply::Receipt(receipt));
+                Ok(true)
+            }
+        }
+    }
+
+    /// Publishes a batch. False if it must wait.
+    fn publish_batch(&mut self, index: u32, batch: &PublishBatch<'_>) -> Result<bool, Refusal> {
+        let max = self.cx.config.batch_messages_max;
+        let mut messages = Vec::new();
+        for message in batch.messages.iter() {
+            if messages.len() as u64 == max {
+                let message =
+                    format!("the batch has more than {max} messages (batch_messages_max)");
+                return Err(Refusal::new(ErrorCode::TooLarge, message));
+            }
+            messages.push(message.map_err(|_| {
+                let message = format!("message {} of the batch is malformed", messages.len());
+                Refusal::new(ErrorCode::MalformedFrame, message)
+            })?);
+        }
+        if messages.is_empty() {
+            return Err(Refusal::new(
+                ErrorCode::InvalidArgument,
+                "a batch has at least 1 message",
+            ));
+        }
+        let connection = &self.cx.connections[index as usize];
+        let (rights, namespace) = (connection.claims.rights, connection.namespace);
+        let namespace = &mut self.namespaces[namespace as usize];
+        match namespace.publish(&mut self.cx, rights, &messages, batch.durability)? {
+            Published::Held => Ok(false),
+            Published::Placed(placed, after) => {
+                let mut receipts = Vec::new();
+                for place in placed {
+                    let place = Place {
+                        partition: place.partition.0,
+                        offset: place.offset.0,
+                        sequence: place.sequence.0,
+                        duplicate: false,
+                    };
+                    List::push(&mut receipts, &place);
+                }
+                let receipts = Receipts {
+                    request: batch.request,
+                    receipts: List::new(&receipts),
+                };
+                self.cx.reply(index, after, &Reply::Receipts(receipts));
+                Ok(true)
+            }
+        }
+    }
+
+    /// Lets a publish wait for subscribers that hold publishers back, and those after it with it.
+    fn hold(&mut self, index: u32, request: u64, frame: &[u8]) {
+        let connection = &mut self.cx.connections[index as usize];
+        if connection.held.len() as u64 >= self.cx.config.held_commands_max {
+            let message = "too many publishes of this connection wait already (held_commands_max)";
+            let refusal = Refusal {
+                retry_after_ms: Some(self.cx.config.block_ms_max),
+                ..Refusal::new(ErrorCode::LimitReached, message)
+            };
+            return self.cx.refuse(index, request, &refusal);
+        }
+        let deadline = self.cx.now.after_ms(self.cx.config.block_ms_max);
+        if connection.held.is_empty() {
+            self.cx.held.insert((deadline, index));
+        }
+        connection.held.push_back(HeldCommand {
+            deadline,
+            frame: frame.to_vec(),
+        });
+    }
+
+    /// Tries held publishes again, and refuses those whose time is over.
+    fn retry_held(&mut self) {
+        let unblocked = core::mem::take(&mut self.cx.unblocked);
+        let due: Vec<(Timestamp, u32)> = self
+            .cx
+            .held
+            .iter()
+            .filter(|(deadline, _)| unblocked || *deadline <= self.cx.now)
+            .copied()
+            .collect();
+        for (deadline, index) in due {
+            self.cx.held.remove(&(deadline, index));
+            while let Some(held) = self.cx.connections[index as usize].held.pop_front() {
+                let request = request_of(&held.frame);
+                let command =
+                    Command::decode(&held.frame).expect("a held frame was decoded before");
+                let tried = match &command {
+                    Command::Publish(publish) => self.publish(index, publish),
+                    Command::PublishBatch(batch) => self.publish_batch(index, batch),
+                    _ => unreachable!("only publishes are held"),
+                };
+                match tried {
+                    Ok(true) => {}
+                    Ok(false) if held.deadline <= self.cx.now => {
+                        let message = "a subscriber of the topic holds publishers back and did not catch up in time";
+                        let refusal = Refusal {
+                            retry_after_ms: Some(self.cx.config.block_ms_max),
+                            ..Refusal::new(ErrorCode::SubscriberBlocked, message)
+                        };
+                        self.cx.refuse(index, request, &refusal);
+                    }
+                    Ok(false) => {
+                        self.cx.held.insert((held.deadline, index));
+                        self.cx.connections[index as usize].held.push_front(held);
+                        break;
+                    }
+                    Err(refusal) => self.cx.refuse(index, request, &refusal),
+                }
+            }
+        }
+    }
+
+    /// Does what was left for the end of the batch, until nothing can go on.
+    fn work(&mut self) {
+        loop {
+            let mut batch = core::mem::take(&mut self.cx.ready);
+            while let Some(work) = batch.pop_front() {
+                let (Work::Subscription { namespace, .. }
+                | Work::Read { namespace, .. }
+                | Work::Compaction { namespace }) = work;
+                let Some(namespace) = self.namespaces.get_mut(namespace as usize) else {
+                    continue;
+                };
+                match work {
+                    Work::Subscription {
+                        subscription,
+                        serial,
+                        ..
+                    } => {
+                        let entry = namespace.subscriptions.get(subscription as usize);
+                        if entry.is_some_and(|entry| entry.serial == serial) {
+                            namespace.catch_up(&mut self.cx, subscription);
+                        }
+                    }
+                    Work::Read { read, .. } => namespace.advance_read(&mut self.cx, read),
+                    Work::Compaction { .. } => namespace.compact(&mut self.cx),
+                }
+            }
+            if self.cx.more || self.cx.ready.is_empty() {
+                break;
+            }
+        }
+        if self.cx.unblocked
+            || self
+                .cx
+                .held
+                .first()
+                .is_some_and(|(deadline, _)| *deadline <= self.cx.now)
+        {
+            self.retry_held();
+        }
+        let retry = self.cx.unblocked && !self.cx.held.is_empty();
+        self.cx.more |= retry || !self.cx.ready.is_empty();
+    }
+
+    /// Emits the batch's write, if there is anything to write.
+    fn write(&mut self) {
+        if !self.cx.storage_available {
+            // What is dirty stays so; nothing that needs the store was accepted.
+            return;
+        }
+        for index in core::mem::take(&mut self.cx.dirty_connections) {
+            let Some(connection) = self.cx.connections.get_mut(index as usize) else {
+                continue;
+            };
+            if !connection.dirty {
+                continue;
+            }
+            connection.dirty = false;
+            if connection.ephemeral && connection.subscriptions.is_empty() && !connection.stored {
+                continue;
+            }
+            connection.stored = true;
+            let namespace = &self.namespaces[connection.namespace as usize];
+            let value = connection_row(connection, namespace);
+            self.cx.ops.push(Op::Put {
+                key: namespace.keys.connection(connection.id),
+                value,
+            });
+        }
+        for index in core::mem::take(&mut self.cx.dirty_namespaces) {
+            self.namespaces[index as usize].flush(&mut self.cx);
+        }
+        if self.cx.ops.is_empty() {
+            return;
+        }
+        if !self.restoring.format_stored {
+            self.restoring.format_stored = true;
+            let mut value = Vec::new();
+            value.put_u64(ROW_VERSION);
+            self.cx.ops.push(Op::Put {
+                key: FORMAT_KEY.to_vec(),
+                value,
+            });
+        }
+        self.cx.counters.writes += 1;
+        let sequence = self.cx.next_write;
+        self.cx.next_write = WriteSequence(sequence.0 + 1);
+        let durability = core::mem::replace(&mut self.cx.durability, Durability::None);
+        let ops = core::mem::take(&mut self.cx.ops);
+        self.effects.push_back(Effect::Write {
+            sequence,
+            durability,
+            ops,
+        });
+    }
+
+    /// Closes a connection from the broker's side.
+    fn close(&mut self, index: u32, code: CloseCode, error: ErrorCode, message: &str) {
+        let id = self.cx.connections[index as usize].id;
+        self.cx.close(id, code, error, message);
+        self.forget(id);
+    }
+
+    /// Forgets a connection and everything that was its own.
+    fn forget(&mut self, id: ConnectionId) {
+        let Some(index) = self.cx.connection_index.remove(&id) else {
+            return;
+        };
+        let connection = self.cx.connections.remove(index as usize);
+        if let Some(first) = connection.held.front() {
+            self.cx.held.remove(&(first.deadline, index));
+        }
+        let namespace = &mut self.namespaces[connection.namespace as usize];
+        for subscription in connection.subscriptions.values() {
+            namespace.remove_subscription(&mut self.cx, *subscription);
+        }
+        namespace.remove_reads(&mut self.cx, id);
+        if connection.stored {
+            self.cx.ops.push(Op::Delete {
+                key: namespace.keys.connection(id),
+            });
+        }
+    }
+
+    /// Takes up a connection whose socket outlived the previous incarnation.
+    fn revive(&mut self, id: ConnectionId, clean: bool) {
+        if self.cx.connection_index.contains(&id) {
+            return;
+        }
+        let Some(dormant) = self.restoring.dormant.remove(&id) else {
+            let message = "the broker does not know this connection any more; connect again";
+            return self
+                .cx
+                .close(id, CloseCode::GoingAway, ErrorCode::OutOfState, message);
+        };
+        let Dormant {
+            namespace,
+            encoding,
+            claims,
+            subscriptions,
+        } = dormant;
+        let mut connection = Connection::new(id, namespace, encoding, claims, self.cx.now);
+        connection.greeted = true;
+        connection.stored = true;
+        let index = self.insert_connection(connection);
+        if !clean {
+            self.cx
+                .reply(index, After::default(), &Reply::Resync(Resync {}));
+            self.cx.touch_connection(index);
+            return;
+        }
+        let namespace = &mut self.namespaces[namespace as usize];
+        for stored in subscriptions {
+            let entry = namespace.subscriptions.vacant_key() as u32;
+            let node = namespace.trie.insert(&stored.filter, entry);
+            let serial = namespace.next_serial;
+            namespace.next_serial += 1;
+            let is_behind = stored.behind.is_some();
+            namespace.subscriptions.insert(Subscription {
+                connection: index,
+                connection_id: id,
+                id: stored.id,
+                encoding,
+                credit: stored.options.credit,
+                partition: stored.partition,
+                behind: stored.behind.map(Box::new),
+                options: stored.options,
+                filter: stored.filter,
+                node,
+                serial,
+                queued: false,
+            });
+            self.cx.connections[index as usize]
+                .subscriptions
+                .insert(stored.id, entry);
+            if is_behind {
+                namespace.count_behind();
+                namespace.queue_subscription(&mut self.cx, entry);
+            }
+        }
+    }
+
+    /// Forgets the stored connections whose sockets were not named before the first flush.
+    fn forget_dormant(&mut self) {
+        for (id, dormant) in core::mem::take(&mut self.restoring.dormant) {
+            let key = self.namespaces[dormant.namespace as usize]
+                .keys
+                .connection(id);
+            self.cx.ops.push(Op::Delete { key });
+        }
+    }
+
+    fn drain(&mut self) {
+        if core::mem::replace(&mut self.cx.draining, true) {
+            return;
+        }
+        let going_away = GoingAway {
+            reconnect_after_ms: self.cx.config.reconnect_after_ms,
+        };
+        let all: Vec<u32> = self
+            .cx
+            .connections
+            .iter()
+            .map(|(index, _)| index as u32)
+            .collect();
+        for index in all {
+            self.cx
+                .reply(index, After::default(), &Reply::GoingAway(going_away));
+            self.close(
+                index,
+                CloseCode::GoingAway,
+                ErrorCode::Draining,
+                "the broker is stopping",
+            );
+        }
+    }
+}
+
+/// The request that a frame names first, 0 if it names none.
+fn request_of(frame: &[u8]) -> u64 {
+    let mut reader = Reader::new(frame);
+    let Ok(kind) = reader.u8() else { return 0 };
+    let named = Command::LAYOUTS
+        .iter()
+        .find(|(other, _, _)| *other == kind)
+        .is_some_and(|(_, _, layout)| {
+            layout
+                .required
+                .first()
+                .is_some_and(|field| field.name == "request")
+        });
+    if named { reader.u64().unwrap_or(0) } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_can_be_sent_to_another_thread() {
+        fn is_send<T: Send>() {}
+        is_send::<Broker>();
     }
 }

@@ -8,26 +8,53 @@ extern crate std;
 
 pub mod abi;
 mod broker;
+mod catch_up;
+mod compaction;
+mod config;
+mod connection;
+mod context;
+mod cursor;
 mod effect;
 mod error;
+mod hash;
 pub mod http;
 mod ids;
 mod input;
+mod lineage;
+mod log;
+mod manage;
+mod namespace;
+mod outbox;
 mod protocol;
+mod publish;
+mod read;
+mod restore;
 pub mod rows;
+mod subscribe;
+mod subscription;
+mod topic;
+mod trie;
 mod wire;
 
-pub use broker::{Broker, ConfigError, RestoreError};
+pub use broker::Broker;
+pub use config::ConfigError;
 pub use effect::{After, CloseCode, Durability, Effect, Event, Op, Recipient};
 pub use error::{ErrorCode, Refusal};
+pub use hash::partition_of;
 pub use ids::{
     ConnectionId, Incarnation, Offset, Partition, RequestId, Sequence, SubscriptionId, Ticket,
     Timestamp, TopicId, WriteSequence,
 };
 pub use input::{Claims, Encoding, Input, LoadFailed, Rights, Row};
+pub use restore::RestoreError;
 /// Frames: what clients and brokers say to each other.
 pub mod frame {
-    pub use crate::protocol::field::{Headers, Item, Layout, List, Strings};
+    pub use crate::protocol::field::{
+        Field, FieldKind, FieldSpec, Headers, Item, Layout, List, Strings,
+    };
     pub use crate::protocol::frame::*;
+    pub use crate::protocol::json::{
+        JsonError, Layouts, frame_to_json, json_to_frame, put_json_members,
+    };
 }
-pub use wire::{Malformed, Reader};
+pub use wire::{Malformed, Put, Reader};

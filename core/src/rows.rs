@@ -11,6 +11,21 @@
 
 use alloc::vec::Vec;
 
+use crate::ids::{ConnectionId, Offset, Partition, TopicId};
+
+/// The version of every row that this build writes. A build reads its own version and those before it.
+pub(crate) const ROW_VERSION: u64 = 1;
+
+/// The store's row that names the version of what is stored.
+pub(crate) const FORMAT_KEY: &[u8] = b"\0format";
+
+pub(crate) const TABLE_NAMESPACE: u8 = 0x01;
+pub(crate) const TABLE_TOPIC: u8 = 0x02;
+pub(crate) const TABLE_PARTITION: u8 = 0x03;
+pub(crate) const TABLE_SEGMENT: u8 = 0x04;
+pub(crate) const TABLE_CONNECTION: u8 = 0x05;
+const TABLE_MESSAGES: u8 = 0x80;
+
 /// Whose row a key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope<'a> {
@@ -62,4 +77,115 @@ fn namespace_key(namespace: &str, table: u8) -> Vec<u8> {
     key.extend_from_slice(namespace.as_bytes());
     key.push(table);
     key
+}
+
+/// The keys of one namespace.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    prefix: Vec<u8>,
+}
+
+impl Keys {
+    pub(crate) fn new(namespace: &str) -> Self {
+        let mut prefix = namespace_key(namespace, 0);
+        prefix.pop();
+        Self { prefix }
+    }
+
+    pub(crate) fn namespace(&self) -> Vec<u8> {
+        self.key(TABLE_NAMESPACE, &[])
+    }
+
+    pub(crate) fn topic(&self, topic: TopicId) -> Vec<u8> {
+        self.key(TABLE_TOPIC, &[&topic.0.to_be_bytes()])
+    }
+
+    pub(crate) fn partition(&self, topic: TopicId, partition: Partition) -> Vec<u8> {
+        self.key(
+            TABLE_PARTITION,
+            &[&topic.0.to_be_bytes(), &partition.0.to_be_bytes()],
+        )
+    }
+
+    pub(crate) fn segment(&self, topic: TopicId, partition: Partition, base: Offset) -> Vec<u8> {
+        self.log_key(TABLE_SEGMENT, topic, partition, base)
+    }
+
+    pub(crate) fn messages(&self, topic: TopicId, partition: Partition, first: Offset) -> Vec<u8> {
+        self.log_key(TABLE_MESSAGES, topic, partition, first)
+    }
+
+    pub(crate) fn connection(&self, connection: ConnectionId) -> Vec<u8> {
+        self.key(TABLE_CONNECTION, &[&connection.0.to_be_bytes()])
+    }
+
+    /// All rows of `table` that belong to `topic`.
+    fn topic_range(&self, table: u8, topic: TopicId) -> (Vec<u8>, Vec<u8>) {
+        let to = match topic.0.checked_add(1) {
+            Some(next) => self.key(table, &[&next.to_be_bytes()]),
+            None => self.key(table + 1, &[]),
+        };
+        (self.key(table, &[&topic.0.to_be_bytes()]), to)
+    }
+
+    /// The ranges that hold everything of `topic`.
+    pub(crate) fn topic_ranges(&self, topic: TopicId) -> [(Vec<u8>, Vec<u8>); 4] {
+        [TABLE_TOPIC, TABLE_PARTITION, TABLE_SEGMENT, TABLE_MESSAGES]
+            .map(|table| self.topic_range(table, topic))
+    }
+
+    fn log_key(&self, table: u8, topic: TopicId, partition: Partition, offset: Offset) -> Vec<u8> {
+        self.key(
+            table,
+            &[
+                &topic.0.to_be_bytes(),
+                &partition.0.to_be_bytes(),
+                &offset.0.to_be_bytes(),
+            ],
+        )
+    }
+
+    fn key(&self, table: u8, parts: &[&[u8]]) -> Vec<u8> {
+        let mut key = Vec::with_capacity(self.prefix.len() + 17);
+        key.extend_from_slice(&self.prefix);
+        key.push(table);
+        for part in parts {
+            key.extend_from_slice(part);
+        }
+        key
+    }
+}
+
+/// What of a state row's key follows its namespace: the table, then fixed-size integers, big endian.
+pub(crate) struct KeyTail<'a>(pub(crate) &'a [u8]);
+
+impl<'a> KeyTail<'a> {
+    /// The tail of a key for which [`scope_of`] found a namespace.
+    pub(crate) fn of(key: &'a [u8]) -> Self {
+        Self(&key[1 + usize::from(key[0])..])
+    }
+
+    pub(crate) fn u8(&mut self) -> Option<u8> {
+        let (&first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(first)
+    }
+
+    pub(crate) fn u32(&mut self) -> Option<u32> {
+        let (bytes, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u32::from_be_bytes(*bytes))
+    }
+
+    pub(crate) fn u64(&mut self) -> Option<u64> {
+        let (bytes, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u64::from_be_bytes(*bytes))
+    }
+}
+
+/// The offset at the end of a message row's key.
+pub(crate) fn row_first_offset(key: &[u8]) -> Option<Offset> {
+    key.last_chunk()
+        .map(|bytes| Offset(u64::from_be_bytes(*bytes)))
 }

@@ -120,7 +120,7 @@ impl Put for Vec<u8> {
 }
 
 /// How many bytes the varint of `value` takes.
-pub const fn varint_len(value: u64) -> usize {
+pub(crate) const fn varint_len(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros();
     bits.div_ceil(7) as usize
 }

@@ -362,7 +362,7 @@ layouts! { 'a
         request: u64,
     }
 
-    /// See [`Reply::Hello`].
+    /// See [`Reply::Welcome`].
     Welcome<'a> {
         /// The version that the broker speaks.
         version: u64,

@@ -1,0 +1,650 @@
+//! Catching up: a subscription that is behind reads the logs it matches, merged by sequence, until it is at the tail.
+//!
+//! A round covers everything up to the sequence that was the last when it began. It has a head for every partition
+//! with something new; a message is delivered only when every head's next is known, so the order is that of the
+//! sequence. When a round is over and nothing newer matches, the subscription is at the tail; else another begins.
+//! A round can be dropped at any time: position and options say everything.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+
+use crate::context::{Context, Work};
+use crate::cursor::{Cursor, Start, Step};
+use crate::effect::{After, Event};
+use crate::error::ErrorCode;
+use crate::ids::{Offset, Partition, Sequence, SubscriptionId, TopicId};
+use crate::input::{Encoding, LoadFailed, Row};
+use crate::log::LogKeys;
+use crate::namespace::{Namespace, Topic};
+use crate::outbox::put_json;
+use crate::protocol::frame::{Ended, Gap, Reply, put_delivery_prefix};
+use crate::publish::{DeliveryBody, put_json_delivery_prefix};
+use crate::subscription::{Behind, OnLag, Subscription, UNLIMITED};
+use crate::topic::Kind;
+
+#[derive(Debug, Default)]
+pub(crate) struct Round {
+    /// The last sequence that it covers.
+    upto: Sequence,
+    heads: Vec<Head>,
+    /// The next sequence of every head that has one.
+    ready: BTreeMap<Sequence, u32>,
+    /// The partitions that have a head.
+    known: BTreeSet<(TopicId, Partition)>,
+    /// Heads that have to be looked at.
+    unknown: VecDeque<u32>,
+    /// How many loads are under way.
+    waiting: u32,
+    /// How many bytes lay loaded when a load last came back.
+    loaded_bytes: u64,
+}
+
+/// A partition that a round reads. The topic may be deleted meanwhile, and its index be another's.
+#[derive(Debug)]
+struct Head {
+    topic: u32,
+    topic_id: TopicId,
+    partition: Partition,
+    cursor: Cursor,
+}
+
+impl Round {
+    /// Lets go of the round and what it is waiting for.
+    pub(crate) fn abandon(self, cx: &mut Context) {
+        cx.catch_ups -= 1;
+        for head in &self.heads {
+            if let Some(ticket) = head.cursor.ticket() {
+                cx.loads.remove(&ticket);
+            }
+        }
+    }
+}
+
+/// What a step of catching up sends to the one client.
+struct Outgoing {
+    subscription: SubscriptionId,
+    encoding: Encoding,
+    after: After,
+    frames: Vec<u8>,
+}
+
+impl Outgoing {
+    fn gap(&mut self, gap: Gap<'_>) {
+        let mut frame = Vec::new();
+        Reply::Gap(gap).encode(&mut frame);
+        match self.encoding {
+            Encoding::Binary => self.frames.extend_from_slice(&frame),
+            Encoding::Json => put_json(&frame, &mut self.frames),
+        }
+    }
+
+    fn sequence_gap(&mut self, reason: &str, after: Sequence, to: Sequence, count: Option<u64>) {
+        self.gap(Gap {
+            count,
+            ..gap(self.subscription, reason, after, to)
+        });
+    }
+
+    fn delivery(&mut self, body: &DeliveryBody<'_>) {
+        match self.encoding {
+            Encoding::Binary => {
+                put_delivery_prefix(self.subscription.0, body.binary_len(), &mut self.frames);
+                body.put_binary(&mut self.frames);
+            }
+            Encoding::Json => {
+                put_json_delivery_prefix(self.subscription.0, &mut self.frames);
+                body.put_json(&mut self.frames);
+            }
+        }
+    }
+}
+
+fn gap<'a>(
+    subscription: SubscriptionId,
+    reason: &'a str,
+    after: Sequence,
+    to: Sequence,
+) -> Gap<'a> {
+    Gap {
+        subscription: subscription.0,
+        reason,
+        after: after.0,
+        to: to.0,
+        count: None,
+        topic: None,
+        partition: None,
+        from_offset: None,
+        to_offset: None,
+    }
+}
+
+/// How a step of catching up ended.
+enum Progress {
+    /// It can go on in the next batch.
+    More,
+    /// A load or credit must come first.
+    Waits,
+    /// The subscription is at the tail.
+    Tail,
+}
+
+impl Namespace {
+    /// Lets a subscription that is behind go on as far as it can.
+    pub(crate) fn catch_up(&mut self, cx: &mut Context, index: u32) {
+        let subscription = &mut self.subscriptions[index as usize];
+        subscription.queued = false;
+        let Some(mut behind) = subscription.behind.take() else {
+            return;
+        };
+        let (connection, connection_id) = (subscription.connection, subscription.connection_id);
+        let options = subscription.options;
+        let was_full = behind.is_full(options.lag_max);
+        let mut out = Outgoing {
+            subscription: subscription.id,
+            encoding: subscription.encoding,
+            after: After::default(),
+            frames: Vec::new(),
+        };
+        let progress = self.advance(cx, index, &mut behind, &mut out);
+        if !out.frames.is_empty() {
+            cx.outbox.deliver_to(out.after, connection_id, out.frames);
+        }
+        let tail = matches!(progress, Progress::Tail);
+        if options.on_lag == OnLag::Block && was_full && (tail || !behind.is_full(options.lag_max))
+        {
+            self.blocked -= 1;
+            cx.unblocked = true;
+        }
+        if tail {
+            cx.touch_connection(connection);
+            self.uncount_behind();
+            return;
+        }
+        if self.subscriptions[index as usize].credit == 0 {
+            // It may take long until there is credit again; what is loaded is not kept for it.
+            if let Some(round) = behind.round.take() {
+                round.abandon(cx);
+                self.wake_starved(cx);
+            }
+        }
+        self.subscriptions[index as usize].behind = Some(behind);
+        if matches!(progress, Progress::More) {
+            self.queue_subscription(cx, index);
+            cx.more = true;
+        }
+    }
+
+    fn advance(
+        &mut self,
+        cx: &mut Context,
+        index: u32,
+        behind: &mut Behind,
+        out: &mut Outgoing,
+    ) -> Progress {
+        loop {
+            if self.subscriptions[index as usize].credit == 0 {
+                return Progress::Waits;
+            }
+            self.settle(behind, out);
+            let Some(mut round) = behind.round.take() else {
+                if cx.catch_ups >= cx.config.catch_ups_max {
+                    self.starve(cx, index);
+                    return Progress::Waits;
+                }
+                let mut round = Box::<Round>::default();
+                if !self.extend_round(index, behind, &mut round, out) {
+                    return Progress::Tail;
+                }
+                cx.catch_ups += 1;
+                behind.round = Some(round);
+                continue;
+            };
+            let over = self.run_round(cx, index, behind, &mut round, out);
+            match over {
+                RunEnd::Waits | RunEnd::NoCredit => {
+                    behind.round = Some(round);
+                    return Progress::Waits;
+                }
+                RunEnd::BytesSpent => {
+                    behind.round = Some(round);
+                    return Progress::More;
+                }
+                RunEnd::Over => {
+                    behind.position = behind.position.max(round.upto);
+                    if let Some((after, to, count)) = behind.dropped.take() {
+                        out.sequence_gap("dropped", after, to, Some(count));
+                    }
+                    self.settle(behind, out);
+                    if !self.extend_round(index, behind, &mut round, out) {
+                        round.abandon(cx);
+                        self.wake_starved(cx);
+                        return Progress::Tail;
+                    }
+                    behind.round = Some(round);
+                }
+            }
+        }
+    }
+
+    /// Ends what the position has reached: the replay that was asked for, the run before newest messages were dropped.
+    fn settle(&self, behind: &mut Behind, out: &mut Outgoing) {
+        if behind
+            .replay
+            .as_ref()
+            .is_some_and(|replay| replay.upto <= behind.position)
+        {
+            behind.replay = None;
+        }
+        let Some((from, count)) = behind.drop_newest else {
+            return;
+        };
+        if from <= behind.position.next() {
+            out.sequence_gap(
+                "dropped",
+                Sequence(from.0 - 1),
+                self.last_sequence,
+                Some(count),
+            );
+            behind.drop_newest = None;
+            behind.position = self.last_sequence;
+            behind.known_from = self.last_sequence;
+            behind.lag = 0;
+        }
+    }
+
+    /// The partitions that a subscription hears.
+    fn logs_of<'a>(
+        &'a self,
+        subscription: &'a Subscription,
+    ) -> impl Iterator<Item = (u32, Partition)> + 'a {
+        self.topics_matching(&subscription.filter)
+            .flat_map(move |topic| {
+                let count = self.topics[topic as usize].partitions.len() as u32;
+                let all = subscription
+                    .partition
+                    .map_or(0..count, |only| only.0..(only.0 + 1).min(count));
+                all.map(move |partition| (topic, Partition(partition)))
+            })
+    }
+
+    /// Makes a round cover everything up to now. False if there is nothing for it.
+    fn extend_round(
+        &mut self,
+        index: u32,
+        behind: &mut Behind,
+        round: &mut Round,
+        out: &mut Outgoing,
+    ) -> bool {
+        let subscription = &self.subscriptions[index as usize];
+        round.upto = match (&behind.replay, behind.drop_newest) {
+            (Some(replay), _) => replay.upto,
+            (None, Some((from, _))) => Sequence(from.0 - 1),
+            (None, None) => self.last_sequence,
+        };
+        let mut new = Vec::new();
+        let mut trims = Vec::new();
+        for (topic, partition) in self.logs_of(subscription) {
+            let state = &self.topics[topic as usize];
+            let log = &state.partitions[partition.0 as usize].log;
+            if log.last_sequence() <= behind.position {
+                continue;
+            }
+            let mut start = Start {
+                offset: Offset(0),
+                after: behind.position,
+                since: behind.since,
+            };
+            if let Some(replay) = &behind.replay {
+                let asked = replay
+                    .starts
+                    .iter()
+                    .find(|start| start.0 == state.id && start.1 == partition);
+                let Some((_, _, offset)) = asked else {
+                    continue;
+                };
+                start.offset = *offset;
+            } else if log.trimmed_to() > behind.position && log.trimmed_at() > behind.known_from {
+                trims.push((topic, partition));
+            }
+            if state.config.kind == Kind::Live {
+                start.after = start.after.max(behind.live_from);
+            }
+            if round.known.insert((state.id, partition)) {
+                new.push(Head {
+                    topic,
+                    topic_id: state.id,
+                    partition,
+                    cursor: Cursor::new(log, start),
+                });
+            }
+        }
+        // A trim of a log that already has a head is told when the head meets it.
+        trims.retain(|(topic, partition)| {
+            new.iter()
+                .any(|head| head.topic == *topic && head.partition == *partition)
+        });
+        for (topic, partition) in trims {
+            let state = &self.topics[topic as usize];
+            let log = &state.partitions[partition.0 as usize].log;
+            out.gap(Gap {
+                topic: Some(&state.name),
+                partition: Some(partition.0),
+                to_offset: Some(log.start().0),
+                ..gap(
+                    out.subscription,
+                    lost_reason(state.config.kind),
+                    behind.position,
+                    log.trimmed_to(),
+                )
+            });
+        }
+        if behind.replay.is_none() {
+            behind.known_from = behind.known_from.max(self.last_sequence);
+        }
+        round.heads.append(&mut new);
+        round.ready.clear();
+        round.unknown = (0..round.heads.len() as u32).collect();
+        // A replay is a round even if nothing is left of what was asked for: what came since is read after it.
+        behind.replay.is_some()
+            || round.heads.iter().any(|head| {
+                let topic = self.same_topic(head.topic, head.topic_id);
+                topic.is_some_and(|topic| {
+                    topic.partitions[head.partition.0 as usize]
+                        .log
+                        .last_sequence()
+                        > behind.position
+                })
+            })
+    }
+
+    fn run_round(
+        &mut self,
+        cx: &mut Context,
+        index: u32,
+        behind: &mut Behind,
+        round: &mut Round,
+        out: &mut Outgoing,
+    ) -> RunEnd {
+        loop {
+            while let Some(head) = round.unknown.pop_front() {
+                if !self.look(cx, index, behind, round, head, out) {
+                    round.unknown.push_front(head);
+                    break;
+                }
+            }
+            if round.waiting > 0 {
+                return RunEnd::Waits;
+            }
+            if !round.unknown.is_empty() {
+                self.starve(cx, index);
+                return RunEnd::Waits;
+            }
+            let Some((sequence, head_index)) = round.ready.pop_first() else {
+                return RunEnd::Over;
+            };
+            let subscription = &mut self.subscriptions[index as usize];
+            if subscription.credit == 0 {
+                round.ready.insert(sequence, head_index);
+                return RunEnd::NoCredit;
+            }
+            if out.frames.len() as u64 >= cx.config.catch_up_bytes_max {
+                round.ready.insert(sequence, head_index);
+                return RunEnd::BytesSpent;
+            }
+            let mut taken = false;
+            let head = &mut round.heads[head_index as usize];
+            let topic = self.same_topic(head.topic, head.topic_id);
+            let log = topic.map(|topic| &topic.partitions[head.partition.0 as usize].log);
+            let Some((record, bytes)) = log.and_then(|log| head.cursor.record(log)) else {
+                // What was loaded was let go of, or the topic is gone.
+                round.unknown.push_back(head_index);
+                continue;
+            };
+            {
+                let dropped = behind.drop_oldest > 0;
+                let expired = record.expires_at.is_some_and(|at| at <= cx.now.0);
+                if dropped {
+                    behind.drop_oldest -= 1;
+                    cx.counters.dropped_messages += 1;
+                    let (_, to, count) =
+                        behind.dropped.get_or_insert((behind.position, sequence, 0));
+                    *to = sequence;
+                    *count += 1;
+                } else {
+                    behind.lag = behind.lag.saturating_sub(1);
+                    if let Some((after, to, count)) = behind.dropped.take() {
+                        out.sequence_gap("dropped", after, to, Some(count));
+                    }
+                }
+                if !dropped && !expired {
+                    taken = true;
+                    cx.counters.delivered_messages += 1;
+                    let topic = &self.topics[head.topic as usize];
+                    out.delivery(&DeliveryBody {
+                        topic: &topic.name,
+                        partition: head.partition,
+                        record: bytes,
+                    });
+                    out.after = out
+                        .after
+                        .and(self.delivery_after(head.topic, head.partition));
+                }
+                behind.position = sequence;
+            }
+            let credit = &mut self.subscriptions[index as usize].credit;
+            if taken && *credit != UNLIMITED {
+                *credit -= 1;
+            }
+            round.heads[head_index as usize].cursor.advance();
+            round.unknown.push_back(head_index);
+        }
+    }
+
+    /// Finds out what a head has next. False if it must wait until fewer loads are under way.
+    fn look(
+        &mut self,
+        cx: &mut Context,
+        index: u32,
+        behind: &mut Behind,
+        round: &mut Round,
+        head_index: u32,
+        out: &mut Outgoing,
+    ) -> bool {
+        let head = &mut round.heads[head_index as usize];
+        // A topic that was deleted has nothing more to say.
+        let Some(topic) = self.same_topic(head.topic, head.topic_id) else {
+            return true;
+        };
+        let log = &topic.partitions[head.partition.0 as usize].log;
+        loop {
+            let step = head.cursor.step(log);
+            let unreadable = head.cursor.take_unreadable();
+            if unreadable > 0 {
+                cx.counters.unreadable_rows += unreadable;
+                cx.outbox.notify(Event::RowUnreadable {
+                    namespace: self.name.clone(),
+                    topic: (&*topic.name).into(),
+                });
+                out.gap(Gap {
+                    topic: Some(&topic.name),
+                    partition: Some(head.partition.0),
+                    to_offset: Some(head.cursor.next().0),
+                    ..gap(
+                        out.subscription,
+                        "unreadable",
+                        behind.position,
+                        behind.position,
+                    )
+                });
+            }
+            match step {
+                Step::Ready => {
+                    let Some((record, _)) = head.cursor.record(log) else {
+                        return true;
+                    };
+                    let sequence = Sequence(record.sequence);
+                    if sequence <= round.upto {
+                        round.ready.insert(sequence, head_index);
+                        let first = round.ready.first_key_value().map(|(_, first)| *first);
+                        if round.loaded_bytes > cx.config.catch_up_bytes_max
+                            && first != Some(head_index)
+                        {
+                            // Too much lies loaded; this head will be read again when its turn comes.
+                            round.loaded_bytes -=
+                                head.cursor.loaded_bytes().min(round.loaded_bytes);
+                            head.cursor.unload();
+                        }
+                    }
+                    return true;
+                }
+                Step::End => return true,
+                Step::Wait => return true,
+                Step::Trimmed { from } => {
+                    out.gap(Gap {
+                        topic: Some(&topic.name),
+                        partition: Some(head.partition.0),
+                        from_offset: Some(from.0),
+                        to_offset: Some(log.start().0),
+                        ..gap(
+                            out.subscription,
+                            lost_reason(topic.config.kind),
+                            behind.position,
+                            log.trimmed_to(),
+                        )
+                    });
+                    // What was to be dropped, or waited, went with it.
+                    let missing = log.start().0 - from.0;
+                    let dropped = behind.drop_oldest.min(missing);
+                    behind.drop_oldest -= dropped;
+                    behind.lag = behind.lag.saturating_sub(missing - dropped);
+                }
+                Step::Load => {
+                    let owner = self.head_owner(index, head_index as usize);
+                    let Some(ticket) = cx.take_ticket(owner) else {
+                        return false;
+                    };
+                    let keys = LogKeys {
+                        keys: &self.keys,
+                        topic: topic.id,
+                        partition: head.partition,
+                    };
+                    let share = cx.config.catch_up_bytes_max / round.heads.len() as u64;
+                    let bytes_max = share.clamp(1, cx.config.load_bytes_max);
+                    let head = &mut round.heads[head_index as usize];
+                    cx.outbox
+                        .load(head.cursor.load(log, &keys, ticket, bytes_max, &cx.config));
+                    round.waiting += 1;
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// Takes the answer to a head's load.
+    pub(crate) fn head_loaded(
+        &mut self,
+        cx: &mut Context,
+        index: u32,
+        head_index: u32,
+        result: Result<Vec<Row>, LoadFailed>,
+    ) {
+        let subscription = &mut self.subscriptions[index as usize];
+        let Some(round) = subscription
+            .behind
+            .as_mut()
+            .and_then(|behind| behind.round.as_mut())
+        else {
+            return;
+        };
+        let head = &mut round.heads[head_index as usize];
+        round.waiting -= 1;
+        match result {
+            Ok(rows) => {
+                let topic = self
+                    .topics
+                    .get(head.topic as usize)
+                    .filter(|topic| topic.id == head.topic_id);
+                if let Some(topic) = topic {
+                    head.cursor
+                        .loaded(&topic.partitions[head.partition.0 as usize].log, rows);
+                    round.unknown.push_back(head_index);
+                    round.loaded_bytes = round
+                        .heads
+                        .iter()
+                        .map(|head| head.cursor.loaded_bytes())
+                        .sum();
+                }
+                self.queue_subscription(cx, index);
+            }
+            Err(LoadFailed) => {
+                let message = "the store could not be read; subscribe again from the last sequence";
+                self.end_subscription(cx, index, ErrorCode::StorageUnavailable, message);
+            }
+        }
+    }
+
+    /// Ends a subscription from the broker's side, and says why.
+    pub(crate) fn end_subscription(
+        &mut self,
+        cx: &mut Context,
+        index: u32,
+        code: ErrorCode,
+        message: &str,
+    ) {
+        let subscription = &self.subscriptions[index as usize];
+        let (connection, id) = (subscription.connection, subscription.id);
+        let ended = Ended {
+            subscription: id.0,
+            code: code.as_str(),
+            message,
+        };
+        cx.reply(connection, After::default(), &Reply::Ended(ended));
+        if let Some(connection) = cx.connections.get_mut(connection as usize) {
+            connection.subscriptions.remove(&id);
+        }
+        cx.touch_connection(connection);
+        self.remove_subscription(cx, index);
+    }
+
+    fn starve(&self, cx: &mut Context, index: u32) {
+        let serial = self.subscriptions[index as usize].serial;
+        let work = Work::Subscription {
+            namespace: self.index,
+            subscription: index,
+            serial,
+        };
+        if !cx.starved.contains(&work) {
+            cx.starved.push_back(work);
+        }
+    }
+
+    fn wake_starved(&self, cx: &mut Context) {
+        let starved = core::mem::take(&mut cx.starved);
+        cx.ready.extend(starved);
+    }
+
+    /// The topic with this index, if it is still the same one.
+    pub(crate) fn same_topic(&self, index: u32, id: TopicId) -> Option<&Topic> {
+        self.topics
+            .get(index as usize)
+            .filter(|topic| topic.id == id)
+    }
+}
+
+/// Why a step within a round stopped.
+enum RunEnd {
+    Waits,
+    NoCredit,
+    BytesSpent,
+    Over,
+}
+
+/// What a log's missing messages were lost to: retention, or a ring that was too small for a slow reader.
+fn lost_reason(kind: Kind) -> &'static str {
+    if kind == Kind::Live {
+        "dropped"
+    } else {
+        "trimmed"
+    }
+}

@@ -1,0 +1,280 @@
+//! Every bound and every default, by name. A host passes them as one JSON object; what it leaves out has the value
+//! that stands here.
+
+use alloc::format;
+use alloc::string::String;
+
+use crate::effect::Durability;
+use crate::protocol::json::Value;
+use crate::topic::{Kind, Ordering, TopicConfig};
+
+/// The configuration cannot be used; the text says which member and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(pub String);
+
+macro_rules! bounds {
+    ($($(#[$doc:meta])* $name:ident: $default:expr, $min:expr => $max:expr;)*) => {
+        /// The bounds and defaults of a broker.
+        #[derive(Clone, Debug)]
+        pub(crate) struct Config {
+            $($(#[$doc])* pub(crate) $name: u64,)*
+            /// Whether a namespace that does not exist comes to be when somebody connects to it.
+            pub(crate) namespaces_open: bool,
+            /// The configuration of topics that come to be by a publish.
+            pub(crate) topic_default: TopicConfig,
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self { $($name: $default,)* namespaces_open: true, topic_default: TopicConfig::default() }
+            }
+        }
+
+        impl Config {
+            fn bound(&mut self, name: &str) -> Option<(&mut u64, u64, u64)> {
+                match name {
+                    $(stringify!($name) => Some((&mut self.$name, $min, $max)),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+bounds! {
+    /// The largest payload, in bytes.
+    payload_bytes_max: 1 << 20, 1 => 1 << 20;
+    /// The largest headers of one message, in bytes.
+    headers_bytes_max: 64 << 10, 0 => 64 << 10;
+    /// The longest key, content type or message id, in bytes.
+    attribute_bytes_max: 1024, 1 => 65_536;
+    /// The largest binary message on a socket, in bytes.
+    inbound_bytes_max: (1 << 20) + (128 << 10), 1024 => (1 << 20) + (128 << 10);
+    /// The largest JSON message on a socket, in bytes.
+    inbound_json_bytes_max: (1 << 20) + (512 << 10), 1024 => (1 << 20) + (512 << 10);
+    /// The most namespaces.
+    namespaces_max: 10_000, 1 => 1_000_000;
+    /// The most connections.
+    connections_max: 10_000, 1 => 1_000_000;
+    /// The most topics in a namespace.
+    topics_max: 10_000, 1 => 1_000_000;
+    /// The most partitions of a topic.
+    partitions_max: 64, 1 => 1024;
+    /// The most subscriptions on a connection.
+    subscriptions_max: 100, 1 => 100_000;
+    /// The most messages in a batch.
+    batch_messages_max: 10_000, 1 => 100_000;
+    /// The most messages in a page.
+    read_messages_max: 1000, 1 => 100_000;
+    /// The most bytes in a page, beyond which it ends.
+    read_bytes_max: 1 << 20, 1 => 16 << 20;
+    /// The most topic names in a reply.
+    list_topics_max: 1000, 1 => 100_000;
+    /// The most credit that a subscription can hold.
+    credit_max: 1_000_000, 1 => 1 << 40;
+    /// How many messages a subscription may be behind before its policy acts, where it does not say so itself.
+    lag_max: 10_000, 1 => 1 << 40;
+    /// How long a publish waits for a subscriber with the policy `block`, in milliseconds.
+    block_ms_max: 1000, 1 => 60_000;
+    /// The most commands of a connection that wait behind one that is held.
+    held_commands_max: 256, 1 => 65_536;
+    /// The most messages of a live topic's partition that are kept for subscribers that are behind.
+    ring_messages_max: 1024, 1 => 1 << 20;
+    /// The most bytes of the same.
+    ring_bytes_max: 1 << 20, 1024 => 1 << 30;
+    /// The size at which a packed row of messages is closed, in bytes.
+    row_bytes_max: 64 << 10, 1 => 1 << 20;
+    /// The size at which a segment is closed, in bytes.
+    segment_bytes_max: 256 << 10, 1 => 1 << 30;
+    /// The most rows in a segment.
+    segment_rows_max: 1024, 1 => 65_536;
+    /// The most message rows that one flush deletes; a whole segment always goes at once.
+    trim_rows_max: 1024, 1 => 65_536;
+    /// The most history reads under way in a namespace.
+    reads_max: 1024, 1 => 1 << 20;
+    /// The most loads under way.
+    loads_max: 64, 1 => 4096;
+    /// The most bytes that one load asks for.
+    load_bytes_max: 256 << 10, 1024 => 16 << 20;
+    /// The most bytes that a catching-up subscription gets, or holds loaded, in one flush.
+    catch_up_bytes_max: 1 << 20, 1024 => 64 << 20;
+    /// The most subscriptions that catch up at the same time; the others wait their turn.
+    catch_ups_max: 16, 1 => 4096;
+    /// The most incarnations that a namespace remembers, to tell what a restart lost.
+    incarnations_max: 64, 1 => 4096;
+    /// The most keys that one pass of key compaction holds.
+    compaction_keys_max: 65_536, 1 => 1 << 24;
+    /// How many bytes must have been added before key compaction begins.
+    compaction_bytes_min: 64 << 10, 1 => 1 << 40;
+    /// What a client that is told to go away waits before it connects again, in milliseconds.
+    reconnect_after_ms: 1000, 0 => 3_600_000;
+}
+
+impl Config {
+    /// Reads a JSON object; what it leaves out has its default, what it has too much is refused.
+    pub(crate) fn from_json(text: &str) -> Result<Self, ConfigError> {
+        let value = Value::parse(text).map_err(ConfigError)?;
+        let Value::Object(members) = value else {
+            return Err(ConfigError(format!(
+                "the configuration must be an object, not {}",
+                value.kind()
+            )));
+        };
+        let mut config = Self::default();
+        for (name, value) in &members {
+            match (name.as_ref(), value) {
+                ("namespaces_open", Value::Bool(open)) => config.namespaces_open = *open,
+                ("namespaces_open", _) => return Err(wrong(name, "a boolean", value)),
+                ("topic_default", Value::Object(members)) => {
+                    config.topic_default = topic_config(members)?
+                }
+                ("topic_default", _) => return Err(wrong(name, "an object", value)),
+                _ => config.set_bound(name, value)?,
+            }
+        }
+        let partitions = u64::from(config.topic_default.partitions);
+        if partitions > config.partitions_max {
+            let message = format!(
+                "\"topic_default\".\"partitions\" is {partitions}, above \"partitions_max\""
+            );
+            return Err(ConfigError(message));
+        }
+        Ok(config)
+    }
+
+    fn set_bound(&mut self, name: &str, value: &Value<'_>) -> Result<(), ConfigError> {
+        let (bound, min, max) = self
+            .bound(name)
+            .ok_or_else(|| ConfigError(format!("unknown member \"{name}\"")))?;
+        let Value::Int(value) = value else {
+            return Err(wrong(name, "an integer", value));
+        };
+        if !(min..=max).contains(value) {
+            return Err(ConfigError(format!(
+                "\"{name}\" must be from {min} to {max}, not {value}"
+            )));
+        }
+        *bound = *value;
+        Ok(())
+    }
+}
+
+fn wrong(name: &str, wanted: &str, value: &Value<'_>) -> ConfigError {
+    ConfigError(format!("\"{name}\" must be {wanted}, not {}", value.kind()))
+}
+
+fn topic_config(
+    members: &[(alloc::borrow::Cow<'_, str>, Value<'_>)],
+) -> Result<TopicConfig, ConfigError> {
+    let mut config = TopicConfig::default();
+    for (name, value) in members {
+        let name = name.as_ref();
+        let text = |value: &Value<'_>| match value {
+            Value::Str(text) => Ok(String::from(text.as_ref())),
+            _ => Err(wrong(name, "a string", value)),
+        };
+        let int = |value: &Value<'_>| match value {
+            Value::Int(value) => Ok(*value),
+            _ => Err(wrong(name, "an integer", value)),
+        };
+        let unknown = |text: &str| ConfigError(format!("\"{name}\" has no value \"{text}\""));
+        match name {
+            "kind" => {
+                let text = text(value)?;
+                config.kind = Kind::parse(&text).ok_or_else(|| unknown(&text))?;
+            }
+            "ordering" => {
+                let text = text(value)?;
+                config.ordering = Ordering::parse(&text).ok_or_else(|| unknown(&text))?;
+            }
+            "durability" => {
+                let text = text(value)?;
+                config.durability = Durability::parse(&text).ok_or_else(|| unknown(&text))?;
+            }
+            "partitions" => {
+                let count = int(value)?;
+                config.partitions = u32::try_from(count).map_err(|_| {
+                    ConfigError(format!(
+                        "\"partitions\" is {count}, above \"partitions_max\""
+                    ))
+                })?;
+            }
+            "max_messages" => config.retention.max_messages = int(value)?,
+            "max_bytes" => config.retention.max_bytes = int(value)?,
+            "max_age_ms" => config.retention.max_age_ms = int(value)?,
+            _ => {
+                return Err(ConfigError(format!(
+                    "unknown member \"{name}\" in \"topic_default\""
+                )));
+            }
+        }
+    }
+    config
+        .check()
+        .map_err(|message| ConfigError(format!("\"topic_default\": {message}")))?;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let config = Config::from_json(
+            "{\"topics_max\": 5, \"topic_default\": {\"partitions\": 4, \"ordering\": \"per_key\"}}",
+        );
+        let config = config.unwrap();
+        assert_eq!(config.topics_max, 5);
+        assert_eq!(config.topic_default.partitions, 4);
+        assert_eq!(config.payload_bytes_max, 1 << 20);
+    }
+
+    #[test]
+    fn wrong_members_are_named() {
+        for (text, part) in [
+            ("", "expected a value"),
+            ("[]", "must be an object, not an array"),
+            ("{\"topic_max\": 5}", "unknown member \"topic_max\""),
+            (
+                "{\"topics_max\": 0}",
+                "\"topics_max\" must be from 1 to 1000000, not 0",
+            ),
+            (
+                "{\"topics_max\": -1}",
+                "\"topics_max\" must be an integer, not a number that is negative",
+            ),
+            (
+                "{\"topics_max\": \"5\"}",
+                "must be an integer, not a string",
+            ),
+            (
+                "{\"namespaces_open\": 1}",
+                "must be a boolean, not an integer",
+            ),
+            (
+                "{\"topic_default\": {\"kind\": \"queue\"}}",
+                "\"kind\" has no value \"queue\"",
+            ),
+            (
+                "{\"topic_default\": {\"color\": 1}}",
+                "unknown member \"color\"",
+            ),
+            (
+                "{\"topic_default\": {\"partitions\": 0, \"ordering\": \"none\"}}",
+                "at least 1 partition",
+            ),
+            (
+                "{\"topic_default\": {\"partitions\": 2}}",
+                "exactly 1 partition",
+            ),
+            (
+                "{\"topic_default\": {\"partitions\": 65, \"ordering\": \"none\"}}",
+                "above \"partitions_max\"",
+            ),
+        ] {
+            let ConfigError(message) = Config::from_json(text).unwrap_err();
+            assert!(message.contains(part), "{text}: {message}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What all namespaces of a broker share: configuration, time, connections, and what the batch has come to so far.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use slab::Slab;
+
+use crate::config::Config;
+use crate::connection::Connection;
+use crate::effect::{After, CloseCode, Durability, Op};
+use crate::error::{ErrorCode, Refusal};
+use crate::hash::Map;
+use crate::ids::{ConnectionId, Ticket, Timestamp, WriteSequence};
+use crate::outbox::Outbox;
+use crate::protocol::frame::{Failed, Reply};
+
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) now: Timestamp,
+    pub(crate) storage_available: bool,
+    pub(crate) draining: bool,
+    pub(crate) connections: Slab<Connection>,
+    pub(crate) connection_index: Map<ConnectionId, u32>,
+    pub(crate) outbox: Outbox,
+    /// Whether a batch is under way, and its number, which marks what belongs to it.
+    pub(crate) in_batch: bool,
+    pub(crate) batch: u64,
+    /// The operations of the batch, and the strongest level asked of them.
+    pub(crate) ops: Vec<Op>,
+    pub(crate) durability: Durability,
+    /// The sequence of the write that this batch will emit, if it emits one.
+    pub(crate) next_write: WriteSequence,
+    pub(crate) loads: BTreeMap<Ticket, LoadOwner>,
+    next_ticket: u64,
+    /// Work that can go on now, in order.
+    pub(crate) ready: VecDeque<Work>,
+    /// Work that waits until fewer loads are under way.
+    pub(crate) starved: VecDeque<Work>,
+    /// Connections with held commands, by the deadline of the first.
+    pub(crate) held: BTreeSet<(Timestamp, u32)>,
+    /// Whether a held command may go through now.
+    pub(crate) unblocked: bool,
+    pub(crate) dirty_connections: Vec<u32>,
+    pub(crate) dirty_namespaces: Vec<u32>,
+    /// How many subscriptions have a round of catching up under way.
+    pub(crate) catch_ups: u64,
+    /// How many message rows this batch may still delete.
+    pub(crate) trim_rows_left: u64,
+    /// Whether there is work left for another batch at once.
+    pub(crate) more: bool,
+    pub(crate) counters: Counters,
+}
+
+/// Who asked for a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LoadOwner {
+    /// A head of a subscription's round: namespace, subscription, its serial, head.
+    Subscription {
+        namespace: u32,
+        subscription: u32,
+        serial: u64,
+        head: u32,
+    },
+    /// A history read: namespace and read.
+    Read { namespace: u32, read: u32 },
+    /// A pass of key compaction: namespace.
+    Compaction { namespace: u32 },
+}
+
+/// Something that was left to be done at the end of the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Let a subscription catch up.
+    Subscription {
+        namespace: u32,
+        subscription: u32,
+        serial: u64,
+    },
+    /// Go on with a history read.
+    Read { namespace: u32, read: u32 },
+    /// Go on with key compaction.
+    Compaction { namespace: u32 },
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What happened since the broker was created.
+        #[derive(Clone, Debug, Default)]
+        pub(crate) struct Counters { $($(#[$doc])* pub(crate) $name: u64,)* }
+
+        impl Counters {
+            pub(crate) fn each(&self, mut each: impl FnMut(&str, u64)) {
+                $(each(stringify!($name), self.$name);)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// Messages that got a place in a log.
+    published_messages,
+    /// Bytes of their payloads.
+    published_bytes,
+    /// Deliveries to subscriptions.
+    delivered_messages,
+    /// Messages that a subscription will not get because it was too slow.
+    dropped_messages,
+    /// Commands that were refused.
+    refused_commands,
+    /// Frames that could not be understood.
+    malformed_frames,
+    /// Loads that were asked for.
+    loads,
+    /// Writes that were emitted.
+    writes,
+    /// Rows of history that could not be understood.
+    unreadable_rows,
+}
+
+impl Context {
+    /// Begins a batch, if none is under way.
+    pub(crate) fn begin_batch(&mut self) {
+        if !self.in_batch {
+            self.in_batch = true;
+            self.more = false;
+            self.trim_rows_left = self.config.trim_rows_max;
+        }
+    }
+
+    pub(crate) fn new(config: Config, seed: u64) -> Self {
+        Self {
+            config,
+            now: Timestamp(0),
+            storage_available: true,
+            draining: false,
+            connections: Slab::new(),
+            connection_index: Map::with_seed(seed),
+            outbox: Outbox::default(),
+            in_batch: false,
+            batch: 1,
+            ops: Vec::new(),
+            durability: Durability::None,
+            next_write: WriteSequence(1),
+            loads: BTreeMap::new(),
+            next_ticket: 1,
+            ready: VecDeque::new(),
+            starved: VecDeque::new(),
+            held: BTreeSet::new(),
+            unblocked: false,
+            dirty_connections: Vec::new(),
+            dirty_namespaces: Vec::new(),
+            catch_ups: 0,
+            trim_rows_left: 0,
+            more: false,
+            counters: Counters::default(),
+        }
+    }
+
+    /// What a receipt of this level waits for, if it was granted in this batch.
+    pub(crate) fn after(&self, durability: Durability) -> After {
+        let write = self.next_write;
+        match durability {
+            Durability::None => After::default(),
+            Durability::Async => After {
+                applied: write,
+                synced: WriteSequence(0),
+            },
+            Durability::Sync => After {
+                applied: WriteSequence(0),
+                synced: write,
+            },
+        }
+    }
+
+    /// A ticket for a load, unless too many are under way.
+    pub(crate) fn take_ticket(&mut self, owner: LoadOwner) -> Option<Ticket> {
+        if self.loads.len() as u64 >= self.config.loads_max {
+            return None;
+        }
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.counters.loads += 1;
+        self.loads.insert(ticket, owner);
+        Some(ticket)
+    }
+
+    /// Gives a reply to a connection at the end of the batch.
+    pub(crate) fn reply(&mut self, connection: u32, after: After, reply: &Reply<'_>) {
+        let Some(connection) = self.connections.get_mut(connection as usize) else {
+            return;
+        };
+        let (id, encoding) = (connection.id, connection.encoding);
+        self.outbox.reply(
+            self.batch,
+            id,
+            encoding,
+            &mut connection.replies,
+            after,
+            reply,
+        );
+    }
+
+    /// Answers a command with a refusal.
+    pub(crate) fn refuse(&mut self, connection: u32, request: u64, refusal: &Refusal) {
+        self.counters.refused_commands += 1;
+        let failed = Failed {
+            request,
+            code: refusal.code.as_str(),
+            message: &refusal.message,
+            retry_after_ms: refusal.retry_after_ms,
+        };
+        self.reply(connection, After::default(), &Reply::Failed(failed));
+    }
+
+    /// Closes a connection that the host knows; the caller forgets it.
+    pub(crate) fn close(
+        &mut self,
+        connection: ConnectionId,
+        code: CloseCode,
+        error: ErrorCode,
+        message: &str,
+    ) {
+        let mut reason = String::from(error.as_str());
+        reason.push_str(": ");
+        reason.push_str(message);
+        self.outbox.close(connection, code, reason);
+    }
+
+    /// Notes that a connection's row must be written at the end of the batch.
+    pub(crate) fn touch_connection(&mut self, index: u32) {
+        let Some(connection) = self.connections.get_mut(index as usize) else {
+            return;
+        };
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty_connections.push(index);
+        }
+    }
+}

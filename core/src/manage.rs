@@ -1,0 +1,334 @@
+//! The commands that create, describe, list and delete topics.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Bound;
+
+use crate::context::Context;
+use crate::effect::{After, Durability};
+use crate::error::{ErrorCode, Refusal};
+use crate::input::Rights;
+use crate::log::RollBounds;
+use crate::namespace::Namespace;
+use crate::protocol::field::{List, Strings};
+use crate::protocol::frame::{
+    ConfigureTopic, DeleteTopic, DescribeTopic, Done, Extent, ListTopics, Reply, TopicDescription,
+    Topics,
+};
+use crate::topic::{self, Kind, Ordering, TopicConfig};
+use crate::wire::Put as _;
+
+impl Namespace {
+    /// Creates a topic, or changes what may be changed.
+    pub(crate) fn configure_topic(
+        &mut self,
+        cx: &mut Context,
+        connection: u32,
+        command: &ConfigureTopic<'_>,
+    ) -> Result<(), Refusal> {
+        require(cx, connection, Rights::MANAGE, "manage topics")?;
+        topic::check_name(command.topic)?;
+        if !cx.storage_available {
+            return Err(Refusal::new(
+                ErrorCode::StorageUnavailable,
+                "the store takes nothing now; try again",
+            ));
+        }
+        let existing = self.topic_by_name(command.topic);
+        let base = existing.map_or(cx.config.topic_default, |index| {
+            self.topics[index as usize].config
+        });
+        let config = changed(cx, base, command, existing.is_some())?;
+        let mut after = cx.after(config.durability);
+        let index = match existing {
+            Some(index) => {
+                let state = &mut self.topics[index as usize];
+                if state.config != config {
+                    state.config = config;
+                    state.roll = RollBounds::new(&cx.config, &config);
+                    self.touch_topic(cx, index);
+                    self.expire_topic(cx, index);
+                } else {
+                    after = After::default();
+                }
+                index
+            }
+            None => {
+                if self.topics.len() as u64 >= cx.config.topics_max {
+                    let message = format!(
+                        "a namespace has at most {} topics (topics_max)",
+                        cx.config.topics_max
+                    );
+                    return Err(Refusal::new(ErrorCode::LimitReached, message));
+                }
+                self.create_topic(cx, command.topic, config)
+            }
+        };
+        self.reply_description(cx, connection, command.request, index, after);
+        Ok(())
+    }
+
+    /// Tells what a topic is and holds.
+    pub(crate) fn describe_topic(
+        &mut self,
+        cx: &mut Context,
+        connection: u32,
+        command: &DescribeTopic<'_>,
+    ) -> Result<(), Refusal> {
+        let index = self.known_topic(command.topic)?;
+        self.expire_topic(cx, index);
+        self.reply_description(cx, connection, command.request, index, After::default());
+        Ok(())
+    }
+
+    /// Lists names, a page at a time.
+    pub(crate) fn list_topics(
+        &mut self,
+        cx: &mut Context,
+        connection: u32,
+        command: &ListTopics<'_>,
+    ) -> Result<(), Refusal> {
+        let filter = command.filter.unwrap_or("#");
+        topic::check_filter(filter)?;
+        let max = command
+            .topics_max
+            .unwrap_or(u64::MAX)
+            .clamp(1, cx.config.list_topics_max);
+        let from = command.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut names = self
+            .topic_names
+            .range::<str, _>((from, Bound::Unbounded))
+            .map(|(name, _)| name)
+            .filter(|name| topic::matches(filter, name));
+        let page: Vec<&Arc<str>> = names.by_ref().take(max as usize).collect();
+        let encoded = Strings::encode(page.iter().map(|name| &***name));
+        let topics = Strings::parse(&encoded).expect("topic names are UTF-8");
+        let more = names.next().is_some();
+        cx.reply(
+            connection,
+            After::default(),
+            &Reply::Topics(Topics {
+                request: command.request,
+                topics,
+                more,
+            }),
+        );
+        Ok(())
+    }
+
+    /// Deletes a topic and its messages.
+    pub(crate) fn delete_topic_command(
+        &mut self,
+        cx: &mut Context,
+        connection: u32,
+        command: &DeleteTopic<'_>,
+    ) -> Result<(), Refusal> {
+        require(cx, connection, Rights::MANAGE, "manage topics")?;
+        let index = self.known_topic(command.topic)?;
+        if !cx.storage_available {
+            return Err(Refusal::new(
+                ErrorCode::StorageUnavailable,
+                "the store takes nothing now; try again",
+            ));
+        }
+        let after = cx.after(self.topics[index as usize].config.durability);
+        self.delete_topic(cx, index);
+        cx.reply(
+            connection,
+            after,
+            &Reply::Done(Done {
+                request: command.request,
+            }),
+        );
+        Ok(())
+    }
+
+    fn reply_description(
+        &self,
+        cx: &mut Context,
+        connection: u32,
+        request: u64,
+        index: u32,
+        after: After,
+    ) {
+        let topic = &self.topics[index as usize];
+        let mut partitions = Vec::new();
+        for state in &topic.partitions {
+            List::push(
+                &mut partitions,
+                &Extent {
+                    log_start_offset: state.log.start().0,
+                    log_end_offset: state.log.end().0,
+                    size_bytes: state.log.size_bytes(),
+                },
+            );
+        }
+        let description = TopicDescription {
+            request,
+            topic: &topic.name,
+            kind: topic.config.kind.as_str(),
+            ordering: topic.config.ordering.as_str(),
+            durability: topic.config.durability.as_str(),
+            max_messages: topic.config.retention.max_messages,
+            max_bytes: topic.config.retention.max_bytes,
+            max_age_ms: topic.config.retention.max_age_ms,
+            partitions: List::new(&partitions),
+        };
+        cx.reply(connection, after, &Reply::TopicDescription(description));
+    }
+
+    /// Asserts what must hold between batches.
+    #[cfg(any(test, feature = "check"))]
+    pub(crate) fn check_invariants(&self) {
+        for (index, topic) in &self.topics {
+            assert_eq!(
+                self.topic_by_name(&topic.name),
+                Some(index as u32),
+                "topics are found by name"
+            );
+            for state in &topic.partitions {
+                state.log.check_invariants();
+                assert!(
+                    state.log.last_sequence() <= self.last_sequence,
+                    "the namespace numbers everything"
+                );
+            }
+        }
+        let behind = self
+            .subscriptions
+            .iter()
+            .filter(|(_, subscription)| subscription.behind.is_some())
+            .count();
+        assert_eq!(behind as u64, self.behind, "those behind are counted");
+        let blocked = self.subscriptions.iter().filter(|(_, subscription)| {
+            subscription.options.on_lag == crate::subscription::OnLag::Block
+                && subscription
+                    .behind
+                    .as_ref()
+                    .is_some_and(|behind| behind.is_full(subscription.options.lag_max))
+        });
+        assert_eq!(
+            blocked.count() as u64,
+            self.blocked,
+            "those who hold publishers back are counted"
+        );
+    }
+}
+
+fn require(cx: &Context, connection: u32, right: Rights, what: &str) -> Result<(), Refusal> {
+    if cx.connections[connection as usize]
+        .claims
+        .rights
+        .contains(right)
+    {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        ErrorCode::Forbidden,
+        format!("this connection may not {what}"),
+    ))
+}
+
+/// The configuration that a command asks for.
+fn changed(
+    cx: &Context,
+    base: TopicConfig,
+    command: &ConfigureTopic<'_>,
+    exists: bool,
+) -> Result<TopicConfig, Refusal> {
+    let invalid = |name: &str, word: &str, words: &str| {
+        Refusal::new(
+            ErrorCode::InvalidArgument,
+            format!("\"{name}\" must be {words}, not \"{word}\""),
+        )
+    };
+    let mut config = base;
+    if let Some(word) = command.kind {
+        config.kind = Kind::parse(word)
+            .ok_or_else(|| invalid("kind", word, "live, log, last_value or compacted"))?;
+    }
+    if let Some(word) = command.ordering {
+        config.ordering = Ordering::parse(word)
+            .ok_or_else(|| invalid("ordering", word, "none, per_key, per_topic or global"))?;
+    }
+    if let Some(word) = command.durability {
+        config.durability = Durability::parse(word)
+            .ok_or_else(|| invalid("durability", word, "none, async or sync"))?;
+    }
+    config.partitions = command.partitions.unwrap_or(config.partitions);
+    config.retention.max_messages = command
+        .max_messages
+        .unwrap_or(config.retention.max_messages);
+    config.retention.max_bytes = command.max_bytes.unwrap_or(config.retention.max_bytes);
+    config.retention.max_age_ms = command.max_age_ms.unwrap_or(config.retention.max_age_ms);
+    let conflict = |message: String| Err(Refusal::new(ErrorCode::ConflictingConfig, message));
+    if exists
+        && (config.kind, config.ordering, config.partitions)
+            != (base.kind, base.ordering, base.partitions)
+    {
+        let name = command.topic;
+        return conflict(format!(
+            "topic \"{name}\" exists; its kind, ordering and partitions are fixed"
+        ));
+    }
+    if u64::from(config.partitions) > cx.config.partitions_max {
+        let message = format!(
+            "a topic has at most {} partitions (partitions_max)",
+            cx.config.partitions_max
+        );
+        return Err(Refusal::new(ErrorCode::LimitReached, message));
+    }
+    if let Err(message) = config.check() {
+        return conflict(message);
+    }
+    Ok(config)
+}
+
+/// Reads a topic's row.
+pub(crate) fn read_topic_row(value: &[u8]) -> Option<(&str, TopicConfig)> {
+    let mut reader = crate::wire::Reader::new(value);
+    if reader.u64().ok()? != crate::rows::ROW_VERSION {
+        return None;
+    }
+    let name = reader.str().ok()?;
+    let config = TopicConfig {
+        kind: Kind::parse(reader.str().ok()?)?,
+        ordering: Ordering::parse(reader.str().ok()?)?,
+        durability: Durability::parse(reader.str().ok()?)?,
+        partitions: reader.u32().ok()?,
+        retention: topic::Retention {
+            max_messages: reader.u64().ok()?,
+            max_bytes: reader.u64().ok()?,
+            max_age_ms: reader.u64().ok()?,
+        },
+    };
+    reader.end().ok()?;
+    topic::check_name(name).ok()?;
+    config.check().ok()?;
+    Some((name, config))
+}
+
+/// Spells what [`read_topic_row`] reads.
+pub(crate) fn topic_row(name: &str, config: &TopicConfig) -> Vec<u8> {
+    let mut value = Vec::new();
+    value.put_u64(crate::rows::ROW_VERSION);
+    value.put_bytes(name.as_bytes());
+    for word in [
+        config.kind.as_str(),
+        config.ordering.as_str(),
+        config.durability.as_str(),
+    ] {
+        value.put_bytes(word.as_bytes());
+    }
+    value.put_u64(config.partitions.into());
+    for bound in [
+        config.retention.max_messages,
+        config.retention.max_bytes,
+        config.retention.max_age_ms,
+    ] {
+        value.put_u64(bound);
+    }
+    value
+}

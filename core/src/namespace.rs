@@ -1,0 +1,494 @@
+//! A namespace: its topics, its subscriptions, and the one sequence that numbers all its messages.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use slab::Slab;
+
+use crate::compaction::Compaction;
+use crate::config::Config;
+use crate::context::{Context, LoadOwner, Work};
+use crate::effect::{After, Event, Op};
+use crate::error::{ErrorCode, Refusal};
+use crate::hash::Map;
+use crate::ids::{ConnectionId, Partition, Sequence, TopicId};
+use crate::lineage::Lineage;
+use crate::log::{Log, LogKeys, RollBounds};
+use crate::manage::topic_row;
+use crate::read::ReadJob;
+use crate::rows::{Keys, ROW_VERSION};
+use crate::subscription::Subscription;
+use crate::topic::{self, Kind, Ordering, TopicConfig};
+use crate::trie::{NodeIndex, Trie};
+use crate::wire::Put as _;
+
+/// The longest namespace name, in bytes.
+pub(crate) const NAMESPACE_BYTES_MAX: usize = 64;
+
+pub(crate) struct Namespace {
+    /// Its number in the broker.
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) keys: Keys,
+    pub(crate) topics: Slab<Topic>,
+    /// Topics by name: for a publish, and in order for lists.
+    topic_index: Map<Arc<str>, u32>,
+    pub(crate) topic_names: BTreeMap<Arc<str>, u32>,
+    pub(crate) next_topic_id: u32,
+    pub(crate) trie: Trie,
+    pub(crate) subscriptions: Slab<Subscription>,
+    pub(crate) next_serial: u64,
+    pub(crate) last_sequence: Sequence,
+    pub(crate) lineage: Lineage,
+    /// Whether this incarnation is in the store yet.
+    pub(crate) incarnation_stored: bool,
+    /// Whether the namespace's row must be written at the end of the batch.
+    dirty: bool,
+    /// Whether the context knows that there is something to write.
+    listed: bool,
+    dirty_logs: Vec<(u32, Partition)>,
+    /// What deliveries of topics with global order have waited for.
+    pub(crate) after_global: After,
+    /// How many subscriptions are behind, and how many of those hold publishers back.
+    pub(crate) behind: u64,
+    pub(crate) blocked: u64,
+    /// Live logs that keep messages for those who are behind.
+    pub(crate) rings: Vec<(u32, Partition)>,
+    pub(crate) reads: Slab<ReadJob>,
+    pub(crate) compaction: Option<Box<Compaction>>,
+    pub(crate) compaction_queue: VecDeque<(u32, TopicId, Partition)>,
+}
+
+pub(crate) struct Topic {
+    pub(crate) id: TopicId,
+    pub(crate) name: Arc<str>,
+    pub(crate) config: TopicConfig,
+    pub(crate) roll: RollBounds,
+    pub(crate) partitions: Vec<PartitionState>,
+    /// Where the next message without a key goes, on a topic without order.
+    pub(crate) round_robin: u32,
+    /// What matched last time, and the trie's version then.
+    matched: Vec<NodeIndex>,
+    matched_at: Option<u64>,
+}
+
+#[derive(Default)]
+pub(crate) struct PartitionState {
+    pub(crate) log: Log,
+    dirty: bool,
+}
+
+impl Namespace {
+    pub(crate) fn new(index: u32, name: &str, seed: u64) -> Self {
+        Self {
+            index,
+            name: name.into(),
+            keys: Keys::new(name),
+            topics: Slab::new(),
+            topic_index: Map::with_seed(seed),
+            topic_names: BTreeMap::new(),
+            next_topic_id: 1,
+            trie: Trie::new(seed),
+            subscriptions: Slab::new(),
+            next_serial: 1,
+            last_sequence: Sequence(0),
+            lineage: Lineage::default(),
+            incarnation_stored: false,
+            dirty: false,
+            listed: false,
+            dirty_logs: Vec::new(),
+            after_global: After::default(),
+            behind: 0,
+            blocked: 0,
+            rings: Vec::new(),
+            reads: Slab::new(),
+            compaction: None,
+            compaction_queue: VecDeque::new(),
+        }
+    }
+
+    /// Begins this life of the namespace.
+    pub(crate) fn begin_incarnation(&mut self, config: &Config) {
+        self.lineage
+            .begin(self.last_sequence.next(), config.incarnations_max as usize);
+    }
+
+    pub(crate) fn topic_by_name(&self, name: &str) -> Option<u32> {
+        self.topic_index.get(name).copied()
+    }
+
+    /// The topic, or a refusal that names it.
+    pub(crate) fn known_topic(&self, name: &str) -> Result<u32, Refusal> {
+        self.topic_by_name(name).ok_or_else(|| {
+            Refusal::new(ErrorCode::UnknownTopic, format!("unknown topic \"{name}\""))
+        })
+    }
+
+    /// Creates a topic whose name and configuration were checked.
+    pub(crate) fn create_topic(
+        &mut self,
+        cx: &mut Context,
+        name: &str,
+        config: TopicConfig,
+    ) -> u32 {
+        let id = TopicId(self.next_topic_id);
+        self.next_topic_id += 1;
+        self.touch(cx);
+        let index = self.insert_topic(&cx.config, id, name, config);
+        self.touch_topic(cx, index);
+        cx.outbox.notify(Event::TopicCreated {
+            namespace: self.name.clone(),
+            topic: name.into(),
+        });
+        index
+    }
+
+    /// Puts a topic in its place, with empty partitions.
+    pub(crate) fn insert_topic(
+        &mut self,
+        config: &Config,
+        id: TopicId,
+        name: &str,
+        topic: TopicConfig,
+    ) -> u32 {
+        let name: Arc<str> = name.into();
+        let index = self.topics.insert(Topic {
+            id,
+            name: name.clone(),
+            roll: RollBounds::new(config, &topic),
+            config: topic,
+            partitions: (0..topic.partitions)
+                .map(|_| PartitionState::default())
+                .collect(),
+            round_robin: 0,
+            matched: Vec::new(),
+            matched_at: None,
+        }) as u32;
+        self.topic_index.insert(name.clone(), index);
+        self.topic_names.insert(name, index);
+        index
+    }
+
+    /// Writes a topic's row.
+    pub(crate) fn touch_topic(&mut self, cx: &mut Context, index: u32) {
+        let topic = &self.topics[index as usize];
+        let value = topic_row(&topic.name, &topic.config);
+        cx.durability = cx.durability.max(topic.config.durability);
+        cx.ops.push(Op::Put {
+            key: self.keys.topic(topic.id),
+            value,
+        });
+    }
+
+    /// Removes a topic and everything stored of it.
+    pub(crate) fn delete_topic(&mut self, cx: &mut Context, index: u32) {
+        let topic = self.topics.remove(index as usize);
+        self.topic_index.remove(&*topic.name);
+        self.topic_names.remove(&*topic.name);
+        self.rings.retain(|(other, _)| *other != index);
+        self.dirty_logs.retain(|(other, _)| *other != index);
+        self.touch(cx);
+        for (from, to) in self.keys.topic_ranges(topic.id) {
+            cx.ops.push(Op::DeleteRange { from, to });
+        }
+        cx.durability = cx.durability.max(topic.config.durability);
+        cx.outbox.notify(Event::TopicDeleted {
+            namespace: self.name.clone(),
+            topic: (&*topic.name).into(),
+        });
+    }
+
+    pub(crate) fn log(&self, topic: u32, partition: Partition) -> Option<&Log> {
+        let topic = self.topics.get(topic as usize)?;
+        topic
+            .partitions
+            .get(partition.0 as usize)
+            .map(|state| &state.log)
+    }
+
+    /// Notes that the namespace's row must be written at the end of the batch.
+    pub(crate) fn touch(&mut self, cx: &mut Context) {
+        self.dirty = true;
+        self.list(cx);
+    }
+
+    fn list(&mut self, cx: &mut Context) {
+        if !self.listed {
+            self.listed = true;
+            cx.dirty_namespaces.push(self.index);
+        }
+    }
+
+    /// Notes that a partition has something to write at the end of the batch.
+    pub(crate) fn touch_log(&mut self, cx: &mut Context, topic: u32, partition: Partition) {
+        self.list(cx);
+        let state = &mut self.topics[topic as usize].partitions[partition.0 as usize];
+        if !state.dirty {
+            state.dirty = true;
+            self.dirty_logs.push((topic, partition));
+        }
+    }
+
+    /// The nodes of the trie that match a topic; to be given back with [`Namespace::restore_matched`].
+    pub(crate) fn take_matched(&mut self, topic: u32) -> Vec<NodeIndex> {
+        let topic = &mut self.topics[topic as usize];
+        let version = self.trie.version();
+        if topic.matched_at != Some(version) {
+            topic.matched.clear();
+            self.trie.matches(&topic.name, &mut topic.matched);
+            topic.matched_at = Some(version);
+        }
+        core::mem::take(&mut topic.matched)
+    }
+
+    /// Gives back what [`Namespace::take_matched`] took.
+    pub(crate) fn restore_matched(&mut self, topic: u32, matched: Vec<NodeIndex>) {
+        self.topics[topic as usize].matched = matched;
+    }
+
+    /// The topics that a filter matches, in the order of their names.
+    pub(crate) fn topics_matching<'a>(&'a self, filter: &'a str) -> impl Iterator<Item = u32> + 'a {
+        let exact = (!topic::is_pattern(filter))
+            .then(|| self.topic_by_name(filter))
+            .flatten();
+        let pattern = topic::is_pattern(filter).then(|| {
+            self.topic_names
+                .iter()
+                .filter(move |(name, _)| topic::matches(filter, name))
+                .map(|(_, index)| *index)
+        });
+        exact.into_iter().chain(pattern.into_iter().flatten())
+    }
+
+    /// Applies retention to a log. True if something went.
+    pub(crate) fn trim_log(
+        &mut self,
+        cx: &mut Context,
+        topic: u32,
+        partition: Partition,
+        at: Sequence,
+    ) -> bool {
+        let Some(state) = self.topics.get_mut(topic as usize) else {
+            return false;
+        };
+        let keys = LogKeys {
+            keys: &self.keys,
+            topic: state.id,
+            partition,
+        };
+        let retention = state.config.effective_retention();
+        let log = &mut state.partitions[partition.0 as usize].log;
+        let trimmed = log.trim(&retention, cx.now, at, &keys, &mut cx.trim_rows_left);
+        cx.more |= log.is_trim_due(&retention, cx.now);
+        trimmed
+    }
+
+    /// Applies retention to the logs of a topic that is looked at, so that what is too old is not seen. What goes
+    /// takes a sequence of its own: readers that come later have not missed it.
+    pub(crate) fn expire_topic(&mut self, cx: &mut Context, topic: u32) {
+        if !cx.storage_available {
+            return;
+        }
+        let count = self.topics[topic as usize].partitions.len() as u32;
+        for partition in (0..count).map(Partition) {
+            let state = &self.topics[topic as usize];
+            let retention = state.config.effective_retention();
+            if state.partitions[partition.0 as usize]
+                .log
+                .is_trim_due(&retention, cx.now)
+            {
+                self.last_sequence = self.last_sequence.next();
+                if self.trim_log(cx, topic, partition, self.last_sequence) {
+                    self.touch(cx);
+                    self.touch_log(cx, topic, partition);
+                }
+            }
+        }
+    }
+
+    /// Appends what this namespace has to write.
+    pub(crate) fn flush(&mut self, cx: &mut Context) {
+        self.listed = false;
+        let before = cx.ops.len();
+        for (topic, partition) in core::mem::take(&mut self.dirty_logs) {
+            self.trim_log(cx, topic, partition, self.last_sequence);
+            let Some(state) = self.topics.get_mut(topic as usize) else {
+                continue;
+            };
+            let keys = LogKeys {
+                keys: &self.keys,
+                topic: state.id,
+                partition,
+            };
+            let kind = state.config.kind;
+            let slot = &mut state.partitions[partition.0 as usize];
+            slot.dirty = false;
+            slot.log.flush(&keys, kind, &mut cx.ops);
+            if kind == Kind::Compacted && slot.log.wants_compaction(&cx.config) {
+                self.queue_compaction(cx, topic, partition);
+            }
+            // What retention could not delete within this batch's bound is due in the next.
+            if cx.more {
+                self.retouch_if_due(cx, topic, partition);
+            }
+        }
+        if self.dirty || (cx.ops.len() > before && !self.incarnation_stored) {
+            self.dirty = false;
+            self.incarnation_stored = true;
+            let mut value = Vec::new();
+            value.put_u64(ROW_VERSION);
+            value.put_u64(self.last_sequence.0);
+            value.put_u64(self.next_topic_id.into());
+            self.lineage.put(&mut value);
+            cx.ops.push(Op::Put {
+                key: self.keys.namespace(),
+                value,
+            });
+        }
+    }
+
+    fn retouch_if_due(&mut self, cx: &mut Context, topic: u32, partition: Partition) {
+        let state = &self.topics[topic as usize];
+        let retention = state.config.effective_retention();
+        if state.partitions[partition.0 as usize]
+            .log
+            .is_trim_due(&retention, cx.now)
+        {
+            self.touch_log(cx, topic, partition);
+        }
+    }
+
+    /// What a delivery from this log waits for, after something that waits for `after` was appended to it.
+    pub(crate) fn raise_after(&mut self, topic: u32, partition: Partition, after: After) -> After {
+        let state = &mut self.topics[topic as usize];
+        let log = &mut state.partitions[partition.0 as usize].log;
+        log.after = log.after.and(after);
+        if state.config.ordering == Ordering::Global {
+            self.after_global = self.after_global.and(log.after);
+            log.after = self.after_global;
+        }
+        log.after
+    }
+
+    /// What a delivery from this log waits for.
+    pub(crate) fn delivery_after(&self, topic: u32, partition: Partition) -> After {
+        let state = &self.topics[topic as usize];
+        let after = state.partitions[partition.0 as usize].log.after;
+        if state.config.ordering == Ordering::Global {
+            after.and(self.after_global)
+        } else {
+            after
+        }
+    }
+
+    /// Puts a subscription into the queue of those that want to go on.
+    pub(crate) fn queue_subscription(&mut self, cx: &mut Context, index: u32) {
+        let subscription = &mut self.subscriptions[index as usize];
+        if !subscription.queued {
+            subscription.queued = true;
+            let serial = subscription.serial;
+            cx.ready.push_back(Work::Subscription {
+                namespace: self.index,
+                subscription: index,
+                serial,
+            });
+        }
+    }
+
+    /// Notes that a subscription is at the tail no more.
+    pub(crate) fn count_behind(&mut self) {
+        self.behind += 1;
+    }
+
+    /// Notes that a subscription is not behind any more.
+    pub(crate) fn uncount_behind(&mut self) {
+        self.behind -= 1;
+        if self.behind == 0 {
+            for (topic, partition) in core::mem::take(&mut self.rings) {
+                self.topics[topic as usize].partitions[partition.0 as usize]
+                    .log
+                    .clear_ring();
+            }
+        }
+    }
+
+    /// Removes a subscription from everything but its connection's list.
+    pub(crate) fn remove_subscription(&mut self, cx: &mut Context, index: u32) {
+        let subscription = self.subscriptions.remove(index as usize);
+        self.trie.remove(subscription.node, index);
+        let Some(behind) = subscription.behind else {
+            return;
+        };
+        if subscription.options.on_lag == crate::subscription::OnLag::Block
+            && behind.is_full(subscription.options.lag_max)
+        {
+            self.blocked -= 1;
+            cx.unblocked = true;
+        }
+        if let Some(round) = behind.round {
+            round.abandon(cx);
+        }
+        self.uncount_behind();
+    }
+
+    /// Gives up the reads of a connection that is gone.
+    pub(crate) fn remove_reads(&mut self, cx: &mut Context, connection: ConnectionId) {
+        let gone: Vec<usize> = self
+            .reads
+            .iter()
+            .filter(|(_, read)| read.connection_id == connection)
+            .map(|(index, _)| index)
+            .collect();
+        for index in gone {
+            let read = self.reads.remove(index);
+            if let Some(ticket) = read.cursor.ticket() {
+                cx.loads.remove(&ticket);
+            }
+        }
+    }
+
+    fn queue_compaction(&mut self, cx: &mut Context, topic: u32, partition: Partition) {
+        let id = self.topics[topic as usize].id;
+        if self.is_compacting(id, partition)
+            || self.compaction_queue.contains(&(topic, id, partition))
+        {
+            return;
+        }
+        self.compaction_queue.push_back((topic, id, partition));
+        if self.compaction.is_none() {
+            cx.ready.push_back(Work::Compaction {
+                namespace: self.index,
+            });
+        }
+    }
+
+    /// Who to tell when a load for a subscription's head comes back.
+    pub(crate) fn head_owner(&self, subscription: u32, head: usize) -> LoadOwner {
+        let serial = self.subscriptions[subscription as usize].serial;
+        LoadOwner::Subscription {
+            namespace: self.index,
+            subscription,
+            serial,
+            head: head as u32,
+        }
+    }
+}
+
+/// Refuses what is not a namespace name: 1 to 64 of `a-z`, `0-9`, `-`, `_` and `.`, beginning with a letter or digit.
+pub(crate) fn check_namespace(name: &str) -> Result<(), Refusal> {
+    let fits = (1..=NAMESPACE_BYTES_MAX).contains(&name.len());
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let sound = name
+        .bytes()
+        .all(|byte| plain(byte) || matches!(byte, b'-' | b'_' | b'.'));
+    if fits && sound && name.bytes().next().is_some_and(plain) {
+        return Ok(());
+    }
+    let message =
+        "invalid namespace name: 1 to 64 of a-z, 0-9, -, _ and ., beginning with a letter or digit";
+    Err(Refusal::new(ErrorCode::UnknownNamespace, message))
+}

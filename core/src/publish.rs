@@ -1,0 +1,428 @@
+//! The one way to publish: every message, however it came, is checked, placed, stored and delivered here.
+//!
+//! Checks come first and change nothing, so that a refusal, also of one message of a batch, leaves no trace.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use crate::config::Config;
+use crate::context::Context;
+use crate::effect::{After, Durability, Recipient};
+use crate::error::{ErrorCode, Refusal};
+use crate::hash::partition_of;
+use crate::ids::{Offset, Partition, Sequence};
+use crate::input::{Encoding, Rights};
+use crate::namespace::Namespace;
+use crate::protocol::field::{Headers, Item as _, Layout};
+use crate::protocol::frame::{Delivery, Message, Record, put_delivery_prefix};
+use crate::protocol::json::{put_json_int, put_json_members, put_json_str};
+use crate::subscription::{Behind, OnLag, UNLIMITED};
+use crate::topic::{self, Kind, Ordering};
+use crate::wire::{Put as _, Reader};
+
+/// A message's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Placed {
+    pub(crate) partition: Partition,
+    pub(crate) offset: Offset,
+    pub(crate) sequence: Sequence,
+}
+
+/// What became of an attempt to publish.
+pub(crate) enum Published {
+    /// All messages have their places; the receipt waits for `After`.
+    Placed(Vec<Placed>, After),
+    /// A subscriber with the policy `block` is too far behind; try again.
+    Held,
+}
+
+impl Namespace {
+    /// Publishes all messages or none.
+    pub(crate) fn publish(
+        &mut self,
+        cx: &mut Context,
+        rights: Rights,
+        messages: &[Message<'_>],
+        durability: Option<&str>,
+    ) -> Result<Published, Refusal> {
+        if !rights.contains(Rights::PUBLISH) {
+            return Err(Refusal::new(
+                ErrorCode::Forbidden,
+                "this connection may not publish",
+            ));
+        }
+        let asked = match durability {
+            None => Durability::None,
+            Some(word) => Durability::parse(word).ok_or_else(|| {
+                let message = format!("\"durability\" must be none, async or sync, not \"{word}\"");
+                Refusal::new(ErrorCode::InvalidArgument, message)
+            })?,
+        };
+        for message in messages {
+            check_message(&cx.config, message)?;
+        }
+        self.check_topics(cx, messages)?;
+        if self.blocked > 0 && messages.iter().any(|message| self.is_blocked(message)) {
+            return Ok(Published::Held);
+        }
+        let mut after = After::default();
+        let mut placed = Vec::with_capacity(messages.len());
+        for message in messages {
+            let (place, waits) = self.append(cx, message, asked);
+            placed.push(place);
+            after = after.and(waits);
+        }
+        Ok(Published::Placed(placed, after))
+    }
+
+    /// Refuses messages whose topics do not exist and cannot be created, or that cannot be stored now.
+    fn check_topics(&self, cx: &Context, messages: &[Message<'_>]) -> Result<(), Refusal> {
+        let mut new: Vec<&str> = Vec::new();
+        for message in messages {
+            let kind = match self.topic_by_name(message.topic) {
+                Some(index) => self.topics[index as usize].config.kind,
+                None => {
+                    topic::check_name(message.topic)?;
+                    if !new.contains(&message.topic) {
+                        new.push(message.topic);
+                    }
+                    cx.config.topic_default.kind
+                }
+            };
+            if kind != Kind::Live && !cx.storage_available {
+                return Err(Refusal::new(
+                    ErrorCode::StorageUnavailable,
+                    "the store takes nothing now; try again",
+                ));
+            }
+            if kind == Kind::Compacted && message.key.is_none() {
+                let message = format!(
+                    "topic \"{}\" is compacted by key, and the message has none",
+                    message.topic
+                );
+                return Err(Refusal::new(ErrorCode::InvalidArgument, message));
+            }
+        }
+        let total = (self.topics.len() + new.len()) as u64;
+        if !new.is_empty() && total > cx.config.topics_max {
+            let message = format!(
+                "a namespace has at most {} topics (topics_max)",
+                cx.config.topics_max
+            );
+            return Err(Refusal::new(ErrorCode::LimitReached, message));
+        }
+        Ok(())
+    }
+
+    /// Whether a subscriber that holds publishers back is full and would get this message.
+    fn is_blocked(&mut self, message: &Message<'_>) -> bool {
+        let Some(topic) = self.topic_by_name(message.topic) else {
+            return false;
+        };
+        let matched = self.take_matched(topic);
+        let blocked = matched
+            .iter()
+            .flat_map(|node| self.trie.subscribers(*node))
+            .any(|index| {
+                let subscription = &self.subscriptions[*index as usize];
+                subscription.options.on_lag == OnLag::Block
+                    && subscription
+                        .behind
+                        .as_ref()
+                        .is_some_and(|behind| behind.is_full(subscription.options.lag_max))
+            });
+        self.restore_matched(topic, matched);
+        blocked
+    }
+
+    /// Gives a checked message its place, stores and delivers it.
+    fn append(
+        &mut self,
+        cx: &mut Context,
+        message: &Message<'_>,
+        asked: Durability,
+    ) -> (Placed, After) {
+        let index = match self.topic_by_name(message.topic) {
+            Some(index) => index,
+            None => self.create_topic(cx, message.topic, cx.config.topic_default),
+        };
+        let topic = &mut self.topics[index as usize];
+        let config = topic.config;
+        let partition = match (config.partitions, message.key) {
+            (1, _) => Partition(0),
+            (count, Some(key)) => partition_of(key, count),
+            (count, None) if config.ordering == Ordering::PerKey => partition_of("", count),
+            (count, None) => {
+                topic.round_robin = (topic.round_robin + 1) % count;
+                Partition(topic.round_robin)
+            }
+        };
+        let sequence = self.last_sequence.next();
+        self.last_sequence = sequence;
+        let log = &mut topic.partitions[partition.0 as usize].log;
+        let offset = log.end();
+        let mut record = Vec::with_capacity(message.payload.len() + 48);
+        Record {
+            offset: offset.0,
+            sequence: sequence.0,
+            timestamp: cx.now.0,
+            payload: message.payload,
+            key: message.key,
+            content_type: message.content_type,
+            headers: message.headers.filter(|headers| headers.size_bytes() > 0),
+            id: message.id,
+            expires_at: message.ttl_ms.map(|ttl| cx.now.after_ms(ttl).0),
+        }
+        .put_fields(&mut record);
+        cx.counters.published_messages += 1;
+        cx.counters.published_bytes += message.payload.len() as u64;
+        let placed = Placed {
+            partition,
+            offset,
+            sequence,
+        };
+        if config.kind == Kind::Live {
+            // Whoever is found to be behind needs the message in the ring, so delivery comes first.
+            self.deliver(cx, index, partition, sequence, &record, After::default());
+            let keep = self.behind > 0;
+            let log = &mut self.topics[index as usize].partitions[partition.0 as usize].log;
+            if keep && log.ring().is_empty() {
+                self.rings.push((index, partition));
+            }
+            log.append_live(&record, sequence, keep, &cx.config);
+            // The first message of an incarnation makes it known to the store, even if nothing else does.
+            if !self.incarnation_stored {
+                self.touch(cx);
+            }
+            return (placed, After::default());
+        }
+        log.append(&record, sequence, cx.now, &topic.roll);
+        let durability = config.durability.max(asked);
+        cx.durability = cx.durability.max(durability);
+        let after = cx.after(durability);
+        self.touch_log(cx, index, partition);
+        let delivery_after = self.raise_after(index, partition, after);
+        self.deliver(cx, index, partition, sequence, &record, delivery_after);
+        (placed, after)
+    }
+
+    /// Gives a new message to everybody who is at the tail and ready, and lets the others know that it waits.
+    fn deliver(
+        &mut self,
+        cx: &mut Context,
+        topic: u32,
+        partition: Partition,
+        sequence: Sequence,
+        record: &[u8],
+        after: After,
+    ) {
+        let matched = self.take_matched(topic);
+        if matched.is_empty() {
+            self.restore_matched(topic, matched);
+            return;
+        }
+        let name = &self.topics[topic as usize].name;
+        let body_bytes = DeliveryBody {
+            topic: name,
+            partition,
+            record,
+        }
+        .binary_len();
+        let mut binary = Fanout::default();
+        let mut json = Fanout::default();
+        let mut late: Vec<u32> = Vec::new();
+        for node in &matched {
+            for &index in self.trie.subscribers(*node) {
+                let subscription = &mut self.subscriptions[index as usize];
+                if subscription.partition.is_some_and(|only| only != partition) {
+                    continue;
+                }
+                if subscription.behind.is_some() || subscription.credit == 0 {
+                    late.push(index);
+                    continue;
+                }
+                if subscription.credit != UNLIMITED {
+                    subscription.credit -= 1;
+                }
+                let fanout = match subscription.encoding {
+                    Encoding::Binary => {
+                        put_delivery_prefix(subscription.id.0, body_bytes, &mut binary.prefixes);
+                        &mut binary
+                    }
+                    Encoding::Json => {
+                        put_json_delivery_prefix(subscription.id.0, &mut json.prefixes);
+                        &mut json
+                    }
+                };
+                let prefix_end = fanout.prefixes.len() as u32;
+                fanout.to.push(Recipient {
+                    connection: subscription.connection_id,
+                    prefix_end,
+                });
+            }
+        }
+        let body = DeliveryBody {
+            topic: name,
+            partition,
+            record,
+        };
+        cx.counters.delivered_messages += (binary.to.len() + json.to.len()) as u64;
+        if !binary.to.is_empty() {
+            let mut bytes = Vec::with_capacity(body_bytes);
+            body.put_binary(&mut bytes);
+            cx.outbox.deliver(after, binary.to, binary.prefixes, bytes);
+        }
+        if !json.to.is_empty() {
+            let mut bytes = Vec::new();
+            body.put_json(&mut bytes);
+            cx.outbox.deliver(after, json.to, json.prefixes, bytes);
+        }
+        self.restore_matched(topic, matched);
+        for index in late {
+            self.fall_behind(cx, index, sequence);
+        }
+    }
+
+    /// Notes that a message could not be given to a subscription at once.
+    fn fall_behind(&mut self, cx: &mut Context, index: u32, sequence: Sequence) {
+        let subscription = &mut self.subscriptions[index as usize];
+        let options = subscription.options;
+        let mut fell = false;
+        let behind = subscription.behind.get_or_insert_with(|| {
+            fell = true;
+            let mut behind = Behind::at(Sequence(sequence.0 - 1));
+            behind.lag_counts = true;
+            behind.into()
+        });
+        let was_full = behind.is_full(options.lag_max);
+        let mut end = false;
+        if let Some((_, count)) = &mut behind.drop_newest {
+            *count += 1;
+            cx.counters.dropped_messages += 1;
+        } else if was_full {
+            match options.on_lag {
+                OnLag::DropOldest => behind.drop_oldest += 1,
+                OnLag::DropNewest => {
+                    behind.drop_newest = Some((sequence, 1));
+                    cx.counters.dropped_messages += 1;
+                }
+                // The publish was let in before it was full, or the batch filled it.
+                OnLag::Block => behind.lag += 1,
+                OnLag::Close => end = true,
+            }
+        } else if behind.lag_counts {
+            behind.lag += 1;
+        }
+        let full = behind.is_full(options.lag_max);
+        let connection = subscription.connection;
+        if fell {
+            self.count_behind();
+            cx.touch_connection(connection);
+        }
+        if options.on_lag == OnLag::Block && full && !was_full {
+            self.blocked += 1;
+        }
+        if end {
+            let message = format!(
+                "the subscription was {} messages behind (lag_max)",
+                options.lag_max
+            );
+            self.end_subscription(cx, index, ErrorCode::SlowConsumer, &message);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Fanout {
+    to: Vec<Recipient>,
+    prefixes: Vec<u8>,
+}
+
+/// What is the same for all who get a message.
+pub(crate) struct DeliveryBody<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) partition: Partition,
+    pub(crate) record: &'a [u8],
+}
+
+impl DeliveryBody<'_> {
+    pub(crate) fn binary_len(&self) -> usize {
+        use crate::wire::varint_len;
+        let topic = self.topic.len();
+        varint_len(topic as u64) + topic + varint_len(self.partition.0.into()) + self.record.len()
+    }
+
+    pub(crate) fn put_binary(&self, out: &mut Vec<u8>) {
+        out.put_bytes(self.topic.as_bytes());
+        out.put_u64(self.partition.0.into());
+        out.extend_from_slice(self.record);
+    }
+
+    pub(crate) fn put_json(&self, out: &mut Vec<u8>) {
+        const LAYOUT: Layout = <Record<'static> as crate::protocol::field::Item<'static>>::LAYOUT;
+        out.extend_from_slice(b",\"topic\":");
+        put_json_str(self.topic, out);
+        out.extend_from_slice(b",\"partition\":");
+        put_json_int(self.partition.0.into(), out);
+        put_json_members(&LAYOUT, 0, &mut Reader::new(self.record), out)
+            .expect("a stored record is sound");
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+/// Appends the opening members of a JSON delivery.
+pub(crate) fn put_json_delivery_prefix(subscription: u32, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"type\":\"delivery\",\"subscription\":");
+    put_json_int(subscription.into(), out);
+}
+
+/// Refuses a message that breaks a bound.
+fn check_message(config: &Config, message: &Message<'_>) -> Result<(), Refusal> {
+    let bounded = |what: &str, bytes: usize, max: u64, name: &str| {
+        if bytes as u64 <= max {
+            return Ok(());
+        }
+        let message = format!("the {what} is {bytes} bytes long, {max} are allowed ({name})");
+        Err(Refusal::new(ErrorCode::TooLarge, message))
+    };
+    bounded(
+        "payload",
+        message.payload.len(),
+        config.payload_bytes_max,
+        "payload_bytes_max",
+    )?;
+    let headers = message.headers.as_ref().map_or(0, Headers::size_bytes);
+    bounded(
+        "list of headers",
+        headers,
+        config.headers_bytes_max,
+        "headers_bytes_max",
+    )?;
+    for (what, attribute) in [
+        ("key", message.key),
+        ("content type", message.content_type),
+        ("id", message.id),
+    ] {
+        bounded(
+            what,
+            attribute.map_or(0, str::len),
+            config.attribute_bytes_max,
+            "attribute_bytes_max",
+        )?;
+    }
+    if message.ttl_ms == Some(0) {
+        return Err(Refusal::new(
+            ErrorCode::InvalidArgument,
+            "\"ttl_ms\" must be at least 1",
+        ));
+    }
+    Ok(())
+}
+
+/// The delivery frame and the stored record spell a message the same way, from the offset on.
+const _: () = {
+    let delivery = <Delivery<'static> as crate::protocol::field::Item<'static>>::LAYOUT;
+    let record = <Record<'static> as crate::protocol::field::Item<'static>>::LAYOUT;
+    assert!(delivery.required.len() == record.required.len() + 3);
+    assert!(delivery.optional.len() == record.optional.len());
+};

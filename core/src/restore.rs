@@ -1,0 +1,263 @@
+//! Rebuilding a broker from stored rows, which are the only snapshot there is.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::broker::Broker;
+use crate::connection::Connection;
+use crate::ids::{ConnectionId, Offset, Partition, Sequence, SubscriptionId, TopicId};
+use crate::input::{Claims, Encoding, Rights, Row};
+use crate::lineage::Lineage;
+use crate::log::Log;
+use crate::manage::read_topic_row;
+use crate::namespace::Namespace;
+use crate::rows::{
+    FORMAT_KEY, KeyTail, ROW_VERSION, Scope, TABLE_CONNECTION, TABLE_NAMESPACE, TABLE_PARTITION,
+    TABLE_SEGMENT, TABLE_TOPIC, scope_of,
+};
+use crate::subscription::{Behind, OnLag, Options};
+use crate::wire::{Malformed, Put as _, Reader};
+
+/// The stored rows cannot be used; the text says which row and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoreError(pub String);
+
+/// A connection as it was stored, until its socket is found to be alive or not.
+#[derive(Debug)]
+pub(crate) struct Dormant {
+    pub(crate) namespace: u32,
+    pub(crate) encoding: Encoding,
+    pub(crate) claims: Claims,
+    pub(crate) subscriptions: Vec<DormantSubscription>,
+}
+
+#[derive(Debug)]
+pub(crate) struct DormantSubscription {
+    pub(crate) id: SubscriptionId,
+    pub(crate) filter: Box<str>,
+    pub(crate) options: Options,
+    pub(crate) partition: Option<Partition>,
+    pub(crate) behind: Option<Behind>,
+}
+
+/// What has been read so far.
+#[derive(Debug, Default)]
+pub(crate) struct Restoring {
+    /// The namespace being read, and its topics by their stored numbers.
+    namespace: Option<u32>,
+    topics: BTreeMap<TopicId, u32>,
+    pub(crate) dormant: BTreeMap<ConnectionId, Dormant>,
+    pub(crate) format_stored: bool,
+}
+
+impl Broker {
+    /// Takes the rows of the store and of the state of every namespace, each in the order of their keys, before the
+    /// first input. May be called any number of times.
+    pub fn restore(&mut self, rows: impl IntoIterator<Item = Row>) -> Result<(), RestoreError> {
+        for row in rows {
+            self.restore_row(&row).map_err(|why| {
+                let key: String = row.key.iter().map(|byte| format!("{byte:02x}")).collect();
+                RestoreError(format!("stored row {key}: {why}"))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn restore_row(&mut self, row: &Row) -> Result<(), String> {
+        match scope_of(&row.key) {
+            Some(Scope::Store) if row.key == FORMAT_KEY => {
+                let version = Reader::new(&row.value)
+                    .u64()
+                    .map_err(|_| unsound("format"))?;
+                if version > ROW_VERSION {
+                    return Err(format!(
+                        "it was written by a newer version (format {version}, this build reads up to {ROW_VERSION})"
+                    ));
+                }
+                self.restoring.format_stored = true;
+                Ok(())
+            }
+            Some(Scope::State(name)) => self.restore_state(name, row),
+            _ => Err(String::from("no version has such a key in its state")),
+        }
+    }
+
+    fn restore_state(&mut self, name: &str, row: &Row) -> Result<(), String> {
+        let index = self.restored_namespace(name);
+        let namespace = &mut self.namespaces[index as usize];
+        let mut tail = KeyTail::of(&row.key);
+        let table = tail.u8();
+        let topics = &mut self.restoring.topics;
+        let known = |topics: &BTreeMap<TopicId, u32>, id: Option<u32>| {
+            let id = TopicId(id.ok_or_else(|| unsound("key"))?);
+            topics
+                .get(&id)
+                .copied()
+                .ok_or_else(|| format!("its topic {} has no row", id.0))
+        };
+        match table {
+            Some(TABLE_NAMESPACE) => {
+                restore_namespace(namespace, &row.value).map_err(|_| unsound("namespace"))
+            }
+            Some(TABLE_TOPIC) => {
+                let id = TopicId(tail.u32().ok_or_else(|| unsound("key"))?);
+                let (name, config) = read_topic_row(&row.value).ok_or_else(|| unsound("topic"))?;
+                if namespace.topic_by_name(name).is_some() || u64::from(config.partitions) > 1 << 16
+                {
+                    return Err(unsound("topic"));
+                }
+                let index = namespace.insert_topic(&self.cx.config, id, name, config);
+                namespace.next_topic_id = namespace.next_topic_id.max(id.0.saturating_add(1));
+                topics.insert(id, index);
+                Ok(())
+            }
+            Some(TABLE_PARTITION) => {
+                let topic = known(topics, tail.u32())?;
+                let log = Log::restore(&row.value).map_err(|_| unsound("partition"))?;
+                namespace.last_sequence = namespace.last_sequence.max(log.last_sequence());
+                let partition = tail.u32().ok_or_else(|| unsound("key"))? as usize;
+                let state = namespace.topics[topic as usize]
+                    .partitions
+                    .get_mut(partition);
+                state.ok_or_else(|| unsound("key"))?.log = log;
+                Ok(())
+            }
+            Some(TABLE_SEGMENT) => {
+                let topic = known(topics, tail.u32())?;
+                let partition = tail.u32().ok_or_else(|| unsound("key"))? as usize;
+                let base = Offset(tail.u64().ok_or_else(|| unsound("key"))?);
+                let state = namespace.topics[topic as usize]
+                    .partitions
+                    .get_mut(partition);
+                let log = &mut state.ok_or_else(|| unsound("key"))?.log;
+                log.restore_segment(base, &row.value)
+                    .map_err(|_| unsound("segment"))
+            }
+            Some(TABLE_CONNECTION) => {
+                let id = ConnectionId(tail.u64().ok_or_else(|| unsound("key"))?);
+                let dormant =
+                    read_connection(index, name, &row.value).map_err(|_| unsound("connection"))?;
+                self.restoring.dormant.insert(id, dormant);
+                Ok(())
+            }
+            _ => Err(String::from("no version has such a table")),
+        }
+    }
+
+    fn restored_namespace(&mut self, name: &str) -> u32 {
+        let known = self
+            .restoring
+            .namespace
+            .filter(|index| self.namespaces[*index as usize].name == name);
+        if let Some(index) = known {
+            return index;
+        }
+        self.restoring.topics.clear();
+        let index = self.insert_namespace(name);
+        self.restoring.namespace = Some(index);
+        index
+    }
+}
+
+fn unsound(what: &str) -> String {
+    format!("the {what} is not what any version writes")
+}
+
+fn restore_namespace(namespace: &mut Namespace, value: &[u8]) -> Result<(), Malformed> {
+    let mut reader = Reader::new(value);
+    if reader.u64()? != ROW_VERSION {
+        return Err(Malformed);
+    }
+    namespace.last_sequence = Sequence(reader.u64()?);
+    namespace.next_topic_id = reader.u32()?;
+    namespace.lineage = Lineage::take(&mut reader)?;
+    reader.end()
+}
+
+/// Spells a connection's row.
+pub(crate) fn connection_row(connection: &Connection, namespace: &Namespace) -> Vec<u8> {
+    let mut value = Vec::new();
+    value.put_u64(ROW_VERSION);
+    value.push(matches!(connection.encoding, Encoding::Json).into());
+    value.put_bytes(connection.claims.user.as_bytes());
+    value.put_bytes(connection.claims.device.as_bytes());
+    value.push(connection.claims.rights.0);
+    for (id, index) in &connection.subscriptions {
+        let subscription = &namespace.subscriptions[*index as usize];
+        value.put_u64(id.0.into());
+        value.put_bytes(subscription.filter.as_bytes());
+        value.put_u64(subscription.options.credit);
+        value.put_u64(subscription.options.lag_max);
+        value.push(subscription.options.on_lag as u8);
+        value.put_u64(
+            subscription
+                .partition
+                .map_or(0, |partition| u64::from(partition.0) + 1),
+        );
+        value.push(subscription.behind.is_some().into());
+        if let Some(behind) = &subscription.behind {
+            behind.put(&mut value);
+        }
+    }
+    value
+}
+
+fn read_connection(namespace: u32, name: &str, value: &[u8]) -> Result<Dormant, Malformed> {
+    let mut reader = Reader::new(value);
+    if reader.u64()? != ROW_VERSION {
+        return Err(Malformed);
+    }
+    let encoding = if reader.u8()? == 0 {
+        Encoding::Binary
+    } else {
+        Encoding::Json
+    };
+    let claims = Claims {
+        namespace: name.into(),
+        user: reader.str()?.into(),
+        device: reader.str()?.into(),
+        rights: Rights(reader.u8()?),
+    };
+    let mut subscriptions = Vec::new();
+    while !reader.is_empty() {
+        let id = SubscriptionId(reader.u32()?);
+        let filter = reader.str()?;
+        crate::topic::check_filter(filter).map_err(|_| Malformed)?;
+        let credit = reader.u64()?;
+        let lag_max = reader.u64()?;
+        let on_lag = match reader.u8()? {
+            0 => OnLag::DropOldest,
+            1 => OnLag::DropNewest,
+            2 => OnLag::Block,
+            3 => OnLag::Close,
+            _ => return Err(Malformed),
+        };
+        let partition = reader.u32()?.checked_sub(1).map(Partition);
+        let behind = if reader.u8()? == 0 {
+            None
+        } else {
+            Some(Behind::take(&mut reader)?)
+        };
+        let options = Options {
+            credit,
+            on_lag,
+            lag_max,
+        };
+        subscriptions.push(DormantSubscription {
+            id,
+            filter: filter.into(),
+            options,
+            partition,
+            behind,
+        });
+    }
+    Ok(Dormant {
+        namespace,
+        encoding,
+        claims,
+        subscriptions,
+    })
+}

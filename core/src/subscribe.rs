@@ -1,0 +1,336 @@
+//! The commands that begin, feed and end subscriptions.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+
+use crate::context::Context;
+use crate::effect::After;
+use crate::error::{ErrorCode, Refusal};
+use crate::ids::{Offset, Partition, Sequence, SubscriptionId};
+use crate::input::Encoding;
+use crate::input::Rights;
+use crate::namespace::Namespace;
+use crate::outbox::put_json;
+use crate::protocol::frame::{Credit, Done, Gap, Reply, Subscribe, Subscribed, Unsubscribe};
+use crate::read::check_offset;
+use crate::subscription::{Behind, From, OnLag, Options, Replay, Subscription, UNLIMITED};
+use crate::topic::{self, Kind};
+
+impl Namespace {
+    /// Begins a subscription.
+    pub(crate) fn subscribe(
+        &mut self,
+        cx: &mut Context,
+        connection: u32,
+        command: &Subscribe<'_>,
+    ) -> Result<(), Refusal> {
+        let from = From::parse(command.from.unwrap_or("latest"))?;
+        let client = &cx.connections[connection as usize];
+        let rights = client.claims.rights;
+        if !rights.contains(Rights::SUBSCRIBE)
+            || (from != From::Latest && !rights.contains(Rights::HISTORY))
+        {
+            return Err(Refusal::new(
+                ErrorCode::Forbidden,
+                "this connection may not subscribe from there",
+            ));
+        }
+        topic::check_filter(command.filter)?;
+        let id = SubscriptionId(command.subscription);
+        if client.subscriptions.contains_key(&id) {
+            let message = format!("subscription {} is in use on this connection", id.0);
+            return Err(Refusal::new(ErrorCode::InvalidArgument, message));
+        }
+        if client.subscriptions.len() as u64 >= cx.config.subscriptions_max {
+            let max = cx.config.subscriptions_max;
+            let message =
+                format!("a connection has at most {max} subscriptions (subscriptions_max)");
+            return Err(Refusal::new(ErrorCode::LimitReached, message));
+        }
+        let options = options(cx, command)?;
+        let partition = self.subscribed_partition(command)?;
+        for topic in self
+            .topics_matching(command.filter)
+            .collect::<alloc::vec::Vec<_>>()
+        {
+            if from != From::Latest {
+                self.expire_topic(cx, topic);
+            }
+        }
+        let (behind, lost) = self.place(command.filter, partition, from)?;
+        let (connection_id, encoding) = (
+            client_id(cx, connection),
+            cx.connections[connection as usize].encoding,
+        );
+        let position = behind
+            .as_ref()
+            .map_or(self.last_sequence, |behind| behind.position);
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let entry = self.subscriptions.vacant_key() as u32;
+        let node = self.trie.insert(command.filter, entry);
+        let is_behind = behind.is_some();
+        self.subscriptions.insert(Subscription {
+            connection,
+            connection_id,
+            id,
+            encoding,
+            credit: options.credit,
+            partition,
+            behind: behind.map(Box::new),
+            options,
+            filter: command.filter.into(),
+            node,
+            serial,
+            queued: false,
+        });
+        cx.connections[connection as usize]
+            .subscriptions
+            .insert(id, entry);
+        cx.touch_connection(connection);
+        let token = self.token();
+        let subscribed = Subscribed {
+            request: command.request,
+            subscription: id.0,
+            token: &token,
+            sequence: position.0,
+        };
+        cx.reply(connection, After::default(), &Reply::Subscribed(subscribed));
+        if let Some(to) = lost {
+            let gap = Gap {
+                subscription: id.0,
+                reason: "truncated",
+                after: position.0,
+                to: to.0,
+                count: None,
+                topic: None,
+                partition: None,
+                from_offset: None,
+                to_offset: None,
+            };
+            let mut frame = alloc::vec::Vec::new();
+            Reply::Gap(gap).encode(&mut frame);
+            if encoding == Encoding::Json {
+                let mut line = alloc::vec::Vec::new();
+                put_json(&frame, &mut line);
+                frame = line;
+            }
+            cx.outbox.deliver_to(After::default(), connection_id, frame);
+        }
+        if is_behind {
+            self.count_behind();
+            self.queue_subscription(cx, entry);
+        }
+        Ok(())
+    }
+
+    /// What a client gives back, with the sequence of its last delivery, to resume.
+    pub(crate) fn token(&self) -> String {
+        format!("{:x}", self.lineage.current().0)
+    }
+
+    /// Where a subscription begins, `None` for the tail; and the last sequence that the client saw in vain.
+    fn place(
+        &self,
+        filter: &str,
+        partition: Option<Partition>,
+        from: From,
+    ) -> Result<(Option<Behind>, Option<Sequence>), Refusal> {
+        let begin = Behind {
+            known_from: self.last_sequence,
+            live_from: self.last_sequence,
+            ..Behind::default()
+        };
+        let behind = match from {
+            From::Latest => return Ok((None, None)),
+            From::Earliest => begin,
+            From::Timestamp(since) => Behind { since, ..begin },
+            From::Resume(incarnation, position) => {
+                let survived = self
+                    .lineage
+                    .survived(incarnation, position, self.last_sequence);
+                let lost = (survived < position).then_some(position);
+                return Ok((Some(Behind::at(survived)), lost));
+            }
+            From::Last(0) => return Ok((None, None)),
+            From::Last(count) => {
+                let starts =
+                    self.replay(filter, partition, |end| Offset(end.0.saturating_sub(count)));
+                Behind {
+                    replay: Some(starts),
+                    ..begin
+                }
+            }
+            From::Offset(offset) => {
+                let topic = if topic::is_pattern(filter) {
+                    None
+                } else {
+                    Some(self.known_topic(filter)?)
+                };
+                let single = topic.filter(|topic| {
+                    partition.is_some() || self.topics[*topic as usize].config.partitions == 1
+                });
+                let Some(log) =
+                    single.and_then(|topic| self.log(topic, partition.unwrap_or_default()))
+                else {
+                    let message = "\"from\" offset:N needs a filter that is one topic, and a partition if it has several";
+                    return Err(Refusal::new(ErrorCode::InvalidArgument, message));
+                };
+                check_offset(offset, log.end())?;
+                Behind {
+                    replay: Some(self.replay(filter, partition, |_| offset)),
+                    ..begin
+                }
+            }
+        };
+        Ok((Some(behind), None))
+    }
+
+    fn replay(
+        &self,
+        filter: &str,
+        only: Option<Partition>,
+        start: impl Fn(Offset) -> Offset,
+    ) -> Replay {
+        let mut starts = alloc::vec::Vec::new();
+        for topic in self.topics_matching(filter) {
+            let topic = &self.topics[topic as usize];
+            if topic.config.kind == Kind::Live {
+                continue;
+            }
+            for (index, state) in topic.partitions.iter().enumerate() {
+                let partition = Partition(index as u32);
+                if only.is_none_or(|only| only == partition)
+                    && start(state.log.end()) < state.log.end()
+                {
+                    starts.push((topic.id, partition, start(state.log.end())));
+                }
+            }
+        }
+        Replay {
+            upto: self.last_sequence,
+            starts,
+        }
+    }
+
+    /// The one partition that the command names, checked.
+    fn subscribed_partition(&self, command: &Subscribe<'_>) -> Result<Option<Partition>, Refusal> {
+        let Some(partition) = command.partition else {
+            return Ok(None);
+        };
+        if topic::is_pattern(command.filter) {
+            let message = "\"partition\" needs a filter that is one topic";
+            return Err(Refusal::new(ErrorCode::InvalidArgument, message));
+        }
+        let count = self.topics[self.known_topic(command.filter)? as usize]
+            .config
+            .partitions;
+        if partition >= count {
+            let message = format!(
+                "topic \"{}\" has {count} partitions, none is {partition}",
+                command.filter
+            );
+            return Err(Refusal::new(ErrorCode::UnknownPartition, message));
+        }
+        Ok(Some(Partition(partition)))
+    }
+
+    /// Ends a subscription at the client's wish.
+    pub(crate) fn unsubscribe(
+        &mut self,
+        cx: &mut Context,
+        connection: u32,
+        command: Unsubscribe,
+    ) -> Result<(), Refusal> {
+        let id = SubscriptionId(command.subscription);
+        let Some(index) = cx.connections[connection as usize]
+            .subscriptions
+            .remove(&id)
+        else {
+            let message = format!("there is no subscription {} on this connection", id.0);
+            return Err(Refusal::new(ErrorCode::UnknownSubscription, message));
+        };
+        cx.touch_connection(connection);
+        self.remove_subscription(cx, index);
+        cx.reply(
+            connection,
+            After::default(),
+            &Reply::Done(Done {
+                request: command.request,
+            }),
+        );
+        Ok(())
+    }
+
+    /// Allows a subscription more deliveries. One that is not there was ended meanwhile, which is no mistake.
+    pub(crate) fn add_credit(
+        &mut self,
+        cx: &mut Context,
+        connection: u32,
+        command: Credit,
+    ) -> Result<(), Refusal> {
+        let id = SubscriptionId(command.subscription);
+        let Some(&index) = cx.connections[connection as usize].subscriptions.get(&id) else {
+            return Ok(());
+        };
+        let subscription = &mut self.subscriptions[index as usize];
+        if subscription.credit == UNLIMITED {
+            let message = format!(
+                "subscription {} was begun without credit, so it cannot get more",
+                id.0
+            );
+            return Err(Refusal::new(ErrorCode::InvalidArgument, message));
+        }
+        let max = cx.config.credit_max;
+        let total = subscription
+            .credit
+            .checked_add(command.messages)
+            .filter(|total| *total <= max);
+        let Some(total) = total else {
+            let message = format!(
+                "subscription {} can hold a credit of at most {max} (credit_max)",
+                id.0
+            );
+            return Err(Refusal::new(ErrorCode::InvalidArgument, message));
+        };
+        subscription.credit = total;
+        if subscription.behind.is_some() && total > 0 {
+            self.queue_subscription(cx, index);
+        }
+        Ok(())
+    }
+}
+
+fn client_id(cx: &Context, connection: u32) -> crate::ids::ConnectionId {
+    cx.connections[connection as usize].id
+}
+
+fn options(cx: &Context, command: &Subscribe<'_>) -> Result<Options, Refusal> {
+    let invalid = |message: String| Refusal::new(ErrorCode::InvalidArgument, message);
+    let max = cx.config.credit_max;
+    if command.credit.is_some_and(|credit| credit > max) {
+        return Err(invalid(format!(
+            "a subscription can hold a credit of at most {max} (credit_max)"
+        )));
+    }
+    let on_lag = match command.on_lag {
+        None => OnLag::default(),
+        Some(word) => OnLag::parse(word).ok_or_else(|| {
+            invalid(format!(
+                "\"on_lag\" must be drop_oldest, drop_newest, block or close, not \"{word}\""
+            ))
+        })?,
+    };
+    if command.lag_max == Some(0) {
+        return Err(invalid(String::from("\"lag_max\" must be at least 1")));
+    }
+    Ok(Options {
+        credit: command.credit.unwrap_or(UNLIMITED),
+        on_lag,
+        lag_max: command
+            .lag_max
+            .unwrap_or(cx.config.lag_max)
+            .min(cx.config.lag_max),
+    })
+}

@@ -1,0 +1,270 @@
+//! A subscription: a place in the namespace's sequence, and how much the client is ready to take.
+//!
+//! At the tail it has no place of its own: it gets what matches when it is published. Once it cannot, it is behind:
+//! from then on it is a position, and reads the log. There is never a queue of copies.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::catch_up::Round;
+use crate::error::{ErrorCode, Refusal};
+use crate::ids::{
+    ConnectionId, Incarnation, Offset, Partition, Sequence, SubscriptionId, Timestamp, TopicId,
+};
+use crate::input::Encoding;
+use crate::wire::{Malformed, Put, Reader};
+
+/// Credit that never ends.
+pub(crate) const UNLIMITED: u64 = u64::MAX;
+
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    /// The connection, as the broker numbers it and as the host does.
+    pub(crate) connection: u32,
+    pub(crate) connection_id: ConnectionId,
+    pub(crate) id: SubscriptionId,
+    pub(crate) encoding: Encoding,
+    /// How many deliveries the client is ready for.
+    pub(crate) credit: u64,
+    /// Only this partition, if any.
+    pub(crate) partition: Option<Partition>,
+    /// `None` at the tail.
+    pub(crate) behind: Option<Box<Behind>>,
+    pub(crate) options: Options,
+    pub(crate) filter: Box<str>,
+    /// Where it hangs in the trie.
+    pub(crate) node: u32,
+    /// Tells subscriptions apart that had the same index one after the other.
+    pub(crate) serial: u64,
+    /// Whether it stands in the queue of those that want to catch up.
+    pub(crate) queued: bool,
+}
+
+/// What the client asked for and what outlives hibernation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub(crate) credit: u64,
+    pub(crate) on_lag: OnLag,
+    pub(crate) lag_max: u64,
+}
+
+/// What happens to a subscription that is further behind than it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OnLag {
+    #[default]
+    DropOldest,
+    DropNewest,
+    Block,
+    Close,
+}
+
+impl OnLag {
+    const WORDS: [(&'static str, Self); 4] = [
+        ("drop_oldest", Self::DropOldest),
+        ("drop_newest", Self::DropNewest),
+        ("block", Self::Block),
+        ("close", Self::Close),
+    ];
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::WORDS
+            .iter()
+            .find(|(word, _)| *word == text)
+            .map(|(_, policy)| *policy)
+    }
+}
+
+/// Where a subscription that is behind stands.
+#[derive(Debug, Default)]
+pub(crate) struct Behind {
+    /// Everything that matches up to here was delivered, passed over or reported.
+    pub(crate) position: Sequence,
+    /// What retention took before this sequence was published is not missed.
+    pub(crate) known_from: Sequence,
+    /// What live topics had before is not for it.
+    pub(crate) live_from: Sequence,
+    /// Only messages that are not older; the client asked for a time.
+    pub(crate) since: Timestamp,
+    /// The client asked for places in particular partitions; they hold for what was published before.
+    pub(crate) replay: Option<Replay>,
+    /// Whether it was at the tail once, from when on its lag counts.
+    pub(crate) lag_counts: bool,
+    /// How many matching messages wait for it, not counting those to be dropped.
+    pub(crate) lag: u64,
+    /// How many of the oldest waiting messages are to be dropped.
+    pub(crate) drop_oldest: u64,
+    /// From which sequence on, and how many, messages are dropped until it has caught up.
+    pub(crate) drop_newest: Option<(Sequence, u64)>,
+    /// Dropped already but not reported yet: from after, to, how many.
+    pub(crate) dropped: Option<(Sequence, Sequence, u64)>,
+    pub(crate) round: Option<Box<Round>>,
+}
+
+/// Places from which a subscription was asked to begin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Replay {
+    /// The last sequence when the client asked.
+    pub(crate) upto: Sequence,
+    /// Topic, partition, first offset.
+    pub(crate) starts: Vec<(TopicId, Partition, Offset)>,
+}
+
+impl Behind {
+    pub(crate) fn at(position: Sequence) -> Self {
+        Self {
+            position,
+            known_from: position,
+            live_from: position,
+            ..Self::default()
+        }
+    }
+
+    /// Whether one more message makes it further behind than it may.
+    pub(crate) const fn is_full(&self, lag_max: u64) -> bool {
+        self.lag_counts && self.lag >= lag_max
+    }
+
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        for value in [
+            self.position.0,
+            self.known_from.0,
+            self.live_from.0,
+            self.since.0,
+        ] {
+            out.put_u64(value);
+        }
+        out.push(self.lag_counts.into());
+        let replay = self.replay.as_ref();
+        out.put_u64(replay.map_or(0, |replay| replay.upto.0));
+        out.put_u64(replay.map_or(0, |replay| replay.starts.len() as u64));
+        for (topic, partition, offset) in replay.iter().flat_map(|replay| &replay.starts) {
+            out.put_u64(topic.0.into());
+            out.put_u64(partition.0.into());
+            out.put_u64(offset.0);
+        }
+    }
+
+    pub(crate) fn take(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let mut behind = Self {
+            position: Sequence(reader.u64()?),
+            known_from: Sequence(reader.u64()?),
+            live_from: Sequence(reader.u64()?),
+            since: Timestamp(reader.u64()?),
+            lag_counts: reader.u8()? != 0,
+            ..Self::default()
+        };
+        let upto = Sequence(reader.u64()?);
+        let mut starts = Vec::new();
+        for _ in 0..reader.u64()? {
+            starts.push((
+                TopicId(reader.u32()?),
+                Partition(reader.u32()?),
+                Offset(reader.u64()?),
+            ));
+        }
+        behind.replay = (!starts.is_empty()).then_some(Replay { upto, starts });
+        Ok(behind)
+    }
+}
+
+/// Where to begin: the one grammar of frames, URLs and command lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    Latest,
+    Earliest,
+    Offset(Offset),
+    Timestamp(Timestamp),
+    Last(u64),
+    Resume(Incarnation, Sequence),
+}
+
+impl From {
+    pub(crate) fn parse(text: &str) -> Result<Self, Refusal> {
+        let parsed = match text.split_once(':') {
+            None if text == "latest" => Some(Self::Latest),
+            None if text == "earliest" => Some(Self::Earliest),
+            Some(("offset", rest)) => number(rest).map(|value| Self::Offset(Offset(value))),
+            Some(("timestamp", rest)) => {
+                number(rest).map(|value| Self::Timestamp(Timestamp(value)))
+            }
+            Some(("last", rest)) => number(rest).map(Self::Last),
+            Some(("resume", rest)) => rest.split_once(':').and_then(|(token, sequence)| {
+                let incarnation = u64::from_str_radix(token, 16).ok()?;
+                Some(Self::Resume(
+                    Incarnation(incarnation),
+                    Sequence(number(sequence)?),
+                ))
+            }),
+            _ => None,
+        };
+        parsed.ok_or_else(|| {
+            let mut message = String::from(
+                "\"from\" must be latest, earliest, offset:N, timestamp:MS, last:N or ",
+            );
+            message.push_str("resume:TOKEN:SEQUENCE, with integers from 0");
+            Refusal::new(ErrorCode::InvalidArgument, message)
+        })
+    }
+}
+
+fn number(digits: &str) -> Option<u64> {
+    digits
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| digits.parse().ok())
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_places_to_begin_are_read() {
+        assert_eq!(From::parse("latest"), Ok(From::Latest));
+        assert_eq!(
+            From::parse("offset:18446744073709551615"),
+            Ok(From::Offset(Offset(u64::MAX)))
+        );
+        assert_eq!(From::parse("last:0"), Ok(From::Last(0)));
+        assert_eq!(
+            From::parse("resume:1f:7"),
+            Ok(From::Resume(Incarnation(31), Sequence(7)))
+        );
+        for text in [
+            "",
+            "newest",
+            "offset",
+            "offset:",
+            "offset:-1",
+            "offset:+1",
+            "last:18446744073709551616",
+            "resume:7",
+            "resume:x:1",
+            "latest:1",
+        ] {
+            assert!(From::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_place_survives_its_row() {
+        let behind = Behind {
+            since: Timestamp(9),
+            lag_counts: true,
+            replay: Some(Replay {
+                upto: Sequence(5),
+                starts: [(TopicId(1), Partition(2), Offset(3))].to_vec(),
+            }),
+            ..Behind::at(Sequence(4))
+        };
+        let mut bytes = Vec::new();
+        behind.put(&mut bytes);
+        let again = Behind::take(&mut Reader::new(&bytes)).unwrap();
+        assert_eq!(
+            (again.position, again.since, again.replay),
+            (behind.position, behind.since, behind.replay)
+        );
+    }
+}

@@ -1,0 +1,468 @@
+//! The broker through its public door, with a store that is a map and clients that speak JSON.
+
+use std::collections::BTreeMap;
+
+use dunlin_core::{
+    Broker, Claims, ConnectionId, Effect, Encoding, Input, Op, Rights, Row, Timestamp,
+};
+
+/// A host in a few lines: applies writes, answers loads, keeps what was sent to each connection.
+struct Host {
+    broker: Broker,
+    store: BTreeMap<Vec<u8>, Vec<u8>>,
+    sent: BTreeMap<u64, Vec<String>>,
+    now: u64,
+}
+
+impl Host {
+    fn new(config: &str) -> Self {
+        let broker = Broker::new(config, 7).expect("the configuration is sound");
+        Self {
+            broker,
+            store: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            now: 1_000_000,
+        }
+    }
+
+    fn restart(&mut self, config: &str) {
+        self.broker = Broker::new(config, 8).expect("the configuration is sound");
+        let state = self
+            .store
+            .iter()
+            .filter(|(key, _)| {
+                !matches!(
+                    dunlin_core::rows::scope_of(key),
+                    Some(dunlin_core::rows::Scope::Messages(_))
+                )
+            })
+            .map(|(key, value)| Row {
+                key: key.clone(),
+                value: value.clone(),
+            });
+        self.broker
+            .restore(state)
+            .expect("what was stored is sound");
+        self.sent.clear();
+        self.flush();
+    }
+
+    fn connect(&mut self, id: u64, namespace: &str) {
+        let claims = Claims {
+            namespace: namespace.into(),
+            user: String::new(),
+            device: String::new(),
+            rights: Rights::ALL,
+        };
+        let connection = ConnectionId(id);
+        let input = Input::Connect {
+            connection,
+            encoding: Encoding::Json,
+            claims,
+            ip: Vec::new(),
+        };
+        self.broker.handle(Timestamp(self.now), input);
+        self.send(id, r#"{"type":"hello","version":1}"#);
+        self.sent.remove(&id);
+    }
+
+    fn say(&mut self, id: u64, line: &str) {
+        self.broker.handle(
+            Timestamp(self.now),
+            Input::Frame {
+                connection: ConnectionId(id),
+                bytes: line.as_bytes(),
+            },
+        );
+    }
+
+    fn send(&mut self, id: u64, line: &str) {
+        self.say(id, line);
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        loop {
+            self.broker.flush();
+            self.broker.check_invariants();
+            let mut loads = Vec::new();
+            while let Some(effect) = self.broker.poll_effect() {
+                match effect {
+                    Effect::Write { ops, .. } => self.apply(ops),
+                    Effect::Load {
+                        ticket,
+                        from,
+                        to,
+                        reverse,
+                        rows_max,
+                        bytes_max,
+                    } => {
+                        let range = self.store.range(from..to);
+                        let mut rows: Vec<Row> = range
+                            .map(|(key, value)| Row {
+                                key: key.clone(),
+                                value: value.clone(),
+                            })
+                            .collect();
+                        if reverse {
+                            rows.reverse();
+                        }
+                        let mut bytes = 0;
+                        let mut kept = Vec::new();
+                        for row in rows.into_iter().take(rows_max as usize) {
+                            if bytes > bytes_max as usize {
+                                break;
+                            }
+                            bytes += row.value.len();
+                            kept.push(row);
+                        }
+                        loads.push((ticket, kept));
+                    }
+                    Effect::Send {
+                        to, prefixes, body, ..
+                    } => {
+                        let mut start = 0;
+                        for recipient in to {
+                            let end = recipient.prefix_end as usize;
+                            let text = [&prefixes[start..end], &body].concat();
+                            start = end;
+                            let lines = String::from_utf8(text).expect("JSON is UTF-8");
+                            let sent = self.sent.entry(recipient.connection.0).or_default();
+                            sent.extend(lines.lines().map(String::from));
+                        }
+                    }
+                    Effect::Close {
+                        connection,
+                        code,
+                        reason,
+                    } => {
+                        let sent = self.sent.entry(connection.0).or_default();
+                        sent.push(format!("close {} {reason}", code.number()));
+                    }
+                    Effect::Notify(_) => {}
+                }
+            }
+            let due = self
+                .broker
+                .poll_timeout()
+                .is_some_and(|at| at.0 <= self.now);
+            if loads.is_empty() && !due {
+                return;
+            }
+            for (ticket, rows) in loads {
+                self.broker.handle(
+                    Timestamp(self.now),
+                    Input::Loaded {
+                        ticket,
+                        result: Ok(rows),
+                    },
+                );
+            }
+        }
+    }
+
+    fn apply(&mut self, ops: Vec<Op>) {
+        for op in ops {
+            match op {
+                Op::Put { key, value } => {
+                    self.store.insert(key, value);
+                }
+                Op::Delete { key } => {
+                    self.store.remove(&key);
+                }
+                Op::DeleteRange { from, to } => {
+                    self.store.retain(|key, _| *key < from || *key >= to)
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self, id: u64, topic: &str, payload: &str) {
+        let line =
+            format!(r#"{{"type":"publish","request":1,"topic":"{topic}","payload":"{payload}"}}"#);
+        self.send(id, &line);
+    }
+
+    /// What a connection was sent since this was last asked.
+    fn heard(&mut self, id: u64) -> Vec<String> {
+        self.sent.remove(&id).unwrap_or_default()
+    }
+
+    /// The payloads of deliveries, and the reasons of gaps in brackets.
+    fn payloads(&mut self, id: u64) -> Vec<String> {
+        let part = |line: &str, name: &str| {
+            let rest = line.split(&format!("\"{name}\":\"")).nth(1)?;
+            rest.split('"').next().map(String::from)
+        };
+        self.heard(id)
+            .iter()
+            .filter_map(|line| {
+                if line.contains("\"type\":\"delivery\"") {
+                    part(line, "payload")
+                } else if line.contains("\"type\":\"gap\"") {
+                    Some(format!("[{}]", part(line, "reason")?))
+                } else {
+                    None
+                }
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn a_message_reaches_who_listens_and_the_receipt_says_where_it_lies() {
+    let mut host = Host::new("{}");
+    host.connect(1, "n");
+    host.connect(2, "n");
+    host.connect(3, "other");
+    host.send(
+        2,
+        r#"{"type":"subscribe","request":1,"subscription":5,"filter":"a/+"}"#,
+    );
+    host.send(
+        3,
+        r##"{"type":"subscribe","request":1,"subscription":5,"filter":"#"}"##,
+    );
+    host.heard(2);
+    host.heard(3);
+    host.publish(1, "a/b", "hello");
+    assert_eq!(
+        host.heard(1),
+        [
+            r#"{"type":"receipt","request":1,"partition":0,"offset":0,"sequence":1,"duplicate":false}"#
+        ]
+    );
+    assert_eq!(
+        host.heard(2),
+        [
+            r#"{"type":"delivery","subscription":5,"topic":"a/b","partition":0,"offset":0,"sequence":1,"timestamp":1000000,"payload":"hello"}"#
+        ]
+    );
+    assert!(host.heard(3).is_empty(), "namespaces do not mix");
+}
+
+#[test]
+fn history_flows_into_live_in_order() {
+    let mut host = Host::new("{}");
+    host.connect(1, "n");
+    for index in 0..5 {
+        host.publish(1, "a", &format!("a{index}"));
+        host.publish(1, "b", &format!("b{index}"));
+    }
+    host.connect(2, "n");
+    host.send(
+        2,
+        r##"{"type":"subscribe","request":1,"subscription":1,"filter":"#","from":"earliest"}"##,
+    );
+    host.publish(1, "a", "live");
+    let expected: Vec<String> = (0..5)
+        .flat_map(|index| [format!("a{index}"), format!("b{index}")])
+        .chain(["live".into()])
+        .collect();
+    assert_eq!(host.payloads(2), expected);
+    host.send(
+        2,
+        r#"{"type":"subscribe","request":2,"subscription":2,"filter":"a","from":"offset:3"}"#,
+    );
+    assert_eq!(host.payloads(2), ["a3", "a4", "live"]);
+    host.send(
+        2,
+        r##"{"type":"subscribe","request":2,"subscription":3,"filter":"#","from":"last:1"}"##,
+    );
+    assert_eq!(host.payloads(2), ["b4", "live"]);
+}
+
+#[test]
+fn credit_holds_deliveries_back_until_there_is_more() {
+    let mut host = Host::new("{}");
+    host.connect(1, "n");
+    host.send(
+        1,
+        r#"{"type":"subscribe","request":1,"subscription":1,"filter":"a","credit":2}"#,
+    );
+    for index in 0..5 {
+        host.publish(1, "a", &index.to_string());
+    }
+    assert_eq!(host.payloads(1), ["0", "1"]);
+    host.send(1, r#"{"type":"credit","subscription":1,"messages":2}"#);
+    assert_eq!(host.payloads(1), ["2", "3"]);
+    host.send(1, r#"{"type":"credit","subscription":1,"messages":9}"#);
+    host.publish(1, "a", "5");
+    assert_eq!(host.payloads(1), ["4", "5"]);
+}
+
+#[test]
+fn the_oldest_or_the_newest_are_dropped_and_the_gap_is_told() {
+    for kind in ["log", "live"] {
+        for (policy, expected) in [
+            ("drop_oldest", ["[dropped]", "3", "4"].as_slice()),
+            ("drop_newest", ["0", "1", "[dropped]"].as_slice()),
+        ] {
+            let mut host = Host::new("{}");
+            host.connect(1, "n");
+            host.send(
+                1,
+                &format!(r#"{{"type":"configure_topic","request":1,"topic":"a","kind":"{kind}"}}"#),
+            );
+            host.send(1, &format!(r#"{{"type":"subscribe","request":1,"subscription":1,"filter":"a","credit":0,"on_lag":"{policy}","lag_max":2}}"#));
+            for index in 0..5 {
+                host.publish(1, "a", &index.to_string());
+            }
+            host.send(1, r#"{"type":"credit","subscription":1,"messages":9}"#);
+            assert_eq!(host.payloads(1), expected, "{kind} {policy}");
+            host.publish(1, "a", "5");
+            assert_eq!(host.payloads(1), ["5"], "{kind} {policy}");
+        }
+    }
+}
+
+#[test]
+fn a_blocked_publish_waits_and_is_refused_at_its_deadline() {
+    let mut host = Host::new("{}");
+    host.connect(1, "n");
+    host.connect(2, "n");
+    host.send(2, r#"{"type":"subscribe","request":1,"subscription":1,"filter":"a","credit":1,"on_lag":"block","lag_max":1}"#);
+    for index in 0..3 {
+        host.publish(1, "a", &index.to_string());
+    }
+    assert_eq!(host.heard(1).len(), 2, "the third waits");
+    host.send(2, r#"{"type":"credit","subscription":1,"messages":1}"#);
+    assert_eq!(host.heard(1).len(), 1, "there is room again");
+    host.publish(1, "a", "late");
+    host.now += 1000;
+    host.flush();
+    assert!(host.heard(1)[0].contains("subscriber_blocked"));
+    assert_eq!(host.payloads(2), ["0", "1"]);
+}
+
+#[test]
+fn everything_is_there_after_a_restart_and_a_reader_resumes() {
+    let mut host = Host::new("{}");
+    host.connect(1, "n");
+    host.send(
+        1,
+        r#"{"type":"configure_topic","request":1,"topic":"k","partitions":4,"ordering":"per_key"}"#,
+    );
+    for index in 0..40 {
+        host.send(
+            1,
+            &format!(
+                r#"{{"type":"publish","request":1,"topic":"k","key":"{}","payload":"{index}"}}"#,
+                index % 7
+            ),
+        );
+    }
+    host.restart("{}");
+    host.connect(1, "n");
+    host.send(
+        1,
+        r#"{"type":"subscribe","request":1,"subscription":1,"filter":"k","from":"resume:1:30"}"#,
+    );
+    let expected: Vec<String> = (30..40).map(|index: u32| index.to_string()).collect();
+    assert_eq!(host.payloads(1), expected);
+    host.send(
+        1,
+        r#"{"type":"subscribe","request":1,"subscription":2,"filter":"k","from":"resume:1:45"}"#,
+    );
+    assert_eq!(host.payloads(1), ["[truncated]"]);
+    host.send(
+        1,
+        r#"{"type":"read","request":9,"topic":"k","partition":1,"from":"last:1"}"#,
+    );
+    assert!(host.heard(1)[0].starts_with(r#"{"type":"page","request":9,"log_start_offset":0"#));
+}
+
+#[test]
+fn retention_keeps_at_most_what_it_says() {
+    let mut host = Host::new("{}");
+    host.connect(1, "n");
+    host.send(
+        1,
+        r#"{"type":"configure_topic","request":1,"topic":"a","max_messages":10}"#,
+    );
+    host.send(
+        1,
+        r#"{"type":"configure_topic","request":1,"topic":"v","kind":"last_value"}"#,
+    );
+    host.send(
+        1,
+        r#"{"type":"subscribe","request":1,"subscription":1,"filter":"a","credit":1}"#,
+    );
+    for index in 0..50 {
+        host.publish(1, "a", &index.to_string());
+        host.publish(1, "v", &index.to_string());
+    }
+    host.heard(1);
+    host.send(
+        1,
+        r#"{"type":"read","request":9,"topic":"v","partition":0}"#,
+    );
+    let page = host.heard(1).remove(0);
+    assert!(
+        page.contains(r#""log_start_offset":49,"log_end_offset":50"#),
+        "{page}"
+    );
+    assert!(page.contains(r#""payload":"49""#), "{page}");
+    host.send(1, r#"{"type":"credit","subscription":1,"messages":99}"#);
+    let mut expected = vec!["[trimmed]".to_string()];
+    expected.extend((40..50).map(|index: u32| index.to_string()));
+    assert_eq!(host.payloads(1), expected);
+    let rows = host.store.keys().filter(|key| key[2] == 0x80).count();
+    assert_eq!(rows, 11, "what is trimmed is gone from the store");
+}
+
+#[test]
+fn a_compacted_topic_keeps_the_newest_of_every_key() {
+    let config = r#"{"compaction_bytes_min": 100}"#;
+    let mut host = Host::new(config);
+    host.connect(1, "n");
+    host.send(
+        1,
+        r#"{"type":"configure_topic","request":1,"topic":"c","kind":"compacted"}"#,
+    );
+    for index in 0..100 {
+        host.send(
+            1,
+            &format!(
+                r#"{{"type":"publish","request":1,"topic":"c","key":"{}","payload":"{index}"}}"#,
+                index % 3
+            ),
+        );
+    }
+    host.restart(config);
+    host.connect(2, "n");
+    host.send(
+        2,
+        r#"{"type":"subscribe","request":1,"subscription":1,"filter":"c","from":"earliest"}"#,
+    );
+    let payloads = host.payloads(2);
+    assert!(
+        payloads.len() < 60,
+        "most old values are gone: {}",
+        payloads.len()
+    );
+    for newest in ["97", "98", "99"] {
+        assert!(payloads.contains(&newest.to_string()), "{payloads:?}");
+    }
+    assert!(host.store.keys().filter(|key| key[2] == 0x80).count() < 60);
+}
+
+#[test]
+fn a_batch_is_all_or_nothing() {
+    let mut host = Host::new("{}");
+    host.connect(1, "n");
+    host.send(1, r#"{"type":"publish_batch","request":4,"messages":[{"topic":"a","payload":"1"},{"topic":"a/+","payload":"2"}]}"#);
+    let heard = host.heard(1);
+    assert!(heard[0].contains("invalid_topic"), "{heard:?}");
+    assert!(
+        host.store.keys().all(|key| key[0] == 0 || key[2] == 5),
+        "nothing but the connection was stored"
+    );
+    host.send(1, r#"{"type":"publish_batch","request":5,"messages":[{"topic":"a","payload":"1"},{"topic":"b","payload":"2"}]}"#);
+    assert_eq!(
+        host.heard(1),
+        [
+            r#"{"type":"receipts","request":5,"receipts":[{"partition":0,"offset":0,"sequence":1,"duplicate":false},{"partition":0,"offset":0,"sequence":2,"duplicate":false}]}"#
+        ]
+    );
+}
