@@ -142,11 +142,10 @@ impl Host {
                     Effect::Notify(_) => {}
                 }
             }
-            let due = self
-                .broker
-                .poll_timeout()
-                .is_some_and(|at| at.0 <= self.now);
-            if loads.is_empty() && !due {
+            let timeout = self.broker.poll_timeout();
+            if timeout.is_some_and(|at| at.0 <= self.now) {
+                self.broker.handle(Timestamp(self.now), Input::Timeout);
+            } else if loads.is_empty() {
                 return;
             }
             for (ticket, rows) in loads {
