@@ -110,7 +110,7 @@ async fn answer(request: &mut Request, env: &Env) -> core::result::Result<Respon
         Route::Subscribe { namespace } => {
             let resume = header("last-event-id");
             let frames = http::subscribe_frames(target.query, resume.as_deref(), stream::CREDIT)?;
-            stream::events(&peer, &namespace, &frames).await
+            stream::events(&peer, env, &namespace, &frames).await
         }
     }
 }

@@ -14,4 +14,5 @@ mod tokens;
 #[cfg(target_arch = "wasm32")]
 mod entry;
 #[cfg(target_arch = "wasm32")]
+#[expect(unreachable_pub, reason = "what JavaScript calls must be public")]
 mod stream;

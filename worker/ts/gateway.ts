@@ -1,6 +1,7 @@
 import { WorkerEntrypoint } from "cloudflare:workers";
 
 import { __wbg_reset_state, __worker_init_state, fetch } from "../dist/gateway/gateway.js";
+import { streamEvents } from "./events.ts";
 
 /** What the Rust side tells about itself; its panic hook sets `criticalError`. */
 interface GatewayState {
@@ -12,7 +13,7 @@ const state = __worker_init_state() as GatewayState;
 // A trap outside of a call from here (in a promise that Rust continues) is seen only as an event.
 (globalThis as unknown as EventTarget).addEventListener("error", (event) => noteTrap((event as ErrorEvent).error));
 
-/** The stateless front: everything it does is decided in Rust. */
+/** The stateless front: everything it does is decided in Rust, which gets what it cannot keep itself beside its bindings. */
 export class Gateway extends WorkerEntrypoint {
   override async fetch(request: Request): Promise<Response> {
     // A WebAssembly instance that has trapped may be half changed: it answers nothing more.
@@ -21,7 +22,7 @@ export class Gateway extends WorkerEntrypoint {
       state.criticalError = false;
     }
     try {
-      return (await fetch(request, this.env, this.ctx)) as Response;
+      return (await fetch(request, { ...(this.env as object), streamEvents }, this.ctx)) as Response;
     } catch (error) {
       noteTrap(error);
       throw error;
