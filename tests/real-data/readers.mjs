@@ -1,5 +1,5 @@
 // The ways to read: `dunlin sub`, history and events with `curl`, and the console in Chromium.
-import { launch, openTab, subscribe } from "../../www/test/browser.mjs";
+import { openTab, startBrowser, subscribe } from "../../www/test/browser.mjs";
 import { follow, run } from "./server.mjs";
 
 const NAMESPACE = "default";
@@ -66,9 +66,19 @@ function fields(lines, name) {
 
 /** The messages as the console shows them, live from the beginning; `payload` is what fits into the line. */
 export async function readConsole(address, count) {
-  const browser = await launch();
-  const context = await browser.newContext({ viewport: { width: 1600, height: 2400 } });
-  const { page, troubles } = await openTab(context, `http://${address}/`);
+  const browser = await startBrowser();
+  try {
+    const context = await browser.newContext({ viewport: { width: 1600, height: 2400 } });
+    const { page, troubles } = await openTab(context, `http://${address}/`);
+    const rows = await readList(page, count);
+    if (troubles.length > 0) throw new Error(`the console had trouble: ${troubles.join("; ")}`);
+    return rows;
+  } finally {
+    await browser.close();
+  }
+}
+
+async function readList(page, count) {
   await page.getByRole("status").filter({ hasText: "Connected" }).waitFor();
   await subscribe(page, "real/#", "earliest");
   await page.locator(".chip .chip-note").getByText(new Intl.NumberFormat("en").format(count), { exact: true }).waitFor();
@@ -90,7 +100,5 @@ export async function readConsole(address, count) {
     );
     for (const { position, ...row } of seen) rows.set(position, row);
   }
-  await context.close();
-  if (troubles.length > 0) throw new Error(`the console had trouble: ${troubles.join("; ")}`);
   return [...rows].sort(([a], [b]) => a - b).map(([, row]) => row);
 }

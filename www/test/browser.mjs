@@ -37,9 +37,14 @@ export async function serveConsoleOnFake() {
   return serveConsole(outDir);
 }
 
-/** One browser for a test file, with a profile of its own. */
+/** A browser with a profile of its own; the caller closes it. */
+export function startBrowser() {
+  return chromium.launch({ executablePath: "/usr/bin/chromium", args: FLAGS });
+}
+
+/** One browser for a test file, closed after it. */
 export async function launch() {
-  const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: FLAGS });
+  const browser = await startBrowser();
   after(() => browser.close());
   return browser;
 }
