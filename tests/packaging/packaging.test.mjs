@@ -1,10 +1,11 @@
 // The package as its users get it: packed, installed into a fresh project outside of this repository, and used there.
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { basename, extname, join } from "node:path";
+import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
 
@@ -18,8 +19,18 @@ const fresh = mkdtempSync(join(tmpdir(), "dunlin-packaging-"));
 const installed = join(fresh, "node_modules/dunlin");
 /** @type {import("playwright-core").Browser} */
 let browser;
+/** A broker of the native host, for clients that are only clients. */
+const broker = spawn(join(workspace, "target/release/dunlin"), ["serve", "--listen", "127.0.0.1:0", "--store", "memory"]);
+let brokerUrl = "";
 
 before(async () => {
+  for await (const line of createInterface(broker.stdout)) {
+    const listening = /listens on (http:\S+)/.exec(line);
+    if (listening === null) continue;
+    brokerUrl = listening[1] ?? "";
+    break;
+  }
+  assert.notEqual(brokerUrl, "", "the native host did not start");
   const [packed] = JSON.parse(run("npm", ["pack", "--json", "--pack-destination", fresh], join(workspace, "wasm")));
   cpSync(join(import.meta.dirname, "projects"), fresh, { recursive: true });
   writeFileSync(join(fresh, "package.json"), '{ "private": true, "type": "module" }');
@@ -29,6 +40,7 @@ before(async () => {
 });
 
 after(async () => {
+  broker.kill();
   await browser?.close();
   rmSync(fresh, { recursive: true, force: true });
 });
@@ -43,7 +55,7 @@ test("the package holds what its exports name, and nothing of the tests", () => 
 });
 
 test("Node runs it", () => {
-  assert.equal(run("node", ["main.mjs"], join(fresh, "node")).trim(), "ok");
+  assert.equal(run("node", ["main.mjs", brokerUrl], join(fresh, "node")).trim(), "ok");
 });
 
 test("the types compile, for Node and for browsers, however modules are found", () => {
@@ -88,6 +100,7 @@ test("a page that Vite built runs it in Chromium, in memory and over a reload in
   await vite({ root, logLevel: "warn", build: { target: "es2022" } });
   await withPages(join(root, "dist"), async (address) => {
     await chats(address);
+    await talksToBroker(address, "vite");
     await oneTabHasTheDatabase(address);
   });
 });
@@ -106,7 +119,10 @@ test("a page that esbuild bundled into one file runs it in Chromium", async () =
   const root = join(fresh, "esbuild");
   const outdir = join(root, "dist");
   await esbuild({ absWorkingDir: root, entryPoints: ["main.js", "index.html"], loader: { ".html": "copy" }, outdir, bundle: true, format: "esm", logLevel: "warning" });
-  await withPages(outdir, chats);
+  await withPages(outdir, async (address) => {
+    await chats(address);
+    await talksToBroker(address, "esbuild");
+  });
 });
 
 test("workerd runs it", async () => {
@@ -139,6 +155,8 @@ test("workerd runs it", async () => {
       const response = await worker.dispatchFetch("http://worker/");
       assert.equal(await response.text(), "hello from workerd");
     }
+    const response = await worker.dispatchFetch(`http://worker/?broker=${encodeURIComponent(brokerUrl)}`);
+    assert.equal(await response.text(), "hello from workerd");
   } finally {
     await worker.dispose();
   }
@@ -206,6 +224,14 @@ async function chats(address) {
     await page.waitForFunction(() => typeof globalThis.chat === "function");
     const second = { heard: "hello indexeddb", offset: 1, stored: ["hello indexeddb", "hello indexeddb"] };
     assert.deepEqual(await page.evaluate(() => globalThis.chat("indexeddb")), second);
+  });
+}
+
+async function talksToBroker(address, namespace) {
+  await withContext(async (context) => {
+    const page = await open(context, address);
+    const chatted = await page.evaluate(([url, name]) => globalThis.chatWith(url, name), [brokerUrl, namespace]);
+    assert.deepEqual(chatted, { heard: "hello broker", offset: 0, stored: ["hello broker"] });
   });
 }
 

@@ -1,18 +1,22 @@
 // A page, as a user would write it. The test calls these.
-import { openLocal } from "dunlin/inline";
+import { connect, openLocal } from "dunlin/inline";
 
-globalThis.chat = async (store) => {
-  const [alice, bob] = await Promise.all([openLocal({ store }), openLocal({ store })]);
+globalThis.chat = (store) => chatOver(store, () => openLocal({ store }));
+
+globalThis.chatWith = (broker, namespace) => chatOver("broker", () => connect(broker, { namespace }));
+
+async function chatOver(words, open) {
+  const [alice, bob] = await Promise.all([open(), open()]);
   const inbox = bob.subscribe("chat/#");
   await inbox.ready;
-  const receipt = await alice.publish("chat/room", `hello ${store}`, { durability: "sync" });
+  const receipt = await alice.publish("chat/room", `hello ${words}`, { durability: "sync" });
   const { value: message } = await inbox.next();
   const stored = [];
   for await (const { text } of withText(bob.history("chat/room"))) stored.push(text);
   await alice.close();
   await bob.close();
   return { heard: message.text(), offset: Number(receipt.offset), stored };
-};
+}
 
 async function* withText(messages) {
   for await (const message of messages) yield { text: message.text() };

@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { DunlinError, connect, openLocal } from "dunlin";
 import { openLocal as openInline } from "dunlin/inline";
 
-for (const open of [openLocal, openInline]) {
+const broker = process.argv[2];
+for (const open of [openLocal, openInline, () => connect(broker, { namespace: "node", clientName: "packaging" })]) {
   const alice = await open();
   const bob = await open();
   const inbox = bob.subscribe("chat/#");

@@ -1,9 +1,10 @@
-// A Worker, as a user would write it: a broker for the time of one request.
-import { openLocal } from "dunlin";
+// A Worker, as a user would write it: it talks to a broker, or has one for the time of a request.
+import { connect, openLocal } from "dunlin";
 
 export default {
-  async fetch() {
-    const client = await openLocal();
+  async fetch(request) {
+    const broker = new URL(request.url).searchParams.get("broker");
+    const client = broker === null ? await openLocal() : await connect(broker, { namespace: "worker" });
     const inbox = client.subscribe("chat/#");
     await inbox.ready;
     await client.publish("chat/room", "hello from workerd");
