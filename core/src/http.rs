@@ -24,6 +24,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use percent_encoding::percent_decode_str;
 
+use crate::effect::CloseCode;
 use crate::error::ErrorCode;
 use crate::protocol::field::Headers;
 use crate::protocol::frame::{
@@ -339,6 +340,23 @@ pub fn lost_response() -> Response {
         "the broker restarted before it answered; the command may or may not have taken effect",
         Some(1_000),
     )
+}
+
+/// The response where the broker ended the connection instead of answering. The reason of a close begins with a
+/// stable code and a colon.
+pub fn close_response(close: CloseCode, reason: &str) -> Response {
+    let (code, message) = reason.split_once(": ").unwrap_or(("", reason));
+    if ErrorCode::ALL.iter().any(|known| known.as_str() == code) {
+        return error_response(status_of(code), code, message, None);
+    }
+    let code = match close {
+        CloseCode::Protocol => ErrorCode::MalformedFrame,
+        CloseCode::TooLarge => ErrorCode::TooLarge,
+        CloseCode::Unauthorised | CloseCode::Kicked => ErrorCode::Forbidden,
+        CloseCode::GoingAway => ErrorCode::Draining,
+        CloseCode::Policy => ErrorCode::LimitReached,
+    };
+    error_response(status_of(code.as_str()), code.as_str(), reason, None)
 }
 
 fn receipt_response(topic: &str, receipt: &Receipt) -> Response {
@@ -984,6 +1002,22 @@ mod tests {
         assert_eq!(
             response.body,
             b"{\"code\":\"storage_unavailable\",\"message\":\"the store is full\",\"retry_after_ms\":1500}\n"
+        );
+    }
+
+    #[test]
+    fn a_close_instead_of_a_reply_keeps_its_code() {
+        let response = close_response(CloseCode::Policy, "unknown_namespace: no \"x\"");
+        assert_eq!(response.status, 404);
+        assert_eq!(
+            response.body,
+            b"{\"code\":\"unknown_namespace\",\"message\":\"no \\\"x\\\"\"}\n"
+        );
+        let response = close_response(CloseCode::GoingAway, "bye");
+        assert_eq!(response.status, 503);
+        assert_eq!(
+            response.body,
+            b"{\"code\":\"draining\",\"message\":\"bye\"}\n"
         );
     }
 

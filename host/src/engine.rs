@@ -7,6 +7,7 @@ mod native;
 mod wasm;
 
 use core::fmt;
+use std::sync::Arc;
 
 use dunlin_core::Timestamp;
 
@@ -62,34 +63,43 @@ pub enum EngineKind {
     Native,
 }
 
+type Start = dyn Fn(u64) -> Result<Box<dyn Engine>, EngineError> + Send + Sync;
+
 /// Starts engines of one kind with one configuration; a module is compiled once for all of them.
 #[derive(Clone)]
 pub struct Engines {
-    config_json: String,
-    guest: Option<GuestModule>,
+    start: Arc<Start>,
 }
 
 impl Engines {
     /// `config_json` is that of `dunlin_core::Broker::new`; it is tried out here, so that a wrong one is told at
     /// the start and nowhere else.
     pub fn new(kind: EngineKind, config_json: &str) -> Result<Self, EngineError> {
-        let guest = match kind {
-            EngineKind::Native => None,
-            EngineKind::Wasm => Some(GuestModule::embedded()?),
-        };
-        let engines = Self {
-            config_json: config_json.to_owned(),
-            guest,
+        let config_json = config_json.to_owned();
+        let engines = match kind {
+            EngineKind::Native => {
+                Self::from_fn(move |seed| Ok(Box::new(NativeEngine::start(&config_json, seed)?)))
+            }
+            EngineKind::Wasm => {
+                let guest = GuestModule::embedded()?;
+                Self::from_fn(move |seed| Ok(Box::new(guest.start(&config_json, seed)?)))
+            }
         };
         engines.start(0)?;
         Ok(engines)
     }
 
+    /// Engines that `start` makes; what tests put faults into.
+    pub fn from_fn(
+        start: impl Fn(u64) -> Result<Box<dyn Engine>, EngineError> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            start: Arc::new(start),
+        }
+    }
+
     /// A broker without rows. `seed` is fresh entropy.
     pub fn start(&self, seed: u64) -> Result<Box<dyn Engine>, EngineError> {
-        Ok(match &self.guest {
-            Some(guest) => Box::new(guest.start(&self.config_json, seed)?),
-            None => Box::new(NativeEngine::start(&self.config_json, seed)?),
-        })
+        (self.start)(seed)
     }
 }

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use dunlin_core::frame::{Command, Credit, Reply};
 use dunlin_core::http::{self, MALFORMED_REQUEST, Problem, SUBSCRIPTION};
-use dunlin_core::{CloseCode, Encoding, ErrorCode, Reader};
+use dunlin_core::{Encoding, ErrorCode, Reader};
 use futures_util::stream;
 
 use crate::outbound::Outgoing;
@@ -91,7 +91,7 @@ async fn exchange(client: Client<'_>, topic: &str, frames: Vec<u8>) -> Result<Re
         loop {
             let message = match connection.outgoing.recv().await.ok_or(Stopped)? {
                 Outgoing::Message(message) => message,
-                Outgoing::Close(code, reason) => return Ok(closed(code, &reason)),
+                Outgoing::Close(code, reason) => return Ok(http::close_response(code, &reason)),
             };
             let answer = Replies::new(&message).find_map(|reply| http::response(topic, &reply));
             if let Some(answer) = answer {
@@ -156,7 +156,9 @@ impl Subscriber {
         loop {
             let mut message = match connection.outgoing.recv().await.ok_or(Stopped)? {
                 Outgoing::Message(message) => message,
-                Outgoing::Close(code, reason) => return Ok(Err(closed(code, &reason))),
+                Outgoing::Close(code, reason) => {
+                    return Ok(Err(http::close_response(code, &reason)));
+                }
             };
             let size = message.len();
             while let Some(frame) = next_frame(&mut message) {
@@ -266,18 +268,6 @@ impl<'m> Iterator for Replies<'m> {
         }
         None
     }
-}
-
-/// The response where the broker ended the connection instead of answering.
-fn closed(code: CloseCode, reason: &str) -> http::Response {
-    let (status, code) = match code {
-        CloseCode::Protocol => (400, ErrorCode::MalformedFrame),
-        CloseCode::TooLarge => (413, ErrorCode::TooLarge),
-        CloseCode::Unauthorised | CloseCode::Kicked => (403, ErrorCode::Forbidden),
-        CloseCode::GoingAway => (503, ErrorCode::Draining),
-        CloseCode::Policy => (429, ErrorCode::LimitReached),
-    };
-    Problem::new(status, code.as_str(), reason).response()
 }
 
 fn stopping() -> Problem {

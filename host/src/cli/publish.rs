@@ -195,7 +195,7 @@ fn parse_line(mut draft: Draft) -> Result<Draft> {
                 has_payload = true;
                 draft.payload = BASE64
                     .decode(text(value)?)
-                    .context("payload_base64 is not base64")?;
+                    .map_err(|error| anyhow!("payload_base64 is not base64: {error}"))?;
             }
             "payload" => {
                 has_payload = true;

@@ -1,0 +1,175 @@
+//! Every flag that can be wrong, given wrong: the program says what, which, and what to do.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::process::Stdio;
+
+use common::{Broker, complaint, dunlin, run};
+
+#[test]
+fn wrong_usage_is_told_with_exit_code_2() {
+    for (arguments, named) in [
+        (&["nonsense"] as &[&str], "nonsense"),
+        (&["serve", "--prot", "1"], "--prot"),
+        (&["serve", "extra"], "extra"),
+        (&["serve", "--listen", "8787"], "--listen"),
+        (&["serve", "--listen", "localhost:70000"], "--listen"),
+        (&["serve", "--listen", "127.0.0.1:-1"], "--listen"),
+        (&["serve", "--shards", "0"], "--shards"),
+        (&["serve", "--shards", "-1"], "-1"),
+        (&["serve", "--shards=-1"], "--shards"),
+        (&["serve", "--shards", "257"], "--shards"),
+        (&["serve", "--shards", "99999999999999999999"], "--shards"),
+        (&["serve", "--shards", "two"], "--shards"),
+        (&["serve", "--engine", "v8"], "--engine"),
+        (&["serve", "--store", "sqlite"], "--store"),
+        (&["serve", "--data"], "--data"),
+        (&["serve", "--shards", "1", "--shards", "2"], "--shards"),
+        (&["pub"], "TOPIC"),
+        (&["pub", "a", "b", "--file", "c"], "--file"),
+        (&["pub", "a", "b", "--json-lines"], "--json-lines"),
+        (&["pub", "a", "--batch", "0"], "--batch"),
+        (&["pub", "a", "--batch", "10001"], "--batch"),
+        (&["pub", "a", "--batch=-5"], "--batch"),
+        (&["pub", "a", "--durability", "always"], "--durability"),
+        (&["sub"], "FILTER"),
+        (&["sub", "#", "--count", "0"], "--count"),
+        (&["sub", "#", "--count=-1"], "--count"),
+        (&["sub", "#", "--format", "xml"], "--format"),
+        (&["bench", "sleep"], "sleep"),
+        (&["bench", "--size", "7"], "--size"),
+        (&["bench", "--messages", "0"], "--messages"),
+        (&["bench", "--durability", "most"], "--durability"),
+        (&["bench", "--url", "http://a", "--shards", "2"], "--shards"),
+    ] {
+        let output = run(arguments);
+        let told = complaint(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {told}");
+        assert!(told.contains(named), "{arguments:?}: {told}");
+    }
+}
+
+/// Starts a server that must not start. One that does is not waited for.
+fn refused(arguments: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = dunlin();
+    command.arg("serve");
+    if !arguments.contains(&"--listen") {
+        command.args(["--listen", "127.0.0.1:0"]);
+    }
+    if !arguments.contains(&"--data") {
+        command.arg("--data").arg(folder.path());
+    }
+    command
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    let out = child.stdout.take().unwrap();
+    BufReader::new(out).read_line(&mut line).unwrap();
+    if !line.is_empty() {
+        child.kill().unwrap();
+        panic!("{arguments:?}: it started: {line}");
+    }
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    complaint(&output)
+}
+
+#[test]
+fn a_server_that_cannot_start_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let plain = file("plain", "");
+    let inside = format!("{plain}/data");
+    let text = file("config.txt", "payload_bytes_max = 5");
+    let list = file("list.json", "[]");
+    let unknown = file("unknown.json", r#"{"payload_bytes_maximum": 5}"#);
+    let negative = file("negative.json", r#"{"payload_bytes_max": -1}"#);
+    let huge = file("huge.json", r#"{"payload_bytes_max": 1e30}"#);
+    for (arguments, named) in [
+        (&["--data", inside.as_str()] as &[&str], "cannot be created"),
+        (&["--data", "/proc/dunlin"], "cannot be created"),
+        (&["--config", "/nonexistent.json"], "/nonexistent.json"),
+        (&["--config", &text], "configuration"),
+        (&["--config", &list], "configuration"),
+        (&["--config", &unknown], "payload_bytes_maximum"),
+        (&["--config", &negative], "payload_bytes_max"),
+        (&["--config", &huge], "payload_bytes_max"),
+        (&["--console", "/nonexistent"], "--console /nonexistent"),
+        (&["--token", "main"], "NAMESPACE=TOKEN"),
+        (
+            &["--allow-origin", "example.com"],
+            "--allow-origin example.com",
+        ),
+    ] {
+        let told = refused(arguments);
+        assert!(told.contains(named), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
+fn other_machines_need_a_token() {
+    let told = refused(&["--listen", "0.0.0.0:0", "--store", "memory"]);
+    assert!(told.contains("--token NAMESPACE=TOKEN"), "{told}");
+}
+
+#[test]
+fn a_port_in_use_is_told() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let told = refused(&["--listen", &address, "--store", "memory"]);
+    assert!(
+        told.contains(&format!("cannot listen on {address}")),
+        "{told}"
+    );
+    assert!(told.contains("--listen"), "{told}");
+}
+
+#[test]
+fn a_data_directory_of_a_newer_version_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("FORMAT"), "2\n").unwrap();
+    let told = refused(&["--data", folder.path().to_str().unwrap()]);
+    assert!(told.contains("version 2"), "{told}");
+    assert!(!folder.path().join("rows").exists());
+}
+
+#[test]
+fn a_data_directory_has_one_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path(), &[]);
+    let told = refused(&["--data", folder.path().to_str().unwrap()]);
+    assert!(told.contains(&format!("pid {}", broker.pid())), "{told}");
+    broker.stop();
+}
+
+#[test]
+fn a_client_without_a_broker_says_so() {
+    let nobody = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    for arguments in [
+        &["pub", "a", "b", "--url", &nobody] as &[&str],
+        &["sub", "a", "--url", &nobody],
+        &["bench", "publish", "--url", &nobody],
+    ] {
+        let told = complaint(&run(arguments));
+        assert!(told.contains("dunlin serve"), "{arguments:?}: {told}");
+    }
+    for url in ["https://a", "a:1", "http://a/b", "http://a b"] {
+        let told = complaint(&run(&["sub", "a", "--url", url]));
+        assert!(told.contains(&format!("--url {url}")), "{told}");
+    }
+    let told = complaint(&run(&["pub", "a", "--file", "/nonexistent"]));
+    assert!(told.contains("--file /nonexistent"), "{told}");
+}
