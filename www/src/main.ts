@@ -13,6 +13,7 @@ import { readPlace, writePlace } from "./place.ts";
 import type { Place, View } from "./place.ts";
 import { Publish } from "./publish.ts";
 import { Rates } from "./rates.ts";
+import { isOwnServer } from "./session.ts";
 import type { Session } from "./session.ts";
 import { mountShortcuts } from "./shortcuts.ts";
 import { mountTheme } from "./theme.ts";
@@ -168,17 +169,9 @@ function leaveFor(next: Place): void {
 async function begin(): Promise<void> {
   const { broker } = place;
   welcome.show(broker);
-  if (broker?.to === "page" || (broker?.to === "server" && isOwn(broker.address))) return welcome.connect();
+  if (broker?.to === "page" || (broker?.to === "server" && isOwnServer(broker.address))) return welcome.connect();
   if (broker === undefined && (await servedByBroker())) return welcome.connect();
   welcome.focus();
-}
-
-function isOwn(address: string): boolean {
-  try {
-    return address === "" || new URL(address.replace(/^ws/, "http")).host === location.host;
-  } catch {
-    return false;
-  }
 }
 
 /** Whether the page comes from a broker, and not from a place that only keeps its files. */

@@ -54,3 +54,12 @@ function serverTitle(address: string, namespace: string): string {
   const url = new URL(socketAddress(address));
   return `${url.host}${url.pathname === "/" || url.pathname === "" ? ` / ${namespace}` : url.pathname}`;
 }
+
+/** Whether an address is the server that the page came from. */
+export function isOwnServer(address: string): boolean {
+  try {
+    return address === "" || new URL(socketAddress(address)).host === location.host;
+  } catch {
+    return false;
+  }
+}

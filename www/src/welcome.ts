@@ -2,8 +2,9 @@
 
 import { byId, choose, chosen, valueOf } from "./dom.ts";
 import type { Broker } from "./place.ts";
-import { Session } from "./session.ts";
+import { isOwnServer, Session } from "./session.ts";
 import { problemOf, refused, showProblem } from "./words.ts";
+import type { Problem } from "./words.ts";
 
 export class Welcome {
   private readonly form = byId("connect-form", HTMLFormElement);
@@ -63,7 +64,10 @@ export class Welcome {
     try {
       this.opened(await Session.open(broker, valueOf("token"), attempt.signal));
     } catch (error) {
-      if (!attempt.signal.aborted) showProblem(this.problem, problemOf(error));
+      if (attempt.signal.aborted) return;
+      const problem = (await refusalOf(broker, valueOf("token"))) ?? problemOf(error);
+      showProblem(this.problem, problem);
+      if (problem.code === "unauthorised") byId("token", HTMLInputElement).focus();
     } finally {
       this.attempt = undefined;
       this.submit.textContent = "Connect";
@@ -95,5 +99,24 @@ export class Welcome {
     const page = chosen(this.form, "where") === "page";
     byId("where-server", HTMLElement).hidden = page;
     byId("where-page", HTMLElement).hidden = !page;
+  }
+}
+
+/**
+ * Why the page's own server lets nobody in, if that is so. A browser keeps the answer to a refused WebSocket to itself,
+ * so the same place is asked once more, as a page; other servers may not be asked by the page's policy.
+ */
+async function refusalOf(broker: Broker, token: string): Promise<Problem | undefined> {
+  if (broker.to !== "server" || !isOwnServer(broker.address)) return undefined;
+  const headers = token === "" ? {} : { authorization: `Bearer ${token}` };
+  try {
+    const response = await fetch(`/v1/${encodeURIComponent(broker.namespace)}/connect`, { headers });
+    const answer: unknown = await response.json();
+    // Asked without a WebSocket, the place itself is well: the failure lies elsewhere.
+    if (response.status === 426 || typeof answer !== "object" || answer === null) return undefined;
+    const { code, message } = answer as { code?: unknown; message?: unknown };
+    return typeof code === "string" && typeof message === "string" ? problemOf({ code, message }) : undefined;
+  } catch {
+    return undefined;
   }
 }

@@ -77,6 +77,7 @@ export interface Problem {
 
 const ADVICE: Readonly<Record<string, string>> = {
   connection_failed: "Check that the server runs and that the address is right; a server may also want a token.",
+  unauthorised: "Type the token of this namespace above.",
   connection_lost: "Whether it took effect is not known. Look into the history before you repeat it.",
   database_in_use: "Close the other tab, or keep the messages in memory.",
   database_unavailable: "Private windows often have no database. Keep the messages in memory instead.",
@@ -89,13 +90,17 @@ const ADVICE: Readonly<Record<string, string>> = {
 
 /** Says what was thrown. Errors of the client carry a code; anything else is a mistake of this page. */
 export function problemOf(error: unknown): Problem {
-  if (error instanceof Error && "code" in error && typeof error.code === "string") {
-    const retry = "retryAfterMs" in error && typeof error.retryAfterMs === "number" ? error.retryAfterMs : undefined;
-    const advice = retry === undefined ? ADVICE[error.code] : `Try again in ${span(retry)}.`;
-    return { code: error.code, message: sentence(error.message), ...(advice === undefined ? {} : { advice }) };
+  if (isCoded(error)) {
+    const { code, message, retryAfterMs } = error;
+    const advice = retryAfterMs === undefined ? ADVICE[code] : `Try again in ${span(retryAfterMs)}.`;
+    return { code, message: sentence(message), ...(advice === undefined ? {} : { advice }) };
   }
   const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
   return { code: "console_error", message: sentence(text), advice: "This is a mistake of the console itself." };
+}
+
+function isCoded(error: unknown): error is { code: string; message: string; retryAfterMs?: number } {
+  return typeof error === "object" && error !== null && "code" in error && typeof error.code === "string" && "message" in error;
 }
 
 /** A mistake that the console finds before anything is sent. */

@@ -141,7 +141,12 @@ describe("console on the native host", { concurrency: 2 }, () => {
   test("a server with a token asks for it, and it stays out of the page's address", async () => {
     const host = await startHost(await dataDirectory(), { args: ["--token", "default=open-sesame"] });
     const { page } = await tab(host.url, "", { expectErrors: true });
-    await page.locator("#connect-error").filter({ hasText: "connection_failed" }).filter({ hasText: "token" }).waitFor();
+    const problem = page.locator("#connect-error").filter({ hasText: "unauthorised" });
+    await problem.filter({ hasText: "A token is needed" }).waitFor();
+    // The token's field has the focus already.
+    await page.keyboard.type("open-barley");
+    await page.keyboard.press("Enter");
+    await problem.filter({ hasText: "The token is not one of this namespace. Type the token of this namespace above." }).waitFor();
     await page.getByLabel(/^Token/).fill("open-sesame");
     await page.getByRole("button", { name: "Connect", exact: true }).click();
     await connected(page);

@@ -116,6 +116,18 @@ describe("console on a scripted client", { concurrency: 2 }, () => {
     assert.deepEqual(troubles, []);
   });
 
+  test("the list is bounded in bytes too", async () => {
+    const { page } = await open();
+    await openInPage(page);
+    await subscribe(page, "#");
+    await page.evaluate(() => {
+      for (let number = 0; number < 40; number += 1) fake.publish("big", new Uint8Array(1024 * 1024).fill(65));
+    });
+    await page.getByText("32 messages shown · 8 not shown").waitFor();
+    await liveMessage(page, "AAAA").first().click();
+    await page.getByRole("button", { name: "Show all of it" }).waitFor();
+  });
+
   test("paused, the list stands still and counts what comes", async () => {
     const { page } = await open();
     await openInPage(page);
