@@ -117,13 +117,13 @@ export interface Output {
 const DURABILITIES: readonly Durability[] = ["none", "async", "sync"];
 const EVENTS: readonly (Notify["event"] | undefined)[] = [undefined, "topic_created", "topic_deleted", "row_unreadable"];
 
+const scratch = new Writer();
+
 /** The input's bytes, its length in front. */
 export function encodeInput(input: Input): Uint8Array {
-  const body = new Writer();
-  putInput(input, body);
-  const framed = new Writer();
-  framed.bytes(body.take());
-  return framed.take();
+  scratch.clear();
+  scratch.prefixed(() => putInput(input, scratch));
+  return scratch.take();
 }
 
 function putInput(input: Input, out: Writer): void {
@@ -179,9 +179,9 @@ function putInput(input: Input, out: Writer): void {
 
 /** Rows as a restore takes them. */
 export function encodeRows(rows: readonly Row[]): Uint8Array {
-  const out = new Writer();
-  putRows(rows, out);
-  return out.take();
+  scratch.clear();
+  putRows(rows, scratch);
+  return scratch.take();
 }
 
 function putRows(rows: readonly Row[], out: Writer): void {
@@ -218,8 +218,8 @@ function decodeEffect(body: Reader): Effect {
       const load: Load = {
         kind: "load",
         ticket: body.int(),
-        from: body.bytes().slice(),
-        to: body.bytes().slice(),
+        from: body.copy(),
+        to: body.copy(),
         reverse: body.flag(),
         rowsMax: body.int(),
         bytesMax: body.int(),
@@ -257,11 +257,11 @@ function decodeOp(body: Reader): Op {
   const kind = body.u8();
   switch (kind) {
     case 1:
-      return { kind: "put", key: body.bytes().slice(), value: body.bytes().slice() };
+      return { kind: "put", key: body.copy(), value: body.copy() };
     case 2:
-      return { kind: "delete", key: body.bytes().slice() };
+      return { kind: "delete", key: body.copy() };
     case 3:
-      return { kind: "delete_range", from: body.bytes().slice(), to: body.bytes().slice() };
+      return { kind: "delete_range", from: body.copy(), to: body.copy() };
     default:
       throw new Malformed(`unknown operation ${kind}`);
   }

@@ -261,14 +261,17 @@ export function encodeReply(reply: Reply): Uint8Array {
   return encodeFrame(REPLIES, reply);
 }
 
+const scratch = new Writer();
+
 function encodeFrame(table: readonly (readonly [number, string, string])[], frame: Command | Reply): Uint8Array {
   const [kind, , layout] = table.find(([, name]) => name === frame.type) as readonly [number, string, string];
-  const body = new Writer();
-  body.u8(kind);
-  putFields(layout, frame as unknown as Fields, body);
-  const out = new Writer();
-  out.bytes(body.take());
-  return out.take();
+  // A frame that could not be spelt may have left something.
+  scratch.clear();
+  scratch.prefixed(() => {
+    scratch.u8(kind);
+    putFields(layout, frame as unknown as Fields, scratch);
+  });
+  return scratch.take();
 }
 
 function putFields(layout: string, fields: Fields, out: Writer): void {
@@ -277,10 +280,8 @@ function putFields(layout: string, fields: Fields, out: Writer): void {
     if (tag === 0) {
       putValue(kind, value, out);
     } else if (value !== undefined) {
-      const body = new Writer();
-      putValue(kind, value, body);
       out.u8(tag);
-      out.bytes(body.take());
+      out.prefixed(() => putValue(kind, value, out));
     }
   }
 }
@@ -298,22 +299,18 @@ function putValue(kind: string, value: unknown, out: Writer): void {
     case "bytes":
       return out.bytes(value as Uint8Array);
   }
-  const list = new Writer();
-  if (kind === "headers") {
-    for (const [name, text] of value as MessageHeaders) {
-      list.str(name);
-      list.str(text);
+  out.prefixed(() => {
+    if (kind === "headers") {
+      for (const [name, text] of value as MessageHeaders) {
+        out.str(name);
+        out.str(text);
+      }
+    } else if (kind === "strings") {
+      for (const text of value as readonly string[]) out.str(text);
+    } else {
+      for (const fields of value as readonly Fields[]) out.prefixed(() => putFields(itemLayout(kind), fields, out));
     }
-  } else if (kind === "strings") {
-    for (const text of value as readonly string[]) list.str(text);
-  } else {
-    for (const fields of value as readonly Fields[]) {
-      const item = new Writer();
-      putFields(itemLayout(kind), fields, item);
-      list.bytes(item.take());
-    }
-  }
-  out.bytes(list.take());
+  });
 }
 
 /**
@@ -368,7 +365,7 @@ function takeValue(kind: string, reader: Reader): unknown {
     case "str":
       return reader.str();
     case "bytes":
-      return reader.bytes().slice();
+      return reader.copy();
   }
   const list = new Reader(reader.bytes());
   const values: unknown[] = [];

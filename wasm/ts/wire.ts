@@ -18,11 +18,29 @@ export function utf8(text: string): Uint8Array {
 
 /** The string that UTF-8 bytes spell; {@link Malformed} if they are not UTF-8. */
 export function text(bytes: Uint8Array): string {
+  return ascii(bytes) ?? decoded(bytes);
+}
+
+function decoded(bytes: Uint8Array): string {
   try {
     return decoder.decode(bytes);
   } catch {
     throw new Malformed("not UTF-8");
   }
+}
+
+/** Below this length a loop is faster than the platform's coder. */
+const SHORT = 32;
+
+/** A short string of ASCII only, otherwise undefined. */
+function ascii(bytes: Uint8Array): string | undefined {
+  if (bytes.length > SHORT) return undefined;
+  let string = "";
+  for (const byte of bytes) {
+    if (byte >= 0x80) return undefined;
+    string += String.fromCharCode(byte);
+  }
+  return string;
 }
 
 /** Reads from the front of a byte array. What it hands out are views; whoever keeps them longer copies them. */
@@ -82,6 +100,11 @@ export class Reader {
     return this.#bytes.subarray(start, this.#at);
   }
 
+  /** The same bytes, as the caller's own. */
+  copy(): Uint8Array {
+    return this.bytes().slice();
+  }
+
   str(): string {
     return text(this.bytes());
   }
@@ -126,20 +149,25 @@ export class Reader {
   }
 }
 
-/** Appends what a {@link Reader} reads. */
-export class Writer {
-  #bytes = new Uint8Array(256);
-  #length = 0;
+/** A writer that grew beyond this gives the memory back. */
+const KEPT_BYTES_MAX = 64 * 1024;
 
-  get length(): number {
-    return this.#length;
-  }
+/** Appends what a {@link Reader} reads. One is used again and again: making its memory costs more than filling it. */
+export class Writer {
+  #bytes = new Uint8Array(1024);
+  #length = 0;
 
   /** A copy of everything written, which is then forgotten. */
   take(): Uint8Array {
     const taken = this.#bytes.slice(0, this.#length);
-    this.#length = 0;
+    this.clear();
     return taken;
+  }
+
+  /** Forgets everything written. */
+  clear(): void {
+    this.#length = 0;
+    if (this.#bytes.length > KEPT_BYTES_MAX) this.#bytes = new Uint8Array(1024);
   }
 
   u8(byte: number): void {
@@ -189,7 +217,36 @@ export class Writer {
   }
 
   str(value: string): void {
-    this.bytes(utf8(value));
+    if (!this.#ascii(value)) this.bytes(utf8(value));
+  }
+
+  /** Puts the length of what `write` writes in front of it. */
+  prefixed(write: () => void): void {
+    const start = this.#length;
+    write();
+    const length = this.#length - start;
+    let size = 1;
+    for (let rest = length; rest >= 0x80; rest = Math.floor(rest / 128)) size += 1;
+    this.#reserve(size);
+    this.#bytes.copyWithin(start + size, start, this.#length);
+    this.#length = start;
+    this.int(length);
+    this.#length += length;
+  }
+
+  /** Writes a short string of ASCII only; otherwise writes nothing and says no. */
+  #ascii(value: string): boolean {
+    if (value.length > SHORT) return false;
+    this.#reserve(1 + SHORT);
+    let at = this.#length;
+    this.#bytes[at++] = value.length;
+    for (let index = 0; index < value.length; index += 1) {
+      const code = value.charCodeAt(index);
+      if (code >= 0x80) return false;
+      this.#bytes[at++] = code;
+    }
+    this.#length = at;
+    return true;
   }
 
   #reserve(count: number): void {
