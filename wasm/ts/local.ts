@@ -82,7 +82,7 @@ class LocalBroker {
         sockets,
         now: () => performance.timeOrigin + performance.now(),
         seed: () => crypto.getRandomValues(new BigUint64Array(1))[0] ?? 0n,
-        later: afterThisTask(),
+        later: afterThisTask,
         arm: (at) => this.#arm(at),
         note: report,
       },
@@ -209,18 +209,25 @@ class LocalBroker {
   }
 }
 
+/** Turns that were asked for, and the channel whose messages let them happen. All brokers of the page share it. */
+const turns: (() => void)[] = [];
+let channel: MessageChannel | undefined;
+
 /** Gathers what the program says in one task. A promise would not do: a loop of awaits would never let the page draw. */
-function afterThisTask(): (turn: () => void) => void {
-  if (typeof setImmediate === "function") return (turn) => void setImmediate(turn);
-  if (typeof MessageChannel === "undefined") return (turn) => void setTimeout(turn, 0);
-  // Timers of the page are held back to milliseconds, in hidden tabs to seconds; messages are not.
-  const { port1, port2 } = new MessageChannel();
-  const turns: (() => void)[] = [];
-  port1.onmessage = () => turns.shift()?.();
-  return (turn) => {
+function afterThisTask(turn: () => void): void {
+  if (typeof setImmediate === "function") {
+    setImmediate(turn);
+  } else if (typeof MessageChannel === "undefined") {
+    setTimeout(turn, 0);
+  } else {
+    // Timers of the page are held back to milliseconds, in hidden tabs to seconds; messages are not.
+    if (channel === undefined) {
+      channel = new MessageChannel();
+      channel.port1.onmessage = () => turns.shift()?.();
+    }
     turns.push(turn);
-    port2.postMessage(undefined);
-  };
+    channel.port2.postMessage(undefined);
+  }
 }
 
 declare const setImmediate: ((callback: () => void) => unknown) | undefined;
