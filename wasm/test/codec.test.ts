@@ -4,6 +4,7 @@ import { test } from "node:test";
 
 import { decodeOutput, encodeInput } from "../ts/abi.ts";
 import { COMMANDS, REPLIES, decodeCommands, decodeReplies, encodeCommand, encodeReply, itemLayouts } from "../ts/frames.ts";
+import type { Command, Reply } from "../ts/frames.ts";
 import { Malformed, Reader, Writer } from "../ts/wire.ts";
 
 // Tests run from dist/test.
@@ -59,6 +60,24 @@ test("the layouts are those of the core", () => {
   const ours = [...COMMANDS, ...REPLIES].map(([kind, name, layout]) => `${kind} ${name} ${neutral(layout)}`);
   assert.deepEqual(ours, names.map(({ kind, name, structure }) => `${kind} ${name} ${layouts.get(structure)}`));
   for (const [name, layout] of Object.entries(itemLayouts())) assert.equal(neutral(layout), layouts.get(name), name);
+});
+
+test("every example of the specification reads and writes to its bytes", () => {
+  const specification = readFileSync(new URL("../PROTOCOL.md", core), "utf8");
+  const examples = [...specification.matchAll(/^```json\n(.*?)^```\n+```hex\n(.*?)^```$/gms)];
+  const seen = new Set<number>();
+  for (const [, json = "", hex = ""] of examples) {
+    const bytes = Uint8Array.from(hex.trim().split(/\s+/), (byte) => Number.parseInt(byte, 16));
+    const kind = Number(new Reader(bytes).bytes()[0]);
+    seen.add(kind);
+    // Kinds below 128 are commands.
+    const [frame] = kind < 128 ? decodeCommands(bytes) : decodeReplies(bytes);
+    assert.deepEqual(plain(frame), plain(JSON.parse(json)), json);
+    const again = kind < 128 ? encodeCommand(frame as Command) : encodeReply(frame as Reply);
+    assert.deepEqual(again, bytes, json);
+  }
+  const kinds = [...COMMANDS, ...REPLIES].map(([kind]) => kind);
+  assert.deepEqual(kinds.filter((kind) => !seen.has(kind)), [], "every kind has an example");
 });
 
 test("a command is written as the protocol says", () => {
@@ -132,6 +151,20 @@ test("inputs and output of the engine are written as the core reads them", () =>
   });
   assert.throws(() => decodeOutput(Uint8Array.of(0, 1, 6)), /unknown effect 6/);
 });
+
+/** A frame of ours, or of the JSON encoding, in words that both can be told in. */
+function plain(value: unknown): unknown {
+  if (typeof value === "bigint") return Number(value);
+  if (value instanceof Uint8Array) return Buffer.from(value).toString("base64");
+  if (Array.isArray(value)) return value.map(plain);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([name, member]) => {
+      if (name === "payload" && typeof member === "string") return [name, Buffer.from(member).toString("base64")];
+      return name === "payload_base64" ? ["payload", member] : [camel(name), plain(member)];
+    }),
+  );
+}
 
 /** A layout with the kinds of integers made one. */
 function neutral(layout: string): string {
