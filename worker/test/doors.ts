@@ -7,10 +7,10 @@
 import { DurableObject } from "cloudflare:workers";
 
 import guest from "../../wasm/dist/guest.wasm";
-import { decodeOutput, encodeInput } from "../../wasm/ts/abi.ts";
-import type { Effect, Load } from "../../wasm/ts/abi.ts";
-import { encodeRows } from "../../wasm/ts/abi.ts";
+import { decodeOutput, encodeInput, encodeRows } from "../../wasm/ts/abi.ts";
+import type { Effect, Load, Op, Range } from "../../wasm/ts/abi.ts";
 import { GuestEngine } from "../../wasm/ts/guest.ts";
+import { MemoryStore } from "../../wasm/ts/memory.ts";
 import { restoreWalk } from "../../wasm/ts/restore.ts";
 import { Broker as Deployed } from "../ts/broker.ts";
 import { SqliteStore } from "../ts/store.ts";
@@ -27,6 +27,16 @@ export class Broker extends Deployed {
         this.engine.step = (now) => {
           this.engine.step = step;
           return step(now, Uint8Array.of(0xff));
+        };
+        return new Response();
+      }
+      case "/full": {
+        // The next write fails, as on a full disk.
+        const { storage } = this.ctx;
+        const write = storage.transactionSync.bind(storage);
+        storage.transactionSync = () => {
+          storage.transactionSync = write;
+          throw new Error("database or disk is full: SQLITE_FULL");
         };
         return new Response();
       }
@@ -58,6 +68,7 @@ export class Broker extends Deployed {
  * | `/load` | one load effect, without its length | the `loaded` input that answers it, its length in front |
  * | `/rows` | | everything that is stored, as rows |
  * | `/clear` | | nothing; the store is empty |
+ * | `/compare?seed=N` | | how much was written and read, SQLite and the map in memory agreeing on all of it |
  */
 export class Scenario extends DurableObject {
   readonly #engine = new GuestEngine(guest);
@@ -78,8 +89,10 @@ export class Scenario extends DurableObject {
         case "/rows":
           return new Response(encodeRows(await this.#store.load({ ...EVERYTHING, reverse: false, ...UNBOUNDED })));
         case "/clear":
-          this.ctx.storage.sql.exec("DELETE FROM rows");
+          this.#clear();
           return new Response();
+        case "/compare":
+          return Response.json(await this.#compare(Number(number("seed"))));
         default:
           return new Response(`no door ${url.pathname}`, { status: 404 });
       }
@@ -103,9 +116,70 @@ export class Scenario extends DurableObject {
     return new Response(output);
   }
 
+  #clear(): void {
+    this.ctx.storage.sql.exec("DELETE FROM rows");
+  }
+
+  async #compare(seed: number): Promise<{ readonly writes: number; readonly rows: number }> {
+    this.#clear();
+    const memory = new MemoryStore();
+    const dice = new Dice(seed);
+    let writes = 0;
+    let rows = 0;
+    for (let sequence = 1; sequence <= 200; sequence += 1) {
+      const ops = Array.from({ length: 1 + dice.roll(8) }, () => dice.op());
+      this.#store.apply({ kind: "write", sequence, durability: "sync", ops });
+      memory.apply({ kind: "write", sequence, durability: "sync", ops });
+      writes += ops.length;
+      for (let asked = 0; asked < 5; asked += 1) {
+        const range = dice.range();
+        const [expected, got] = [memory.load(range), await this.#store.load(range)];
+        const same = encodeRows(expected).join() === encodeRows(got).join();
+        if (!same) throw new Error(`after ${writes} writes ${JSON.stringify(range)} gives ${got.length} rows, not ${expected.length}`);
+        rows += got.length;
+      }
+    }
+    return { writes, rows };
+  }
+
   async #answer(effect: Uint8Array): Promise<Uint8Array> {
     const load = loadOf(effect);
     return encodeInput({ kind: "loaded", ticket: load.ticket, rows: await this.#store.load(load) });
+  }
+}
+
+/** The same keys, values and ranges for the same seed. */
+class Dice {
+  #state: number;
+
+  constructor(seed: number) {
+    this.#state = seed;
+  }
+
+  roll(sides: number): number {
+    this.#state = (Math.imul(this.#state, 1_103_515_245) + 12_345) >>> 0;
+    return (this.#state >>> 8) % sides;
+  }
+
+  key(): Uint8Array {
+    return Uint8Array.from({ length: 1 + this.roll(3) }, () => [0, 1, 127, 128, 255][this.roll(5)] ?? 0);
+  }
+
+  op(): Op {
+    switch (this.roll(10)) {
+      case 0:
+        return { kind: "delete", key: this.key() };
+      case 1:
+        return { kind: "delete_range", from: this.key(), to: this.key() };
+      default:
+        return { kind: "put", key: this.key(), value: new Uint8Array(this.roll(40)).fill(this.roll(256)) };
+    }
+  }
+
+  range(): Range {
+    const whole = this.roll(2) === 0;
+    const [from, to] = whole ? [new Uint8Array(), Uint8Array.of(255, 255, 255, 255)] : [this.key(), this.key()];
+    return { from, to, reverse: this.roll(2) === 0, rowsMax: 1 + this.roll(40), bytesMax: this.roll(400) };
   }
 }
 

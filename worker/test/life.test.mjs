@@ -65,6 +65,8 @@ describe("an object that sleeps", { concurrency: true }, () => {
       assert.deepEqual([heard.type, text(heard.payload ?? "")], ["delivery", "after"]);
     }
     assert.equal(JSON.parse((await stream.next()).data).payload, "after");
+    binary.say({ type: "publish", request: 2, topic: "room", payload: new TextEncoder().encode("in binary") });
+    assert.equal((await json.next("delivery")).payload, "in binary");
     await assertAnotherLife(worker, json);
     await stream.cancel();
   });
@@ -138,6 +140,28 @@ test("a request that the broker crashed on is answered so", async (context) => {
   assert.match(message, /may or may not/);
   assert.equal(response.headers.get("retry-after"), "1");
   assert.equal((await (await publish(worker, "again")).json()).offset, 1);
+});
+
+test("after a failed write nobody is told that it succeeded, and the broker comes back", async (context) => {
+  const { worker, knock } = start(context);
+  const client = await subscribed(worker, "dunlin.v1.json");
+  assert.equal((await publish(worker, "before")).status, 200);
+  await client.next("delivery");
+  await knock("/full");
+  client.say({ type: "publish", request: 2, topic: "room", payload: "lost" });
+  assert.equal((await client.nextOf("resync", "receipt", "delivery")).type, "resync");
+
+  // Until a probe has shown that the store can write again, what needs it is refused.
+  const refused = await publish(worker, "too early");
+  assert.deepEqual([refused.status, (await refused.json()).code], [503, "storage_unavailable"]);
+  let accepted = await publish(worker, "after");
+  for (const until = Date.now() + 10_000; accepted.status === 503 && Date.now() < until; ) {
+    await wait(100);
+    accepted = await publish(worker, "after");
+  }
+  assert.equal((await accepted.json()).offset, 1);
+  const history = await worker.dispatchFetch(`${BASE}/v1/chat/topics/room?from=earliest`, { headers: AUTHORIZED });
+  assert.deepEqual((await history.text()).match(/"payload":"\w+"/g), ['"payload":"before"', '"payload":"after"']);
 });
 
 test("after a restart of the runtime everything that was acknowledged is there", async (context) => {
