@@ -141,6 +141,20 @@ test("a broker that lost messages goes on below what was delivered, and nothing 
   assert.deepEqual(gaps, []);
 });
 
+test("after a truncation the numbers that a crash took back are heard again for other messages", async () => {
+  const gaps: Gap[] = [];
+  const world = await subscribed({ onGap: (gap) => gaps.push(gap) });
+  world.transport.peer.reply(delivery(1, 11), delivery(1, 12));
+  await take(world.subscription, 2);
+  await reconnected(world);
+  assert.equal(accept(world.transport, "T2", 12n).from, "resume:T1:12");
+  world.transport.peer.reply({ type: "gap", subscription: 1, reason: "truncated", after: 11n, to: 12n }, delivery(1, 12, "another"));
+  assert.deepEqual((await take(world.subscription, 1)).map((message) => message.text()), ["another"]);
+  assert.deepEqual(gaps.map(({ reason }) => reason), ["truncated"]);
+  await reconnected(world);
+  assert.equal(accept(world.transport, "T3", 12n).from, "resume:T2:12");
+});
+
 test("on resync every subscription is asked for again on the same link, and commands without an answer are lost", async () => {
   const { client, transport, subscription } = await subscribed();
   transport.peer.reply(delivery(1, 11));

@@ -128,7 +128,13 @@ export class ActiveSubscription implements Subscription {
   missed({ type: _type, subscription: _subscription, ...gap }: Extract<Reply, { type: "gap" }>): void {
     if (this.hasEnded) return;
     this.#heardSinceAsked = true;
-    if (gap.to > this.#last) this.#last = gap.to;
+    if (gap.reason === "truncated") {
+      // What a crash took back may be numbered again for other messages: nothing above `after` was heard.
+      this.#last = gap.after;
+      if (gap.after < this.#resumedAfter) this.#resumedAfter = gap.after;
+    } else if (gap.to > this.#last) {
+      this.#last = gap.to;
+    }
     if (this.#waiting.length === 0) this.#buffer.push(gap);
     else this.#tellGap(gap);
   }
