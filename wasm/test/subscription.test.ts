@@ -40,10 +40,10 @@ async function take(subscription: Subscription, count: number): Promise<Delivery
   return taken;
 }
 
-/** Reconnects after the link was cut. */
+/** Reconnects after the link was cut, the first or the second time. */
 async function reconnected({ transport, clock }: Subscribed): Promise<void> {
   await transport.peer.cut();
-  await clock.advance(1_000);
+  await clock.advance(2_000);
   await transport.peer.greet();
 }
 
