@@ -118,6 +118,14 @@ export class History {
     if (time.value === "") time.value = toLocalField(this.messages[0]?.timestamp ?? Date.now());
   }
 
+  /** Shows a message among those around it. */
+  async find({ topic, partition, offset }: Message): Promise<void> {
+    const before = BigInt(PAGE / 2);
+    await this.go({ topic, partition, from: `offset:${offset > before ? offset - before : 0n}` });
+    const index = this.messages.findIndex((message) => message.offset === offset);
+    if (this.at?.topic === topic && index >= 0) this.list.openAt(index);
+  }
+
   /** Shows a page; without `from`, the newest one. */
   async go(spot: Spot, limit = PAGE): Promise<void> {
     const { session } = this;
@@ -132,7 +140,8 @@ export class History {
     try {
       const description = await session.client.describeTopic(topic);
       const messages: Message[] = [];
-      const options = { partition, from: spot.from ?? (`last:${PAGE}` as const), limit };
+      const start = description.partitions[partition]?.logStartOffset ?? 0n;
+      const options = { partition, from: notBefore(start, spot.from) ?? (`last:${PAGE}` as const), limit };
       for await (const message of session.client.history(topic, options)) messages.push(message);
       // The reader has gone on to another page meanwhile.
       if (attempt !== this.attempt) return;
@@ -178,11 +187,17 @@ export class History {
     byId("page-older", HTMLButtonElement).disabled =
       extent === undefined || (first ?? extent.logEndOffset) <= extent.logStartOffset;
     byId("page-newer", HTMLButtonElement).disabled = extent === undefined || last === undefined || last + 1n >= extent.logEndOffset;
-    const range = first === undefined ? "No messages here" : `Offsets ${count(first)} to ${count(last ?? first)}`;
+    const range = first === undefined ? "No messages here" : last === first ? `Offset ${count(first)}` : `Offsets ${count(first)} to ${count(last ?? first)}`;
     const whole = extent === undefined || kept === 0n ? "" : ` of ${count(extent.logStartOffset)} to ${count(extent.logEndOffset - 1n)}`;
     byId("page-extent", HTMLElement).textContent = `${range}${whole}`;
     if (messages.length === 0) empty.replaceChildren(...emptiness(description, kept));
   }
+}
+
+/** What was there before the first kept offset is gone, so reading begins with what is kept. */
+function notBefore(start: bigint, from: StartPosition | undefined): StartPosition | undefined {
+  const [kind, number] = from?.split(":") ?? [];
+  return kind === "offset" && number !== undefined && BigInt(number) < start ? `offset:${start}` : from;
 }
 
 function factsOf({ kind, ordering, durability, maxMessages, maxBytes, maxAgeMs, partitions }: TopicDescription): string {

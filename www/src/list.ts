@@ -64,6 +64,15 @@ export class List<T> {
     this.refresh();
   }
 
+  /** Opens the row at an index, and brings it into sight. */
+  openAt(index: number): void {
+    if (this.source === undefined) return;
+    this.active = this.source.first + index;
+    this.paint();
+    this.place.scrollTop = Math.max(0, (index + 0.5) * this.rowHeight() - this.place.clientHeight / 2);
+    this.openActive();
+  }
+
   /** No row is open any more. */
   closeRow(): void {
     this.opened = -1;

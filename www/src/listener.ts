@@ -8,6 +8,8 @@ import type { Session } from "./session.ts";
 import { counted, problemOf } from "./words.ts";
 import type { Problem } from "./words.ts";
 
+/** How many deliveries may be on their way to the page: enough for a fast broker, and a bound on the memory they take. */
+const CREDIT = 1024;
 /** How long deliveries may be taken in one go before the page gets its turn. Credit holds the broker meanwhile. */
 const TURN_MS = 6;
 /** Deliveries between two looks at the clock. */
@@ -34,7 +36,7 @@ export class Listener {
     this.hue = hue;
     this.changed = changed;
     const { filter, from, onLag } = wish;
-    this.subscription = session.client.subscribe(filter, { from, onLag, onGap: (gap) => this.gap(gap) });
+    this.subscription = session.client.subscribe(filter, { from, onLag, credit: CREDIT, onGap: (gap) => this.gap(gap) });
     void this.run();
   }
 

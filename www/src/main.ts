@@ -18,7 +18,7 @@ import type { Session } from "./session.ts";
 import { mountShortcuts } from "./shortcuts.ts";
 import { mountTheme } from "./theme.ts";
 import { Welcome } from "./welcome.ts";
-import { problemOf, span } from "./words.ts";
+import { problemOf } from "./words.ts";
 
 const workspace = byId("workspace", HTMLElement);
 const trouble = byId("trouble", HTMLElement);
@@ -39,9 +39,9 @@ const asDraft = {
 };
 const inHistory = {
   label: "Show in history",
-  act: ({ topic, partition, offset }: Message) => {
+  act: (message: Message) => {
     look("history");
-    void history.go({ topic, partition, from: `offset:${offset}` });
+    void history.find(message);
   },
 };
 const live = new Live([asDraft, inHistory], remember);
@@ -87,7 +87,7 @@ function showState({ state, error, retryInMs }: StateChange): void {
   trouble.hidden = state === "open" || error === undefined;
   if (error === undefined) return;
   const { message, code } = problemOf(error);
-  const next = retryInMs === undefined ? "" : ` Trying again in ${span(Math.max(100, Math.round(retryInMs / 100) * 100))}.`;
+  const next = retryInMs === undefined ? "" : ` Trying again in ${(retryInMs / 1000).toFixed(1)} s.`;
   trouble.textContent = `${message} (${code})${next}`;
 }
 

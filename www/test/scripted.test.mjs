@@ -79,7 +79,7 @@ describe("console on a scripted client", { concurrency: 2 }, () => {
       fake.state({ state: "reconnecting", previous: "open", retryInMs: 2030 }, "connection_lost", "the socket was closed (1006)"),
     );
     await page.getByRole("status").filter({ hasText: "Reconnecting" }).waitFor();
-    await page.getByRole("alert").filter({ hasText: "The socket was closed (1006). (connection_lost) Trying again in 2 s." }).waitFor();
+    await page.getByRole("alert").filter({ hasText: "The socket was closed (1006). (connection_lost) Trying again in 2.0 s." }).waitFor();
     await page.evaluate(() => fake.state({ state: "open", previous: "reconnecting" }));
     await page.getByRole("status").filter({ hasText: "Connected" }).waitFor();
     await page.locator("#trouble").waitFor({ state: "hidden" });
@@ -180,6 +180,18 @@ describe("console on a scripted client", { concurrency: 2 }, () => {
     await page.locator("#jump-offset").fill("-3");
     await page.getByRole("button", { name: "Go", exact: true }).click();
     await page.getByRole("alert").filter({ hasText: "Which offset? A whole number is needed." }).waitFor();
+  });
+
+  test("a live message is found in the history, among those around it", async () => {
+    const { page } = await open();
+    await openInPage(page);
+    await subscribe(page, "#");
+    await page.evaluate(() => fake.burst("log/a", 300));
+    await liveMessage(page, "message 299").click();
+    await page.getByRole("button", { name: "Show in history" }).click();
+    await page.locator("#page-extent").filter({ hasText: "Offsets 249 to 299 of 0 to 299" }).waitFor();
+    await page.locator("#page .row[aria-selected=true]").filter({ hasText: "message 299" }).waitFor();
+    await page.getByRole("region", { name: "Message" }).getByText("message 299", { exact: true }).waitFor();
   });
 
   test("everything is reached with the keyboard alone", async () => {
