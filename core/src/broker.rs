@@ -97,11 +97,13 @@ impl Broker {
                 let Some(owner) = self.cx.loads.remove(&ticket) else {
                     return;
                 };
-                let starved = core::mem::take(&mut self.cx.starved);
-                self.cx.ready.extend(starved);
+                self.cx.wake_starved();
                 let (LoadOwner::Subscription { namespace, .. }
                 | LoadOwner::Read { namespace, .. }
-                | LoadOwner::Compaction { namespace }) = owner;
+                | LoadOwner::Compaction { namespace }) = owner
+                else {
+                    return;
+                };
                 let Some(namespace) = self.namespaces.get_mut(namespace as usize) else {
                     return;
                 };
@@ -123,12 +125,16 @@ impl Broker {
                     LoadOwner::Compaction { .. } => {
                         namespace.compaction_loaded(&mut self.cx, result)
                     }
+                    LoadOwner::Nobody => {}
                 }
             }
             Input::Storage {
                 available,
                 commit_latency_ms: _,
-            } => self.cx.storage_available = available,
+            } => {
+                self.cx.storage_available = available;
+                self.cx.writes |= available;
+            }
             Input::Drain => self.drain(),
             Input::Timeout => {}
         }
@@ -716,8 +722,8 @@ impl Broker {
 
     /// Emits the batch's write, if there is anything to write.
     fn write(&mut self) {
-        if !self.cx.storage_available {
-            // What is dirty stays so; nothing that needs the store was accepted.
+        if !self.cx.writes {
+            // What is dirty stays so; nothing that needs the store was accepted in this batch.
             return;
         }
         for index in core::mem::take(&mut self.cx.dirty_connections) {
@@ -834,6 +840,7 @@ impl Broker {
                 id: stored.id,
                 encoding,
                 credit: stored.options.credit,
+                after: After::default(),
                 partition: stored.partition,
                 behind: stored.behind.map(Box::new),
                 options: stored.options,

@@ -55,9 +55,11 @@ impl Round {
         cx.catch_ups -= 1;
         for head in &self.heads {
             if let Some(ticket) = head.cursor.ticket() {
-                cx.loads.remove(&ticket);
+                cx.abandon_load(ticket);
             }
         }
+        // Others may have waited for its place.
+        cx.wake_starved();
     }
 }
 
@@ -143,10 +145,11 @@ impl Namespace {
         let mut out = Outgoing {
             subscription: subscription.id,
             encoding: subscription.encoding,
-            after: After::default(),
+            after: subscription.after,
             frames: Vec::new(),
         };
         let progress = self.advance(cx, index, &mut behind, &mut out);
+        self.subscriptions[index as usize].after = out.after;
         if !out.frames.is_empty() {
             cx.outbox.deliver_to(out.after, connection_id, out.frames);
         }
@@ -165,7 +168,6 @@ impl Namespace {
             // It may take long until there is credit again; what is loaded is not kept for it.
             if let Some(round) = behind.round.take() {
                 round.abandon(cx);
-                self.wake_starved(cx);
             }
         }
         self.subscriptions[index as usize].behind = Some(behind);
@@ -218,7 +220,6 @@ impl Namespace {
                     self.settle(behind, out);
                     if !self.extend_round(index, behind, &mut round, out) {
                         round.abandon(cx);
-                        self.wake_starved(cx);
                         return Progress::Tail;
                     }
                     behind.round = Some(round);
@@ -459,9 +460,15 @@ impl Namespace {
         let log = &topic.partitions[head.partition.0 as usize].log;
         loop {
             let step = head.cursor.step(log);
-            let unreadable = head.cursor.take_unreadable();
-            if unreadable > 0 {
-                cx.counters.unreadable_rows += unreadable;
+            // Up to where messages may be missing is known when what follows them is.
+            let next = match step {
+                Step::Ready => head.cursor.record(log).map(|(record, _)| record.sequence),
+                Step::End => Some(log.last_sequence().0 + 1),
+                Step::Load | Step::Wait | Step::Trimmed { .. } => None,
+            };
+            let unreadable = next.and_then(|_| head.cursor.take_unreadable());
+            if let (Some(next), Some(unreadable)) = (next, unreadable) {
+                cx.counters.unreadable_rows += unreadable.rows;
                 cx.outbox.notify(Event::RowUnreadable {
                     namespace: self.name.clone(),
                     topic: (&*topic.name).into(),
@@ -469,12 +476,13 @@ impl Namespace {
                 out.gap(Gap {
                     topic: Some(&topic.name),
                     partition: Some(head.partition.0),
+                    from_offset: Some(unreadable.from.0),
                     to_offset: Some(head.cursor.next().0),
                     ..gap(
                         out.subscription,
                         "unreadable",
                         behind.position,
-                        behind.position,
+                        behind.position.max(Sequence(next - 1)),
                     )
                 });
             }
@@ -617,11 +625,6 @@ impl Namespace {
         if !cx.starved.contains(&work) {
             cx.starved.push_back(work);
         }
-    }
-
-    fn wake_starved(&self, cx: &mut Context) {
-        let starved = core::mem::take(&mut cx.starved);
-        cx.ready.extend(starved);
     }
 
     /// The topic with this index, if it is still the same one.

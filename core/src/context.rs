@@ -19,6 +19,8 @@ pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) now: Timestamp,
     pub(crate) storage_available: bool,
+    /// Whether the store took something at any time of this batch, so that this batch writes.
+    pub(crate) writes: bool,
     pub(crate) draining: bool,
     pub(crate) connections: Slab<Connection>,
     pub(crate) connection_index: Map<ConnectionId, u32>,
@@ -66,6 +68,8 @@ pub(crate) enum LoadOwner {
     Read { namespace: u32, read: u32 },
     /// A pass of key compaction: namespace.
     Compaction { namespace: u32 },
+    /// Nobody any more; it is under way nevertheless and counts.
+    Nobody,
 }
 
 /// Something that was left to be done at the end of the batch.
@@ -124,6 +128,7 @@ impl Context {
         if !self.in_batch {
             self.in_batch = true;
             self.more = false;
+            self.writes = self.storage_available;
             self.trim_rows_left = self.config.trim_rows_max;
         }
     }
@@ -133,6 +138,7 @@ impl Context {
             config,
             now: Timestamp(0),
             storage_available: true,
+            writes: true,
             draining: false,
             connections: Slab::new(),
             connection_index: Map::with_seed(seed),
@@ -171,6 +177,19 @@ impl Context {
                 synced: write,
             },
         }
+    }
+
+    /// Lets go of a load: its answer is not wanted any more.
+    pub(crate) fn abandon_load(&mut self, ticket: Ticket) {
+        if let Some(owner) = self.loads.get_mut(&ticket) {
+            *owner = LoadOwner::Nobody;
+        }
+    }
+
+    /// Lets those go on who waited for others to need less.
+    pub(crate) fn wake_starved(&mut self) {
+        let starved = core::mem::take(&mut self.starved);
+        self.ready.extend(starved);
     }
 
     /// A ticket for a load, unless too many are under way.

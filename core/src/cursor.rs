@@ -32,8 +32,18 @@ pub(crate) struct Cursor {
     located: bool,
     rows: VecDeque<LoadedRow>,
     ticket: Option<Ticket>,
-    /// Rows that could not be understood since this was last asked.
-    unreadable: u64,
+    /// The end of the log when the load under way was asked for.
+    asked_to: Offset,
+    /// What could not be understood since this was last asked.
+    unreadable: Option<Unreadable>,
+}
+
+/// Rows that were passed over because they could not be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unreadable {
+    pub(crate) rows: u64,
+    /// The first offset that may be missing.
+    pub(crate) from: Offset,
 }
 
 #[derive(Debug)]
@@ -43,6 +53,8 @@ struct LoadedRow {
     at: usize,
     /// The offset after the row.
     end: Offset,
+    /// Whether its head could not be understood; then nothing of it can.
+    spoilt: bool,
 }
 
 /// What a cursor can do next.
@@ -89,7 +101,8 @@ impl Cursor {
             located,
             rows: VecDeque::new(),
             ticket: None,
-            unreadable: 0,
+            asked_to: Offset(0),
+            unreadable: None,
         }
     }
 
@@ -114,9 +127,23 @@ impl Cursor {
         }
     }
 
-    /// How many rows could not be understood since this was last asked.
-    pub(crate) fn take_unreadable(&mut self) -> u64 {
-        core::mem::take(&mut self.unreadable)
+    /// What could not be understood since this was last asked.
+    pub(crate) fn take_unreadable(&mut self) -> Option<Unreadable> {
+        self.unreadable.take()
+    }
+
+    /// Passes over a row that is at its end, or cannot be understood from here on.
+    fn pass_row(&mut self, is_unreadable: bool) {
+        let Some(row) = self.rows.pop_front() else {
+            return;
+        };
+        if is_unreadable {
+            let from = self.next;
+            self.unreadable
+                .get_or_insert(Unreadable { rows: 0, from })
+                .rows += 1;
+        }
+        self.next = self.next.max(row.end);
     }
 
     /// Moves to the next record that is wanted, as far as that is possible now.
@@ -140,9 +167,8 @@ impl Cursor {
             let mut reader = Reader::new(&row.value[row.at..]);
             let Ok(bytes) = reader.bytes() else {
                 // The end of the row, or no record: a row is read whole or reported.
-                self.unreadable += u64::from(row.at < row.value.len());
-                self.next = self.next.max(row.end);
-                self.rows.pop_front();
+                let is_unreadable = row.spoilt || row.at < row.value.len();
+                self.pass_row(is_unreadable);
                 continue;
             };
             match read_record(bytes) {
@@ -151,11 +177,7 @@ impl Cursor {
                     return Step::Ready;
                 }
                 Ok(_) => row.at = row.value.len() - reader.rest().len(),
-                Err(_) => {
-                    self.unreadable += 1;
-                    self.next = self.next.max(row.end);
-                    self.rows.pop_front();
-                }
+                Err(_) => self.pass_row(true),
             }
         }
         if self.next >= log.end() {
@@ -208,6 +230,7 @@ impl Cursor {
         config: &Config,
     ) -> Effect {
         self.ticket = Some(ticket);
+        self.asked_to = log.end();
         let reverse = !self.located;
         let (from, to, rows_max) = if reverse {
             (
@@ -237,9 +260,10 @@ impl Cursor {
         self.ticket = None;
         let sought = !self.located;
         self.located = true;
-        if rows.is_empty() && !sought {
-            // Key compaction may have emptied everything from here on.
-            self.next = log.end();
+        if rows.is_empty() && !sought && self.next >= log.start() {
+            // Key compaction may have emptied everything up to where it was asked for. What came since was not, and
+            // what retention took since is a gap that the next step tells.
+            self.next = self.next.max(self.asked_to);
         }
         for row in rows {
             let Some(first) = row_first_offset(&row.key) else {
@@ -255,12 +279,21 @@ impl Cursor {
                             value: row.value,
                             at,
                             end,
+                            spoilt: false,
                         });
                     }
                 }
                 Err(_) => {
-                    self.unreadable += 1;
-                    self.next = self.next.max(first.next());
+                    // How many offsets it stood for is lost; the rows before it come first.
+                    let end = first.max(self.next).next();
+                    if end > log.start() {
+                        self.rows.push_back(LoadedRow {
+                            value: Vec::new(),
+                            at: 0,
+                            end,
+                            spoilt: true,
+                        });
+                    }
                 }
             }
         }

@@ -446,7 +446,7 @@ impl Namespace {
         for index in gone {
             let read = self.reads.remove(index);
             if let Some(ticket) = read.cursor.ticket() {
-                cx.loads.remove(&ticket);
+                cx.abandon_load(ticket);
             }
         }
     }

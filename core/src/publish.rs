@@ -228,8 +228,7 @@ impl Namespace {
             record,
         }
         .binary_len();
-        let mut binary = Fanout::default();
-        let mut json = Fanout::default();
+        let mut fanouts: Vec<Fanout> = Vec::new();
         let mut late: Vec<u32> = Vec::new();
         for node in &matched {
             for &index in self.trie.subscribers(*node) {
@@ -244,38 +243,34 @@ impl Namespace {
                 if subscription.credit != UNLIMITED {
                     subscription.credit -= 1;
                 }
-                let fanout = match subscription.encoding {
-                    Encoding::Binary => {
-                        put_delivery_prefix(subscription.id.0, body_bytes, &mut binary.prefixes);
-                        &mut binary
-                    }
-                    Encoding::Json => {
-                        put_json_delivery_prefix(subscription.id.0, &mut json.prefixes);
-                        &mut json
-                    }
+                // A subscription over several topics resumes by one sequence, so what it gets from one topic waits
+                // for what it got from the others.
+                subscription.after = subscription.after.and(after);
+                let (after, encoding) = (subscription.after, subscription.encoding);
+                let known = fanouts.iter_mut().position(|other| (other.after, other.encoding) == (after, encoding));
+                let fanout = match known {
+                    Some(known) => &mut fanouts[known],
+                    None => fanouts.push_mut(Fanout { after, encoding, to: Vec::new(), prefixes: Vec::new() }),
                 };
+                match encoding {
+                    Encoding::Binary => {
+                        put_delivery_prefix(subscription.id.0, body_bytes, &mut fanout.prefixes);
+                    }
+                    Encoding::Json => put_json_delivery_prefix(subscription.id.0, &mut fanout.prefixes),
+                }
                 let prefix_end = fanout.prefixes.len() as u32;
-                fanout.to.push(Recipient {
-                    connection: subscription.connection_id,
-                    prefix_end,
-                });
+                fanout.to.push(Recipient { connection: subscription.connection_id, prefix_end });
             }
         }
-        let body = DeliveryBody {
-            topic: name,
-            partition,
-            record,
-        };
-        cx.counters.delivered_messages += (binary.to.len() + json.to.len()) as u64;
-        if !binary.to.is_empty() {
+        let body = DeliveryBody { topic: name, partition, record };
+        for Fanout { after, encoding, to, prefixes } in fanouts {
+            cx.counters.delivered_messages += to.len() as u64;
             let mut bytes = Vec::with_capacity(body_bytes);
-            body.put_binary(&mut bytes);
-            cx.outbox.deliver(after, binary.to, binary.prefixes, bytes);
-        }
-        if !json.to.is_empty() {
-            let mut bytes = Vec::new();
-            body.put_json(&mut bytes);
-            cx.outbox.deliver(after, json.to, json.prefixes, bytes);
+            match encoding {
+                Encoding::Binary => body.put_binary(&mut bytes),
+                Encoding::Json => body.put_json(&mut bytes),
+            }
+            cx.outbox.deliver(after, to, prefixes, bytes);
         }
         self.restore_matched(topic, matched);
         for index in late {
@@ -332,8 +327,10 @@ impl Namespace {
     }
 }
 
-#[derive(Default)]
+/// Those who get a message in the same spelling after the same wait.
 struct Fanout {
+    after: After,
+    encoding: Encoding,
     to: Vec<Recipient>,
     prefixes: Vec<u8>,
 }

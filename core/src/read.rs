@@ -183,7 +183,8 @@ impl Namespace {
                 }
             }
         }
-        cx.counters.unreadable_rows += read.cursor.take_unreadable();
+        let unreadable = read.cursor.take_unreadable();
+        cx.counters.unreadable_rows += unreadable.map_or(0, |unreadable| unreadable.rows);
         let after = log.after;
         let (connection, records) = (read.connection, core::mem::take(&mut read.records));
         let page = Page {

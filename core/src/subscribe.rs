@@ -77,6 +77,7 @@ impl Namespace {
             id,
             encoding,
             credit: options.credit,
+            after: After::default(),
             partition,
             behind: behind.map(Box::new),
             options,

@@ -8,6 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::catch_up::Round;
+use crate::effect::After;
 use crate::error::{ErrorCode, Refusal};
 use crate::ids::{
     ConnectionId, Incarnation, Offset, Partition, Sequence, SubscriptionId, Timestamp, TopicId,
@@ -27,6 +28,8 @@ pub(crate) struct Subscription {
     pub(crate) encoding: Encoding,
     /// How many deliveries the client is ready for.
     pub(crate) credit: u64,
+    /// What its deliveries have waited for so far; no later one waits for less.
+    pub(crate) after: After,
     /// Only this partition, if any.
     pub(crate) partition: Option<Partition>,
     /// `None` at the tail.

@@ -21,7 +21,7 @@ pub(crate) struct Trie {
     nodes: Slab<Node>,
     /// The way down: a node and the next level. `+` and `#` are levels like any other here.
     edges: Map<Edge, NodeIndex>,
-    /// Changes whenever a node comes or goes; what was matched before then is stale.
+    /// Changes whenever a node comes or goes or gets its first subscriber; what was matched before then is stale.
     version: u64,
 }
 
@@ -97,7 +97,12 @@ impl Trie {
                 None => self.add_child(node, level),
             };
         }
-        self.nodes[node as usize].subscribers.push(subscriber);
+        let subscribers = &mut self.nodes[node as usize].subscribers;
+        if subscribers.is_empty() {
+            // A node that was only on the way to others is found from now on.
+            self.version += 1;
+        }
+        subscribers.push(subscriber);
         node
     }
 
