@@ -20,6 +20,7 @@ export class Feed implements ListSource<Entry> {
   private head = 0;
   private bytes = 0;
   private dropped = 0;
+  private cleared = 0;
 
   get first(): number {
     return this.dropped;
@@ -27,6 +28,11 @@ export class Feed implements ListSource<Entry> {
 
   get length(): number {
     return this.entries.length - this.head;
+  }
+
+  /** How many came since it was last cleared. */
+  get total(): number {
+    return this.dropped + this.length - this.cleared;
   }
 
   at(index: number): Entry | undefined {
@@ -51,6 +57,7 @@ export class Feed implements ListSource<Entry> {
 
   clear(): void {
     this.dropped += this.length;
+    this.cleared = this.dropped;
     this.entries = [];
     this.head = 0;
     this.bytes = 0;

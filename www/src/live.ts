@@ -190,7 +190,7 @@ export class Live {
     this.pauseButton.setAttribute("aria-pressed", String(still !== undefined));
     this.newest.hidden = still === undefined;
     this.newest.textContent = fresh === 0 ? "Go to the newest" : `${count(fresh)} new · go to the newest`;
-    const hidden = feed.first + feed.length - shown;
+    const hidden = feed.total - shown;
     const notShown = hidden > 0 ? ` · ${count(hidden)} not shown` : "";
     byId("feed-count", HTMLElement).textContent = shown === 0 && hidden === 0 ? "" : `${counted(shown, "message")} shown${notShown}`;
     const anything = shown > 0;

@@ -84,6 +84,8 @@ function leave(): void {
 function showState({ state, error, retryInMs }: StateChange): void {
   const words = { connecting: "Connecting", open: "Connected", reconnecting: "Reconnecting", closed: "Closed" };
   showAddress(state, words[state], session?.title ?? "");
+  // Once it is closed for good, all that is left to do is to go on from the first screen.
+  byId("disconnect", HTMLButtonElement).textContent = state === "closed" ? "Choose a broker" : "Disconnect";
   trouble.hidden = state === "open" || error === undefined;
   if (error === undefined) return;
   const { message, code } = problemOf(error);
@@ -96,6 +98,7 @@ function showAddress(state: string, word: string, address: string): void {
   byId("state-word", HTMLElement).textContent = word;
   byId("state-address", HTMLElement).textContent = address;
   byId("state-address", HTMLElement).title = address;
+  document.title = address === "" ? "dunlin console" : `${address} · dunlin`;
 }
 
 /** Changes the view of the board. Wide screens have the form beside it, so there it is not a view of its own. */

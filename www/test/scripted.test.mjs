@@ -85,6 +85,16 @@ describe("console on a scripted client", { concurrency: 2 }, () => {
     await page.locator("#trouble").waitFor({ state: "hidden" });
   });
 
+  test("a connection that is closed for good leads back to the first screen", async () => {
+    const { page } = await open();
+    await openInPage(page);
+    await page.evaluate(() => fake.state({ state: "closed", previous: "open" }, "kicked", "this device was signed out"));
+    await page.getByRole("alert").filter({ hasText: "This device was signed out. (kicked)" }).waitFor();
+    await page.getByRole("button", { name: "Choose a broker" }).click();
+    await page.getByRole("heading", { name: "Choose a broker" }).waitFor();
+    assert.equal(new URL(page.url()).hash, "");
+  });
+
   test("bad input is refused before anything is sent", async () => {
     const { page } = await open();
     await openInPage(page);
