@@ -3,7 +3,7 @@
 /** How many bytes a line of a list looks at: no line is longer than this on any screen. */
 const PREVIEW_BYTES = 320;
 /** How many bytes the details show before they ask. */
-export const DETAIL_BYTES = 64 * 1024;
+const DETAIL_BYTES = 64 * 1024;
 const HEX_BYTES = 4 * 1024;
 
 const STRICT = new TextDecoder("utf-8", { fatal: true });

@@ -47,12 +47,6 @@ export class Publish {
     byId("publish-topic", HTMLInputElement).focus();
   }
 
-  /** Suggests a topic where none was typed. */
-  suggest(topic: string): void {
-    const field = byId("publish-topic", HTMLInputElement);
-    if (field.value === "") field.value = topic;
-  }
-
   /** Fills the form with a message that was seen. */
   draft(message: Message): void {
     const json = message.contentType === "application/json";
