@@ -75,7 +75,7 @@ impl Broker {
             "effects must be drained before the next input"
         );
         self.start();
-        self.cx.begin_batch();
+        let is_first = self.cx.begin_batch();
         self.cx.now = self.cx.now.max(now);
         match input {
             Input::Connect {
@@ -133,7 +133,8 @@ impl Broker {
                 commit_latency_ms: _,
             } => {
                 self.cx.storage_available = available;
-                self.cx.writes |= available;
+                // At the front of a batch nothing was accepted yet, so the batch itself need not be written.
+                self.cx.writes = available || (self.cx.writes && !is_first);
             }
             Input::Drain => self.drain(),
             Input::Timeout => {}

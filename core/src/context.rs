@@ -123,14 +123,16 @@ counters! {
 }
 
 impl Context {
-    /// Begins a batch, if none is under way.
-    pub(crate) fn begin_batch(&mut self) {
-        if !self.in_batch {
+    /// Begins a batch, if none is under way; whether it did.
+    pub(crate) fn begin_batch(&mut self) -> bool {
+        let begins = !self.in_batch;
+        if begins {
             self.in_batch = true;
             self.more = false;
             self.writes = self.storage_available;
             self.trim_rows_left = self.config.trim_rows_max;
         }
+        begins
     }
 
     pub(crate) fn new(config: Config, seed: u64) -> Self {

@@ -247,23 +247,45 @@ impl Namespace {
                 // for what it got from the others.
                 subscription.after = subscription.after.and(after);
                 let (after, encoding) = (subscription.after, subscription.encoding);
-                let known = fanouts.iter_mut().position(|other| (other.after, other.encoding) == (after, encoding));
+                let known = fanouts
+                    .iter_mut()
+                    .position(|other| (other.after, other.encoding) == (after, encoding));
                 let fanout = match known {
                     Some(known) => &mut fanouts[known],
-                    None => fanouts.push_mut(Fanout { after, encoding, to: Vec::new(), prefixes: Vec::new() }),
+                    None => fanouts.push_mut(Fanout {
+                        after,
+                        encoding,
+                        to: Vec::new(),
+                        prefixes: Vec::new(),
+                    }),
                 };
                 match encoding {
                     Encoding::Binary => {
                         put_delivery_prefix(subscription.id.0, body_bytes, &mut fanout.prefixes);
                     }
-                    Encoding::Json => put_json_delivery_prefix(subscription.id.0, &mut fanout.prefixes),
+                    Encoding::Json => {
+                        put_json_delivery_prefix(subscription.id.0, &mut fanout.prefixes)
+                    }
                 }
                 let prefix_end = fanout.prefixes.len() as u32;
-                fanout.to.push(Recipient { connection: subscription.connection_id, prefix_end });
+                fanout.to.push(Recipient {
+                    connection: subscription.connection_id,
+                    prefix_end,
+                });
             }
         }
-        let body = DeliveryBody { topic: name, partition, record };
-        for Fanout { after, encoding, to, prefixes } in fanouts {
+        let body = DeliveryBody {
+            topic: name,
+            partition,
+            record,
+        };
+        for Fanout {
+            after,
+            encoding,
+            to,
+            prefixes,
+        } in fanouts
+        {
             cx.counters.delivered_messages += to.len() as u64;
             let mut bytes = Vec::with_capacity(body_bytes);
             match encoding {

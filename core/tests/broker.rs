@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dunlin_core::{
-    Broker, Claims, ConnectionId, Effect, Encoding, Input, Op, Rights, Row, Timestamp,
+    After, Broker, Claims, ConnectionId, Effect, Encoding, Input, Op, Rights, Row, Timestamp,
 };
 
 /// A host in a few lines: applies writes, answers loads, keeps what was sent to each connection.
@@ -11,6 +11,8 @@ struct Host {
     broker: Broker,
     store: BTreeMap<Vec<u8>, Vec<u8>>,
     sent: BTreeMap<u64, Vec<String>>,
+    /// What each send to a connection waited for, in order.
+    waits: Vec<(u64, After)>,
     now: u64,
 }
 
@@ -21,6 +23,7 @@ impl Host {
             broker,
             store: BTreeMap::new(),
             sent: BTreeMap::new(),
+            waits: Vec::new(),
             now: 1_000_000,
         }
     }
@@ -119,10 +122,15 @@ impl Host {
                         loads.push((ticket, kept));
                     }
                     Effect::Send {
-                        to, prefixes, body, ..
+                        to,
+                        prefixes,
+                        body,
+                        after,
+                        ..
                     } => {
                         let mut start = 0;
                         for recipient in to {
+                            self.waits.push((recipient.connection.0, after));
                             let end = recipient.prefix_end as usize;
                             let text = [&prefixes[start..end], &body].concat();
                             start = end;
@@ -463,5 +471,59 @@ fn a_batch_is_all_or_nothing() {
         [
             r#"{"type":"receipts","request":5,"receipts":[{"partition":0,"offset":0,"sequence":1,"duplicate":false},{"partition":0,"offset":0,"sequence":2,"duplicate":false}]}"#
         ]
+    );
+}
+
+/// A filter subscription resumes by one sequence; if a later message could overtake one that waits for the disk, a
+/// cut between the two would lose the earlier one for good.
+#[test]
+fn a_later_message_of_another_topic_does_not_overtake_one_that_waits() {
+    let mut host = Host::new("{}");
+    host.connect(1, "n");
+    for topic in ["a", "b"] {
+        let line = format!(
+            r#"{{"type":"configure_topic","request":1,"topic":"{topic}","durability":"none"}}"#
+        );
+        host.send(1, &line);
+    }
+    host.connect(2, "n");
+    host.send(
+        2,
+        r##"{"type":"subscribe","request":1,"subscription":1,"filter":"#"}"##,
+    );
+    host.connect(3, "n");
+    host.send(
+        3,
+        r#"{"type":"subscribe","request":1,"subscription":1,"filter":"b"}"#,
+    );
+    host.waits.clear();
+    host.send(
+        1,
+        r#"{"type":"publish","request":2,"topic":"a","payload":"1","durability":"sync"}"#,
+    );
+    host.send(
+        1,
+        r#"{"type":"publish","request":3,"topic":"b","payload":"2"}"#,
+    );
+    let waits = |id| -> Vec<After> {
+        host.waits
+            .iter()
+            .filter(|(other, _)| *other == id)
+            .map(|(_, after)| *after)
+            .collect()
+    };
+    let [first, second] = waits(2)[..] else {
+        panic!("two deliveries")
+    };
+    assert!(first.synced.0 > 0);
+    assert_eq!(
+        second.and(first),
+        second,
+        "the second waits for at least what the first waits for"
+    );
+    assert_eq!(
+        waits(3),
+        [After::default()],
+        "who hears only the second does not wait"
     );
 }

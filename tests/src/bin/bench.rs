@@ -1,0 +1,184 @@
+//! What the core's work costs, per command, natively and as a guest in wasmtime. Each figure is the best of several
+//! rounds; a baseline and what is compared with it are measured in the same run.
+
+use std::fs;
+use std::time::Instant;
+
+use dunlin_core::frame::{Command, Hello, Publish, Subscribe, Unsubscribe};
+use dunlin_core::{Claims, ConnectionId, Encoding, Input, Rights, Timestamp, abi};
+use dunlin_host::{Engine, EngineKind, Engines};
+
+const ROUNDS: u32 = 7;
+const BATCH: usize = 16;
+const PAYLOAD: [u8; 128] = [b'x'; 128];
+/// Retention keeps the benchmark's memory bounded; it is what a busy topic has anyway.
+const CONFIG: &str = r#"{"subscriptions_max":100000,"connections_max":100000,"topics_max":100000,
+    "topic_default":{"max_messages":100000}}"#;
+
+fn main() {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_else(|_| String::from("unknown"));
+    println!("load average: {}", load.trim());
+    println!("{:<58} {:>10} {:>10} {:>7}", "", "native ns", "guest ns", "ratio");
+    row("publish 128 B to one subscriber, in batches of 16", 250, |engine| publish(engine, 1, "a/b"));
+    row("the same, singly", 0, |engine| publish_singly(engine));
+    row("each further subscriber of a fan-out to 1,000", 40, |engine| {
+        let one = publish(engine, 1, "a/one");
+        let many = publish(engine, 1_000, "a/many");
+        (many - one) / 999.0
+    });
+    row("match a topic among 10,000 filters, nothing cached", 2_000, match_filters);
+}
+
+/// Prints one line: the bound, if any, is that of the native core.
+fn row(name: &str, bound_ns: u32, measure: impl Fn(&mut Bench) -> f64) {
+    let best = |kind| {
+        let engines = Engines::new(kind, CONFIG).expect("the engine starts");
+        (0..ROUNDS)
+            .map(|_| measure(&mut Bench::new(engines.start(1).expect("the engine starts"))))
+            .fold(f64::INFINITY, f64::min)
+    };
+    let (native, guest) = (best(EngineKind::Native), best(EngineKind::Wasm));
+    let bound = if bound_ns == 0 { String::new() } else { format!("  (native at most {bound_ns})") };
+    println!("{name:<58} {native:>10.1} {guest:>10.1} {:>7.2}{bound}", guest / native);
+}
+
+struct Bench {
+    engine: Box<dyn Engine>,
+    now: u64,
+    connections: u64,
+}
+
+impl Bench {
+    fn new(engine: Box<dyn Engine>) -> Self {
+        Self { engine, now: 1_700_000_000_000, connections: 0 }
+    }
+
+    fn connect(&mut self) -> ConnectionId {
+        self.connections += 1;
+        let connection = ConnectionId(self.connections);
+        let claims = Claims {
+            namespace: String::from("bench"),
+            user: String::new(),
+            device: String::new(),
+            rights: Rights::ALL,
+        };
+        let mut batch = Vec::new();
+        let connect = Input::Connect { connection, encoding: Encoding::Binary, claims, ip: Vec::new() };
+        abi::encode_input(&connect, &mut batch);
+        let hello = Command::Hello(Hello { version: 1, client: None, ephemeral: None });
+        put(&mut batch, connection, &hello);
+        self.step(&batch);
+        connection
+    }
+
+    fn step(&mut self, batch: &[u8]) {
+        self.now += 1;
+        self.engine.step(Timestamp(self.now), batch).expect("the engine goes on");
+    }
+
+    fn subscribe(&mut self, connection: ConnectionId, subscription: u32, filter: &str) {
+        let mut batch = Vec::new();
+        put(&mut batch, connection, &subscribe(subscription, filter));
+        self.step(&batch);
+    }
+
+    /// Nanoseconds per command of `batch`, which holds `commands`.
+    fn time(&mut self, batch: &[u8], commands: usize) -> f64 {
+        let steps = (20_000 / commands).max(20);
+        for _ in 0..steps / 4 {
+            self.step(batch);
+        }
+        let begin = Instant::now();
+        for _ in 0..steps {
+            self.step(batch);
+        }
+        begin.elapsed().as_nanos() as f64 / (steps * commands) as f64
+    }
+}
+
+fn put(batch: &mut Vec<u8>, connection: ConnectionId, command: &Command<'_>) {
+    let mut bytes = Vec::new();
+    command.encode(&mut bytes);
+    abi::encode_input(&Input::Frame { connection, bytes: &bytes }, batch);
+}
+
+fn subscribe(subscription: u32, filter: &str) -> Command<'_> {
+    Command::Subscribe(Subscribe {
+        request: 1,
+        subscription,
+        filter,
+        from: None,
+        credit: None,
+        on_lag: None,
+        lag_max: None,
+        partition: None,
+    })
+}
+
+fn publish_command(topic: &str) -> Command<'_> {
+    Command::Publish(Publish {
+        request: 1,
+        topic,
+        payload: &PAYLOAD,
+        key: None,
+        content_type: None,
+        headers: None,
+        id: None,
+        ttl_ms: None,
+        durability: None,
+    })
+}
+
+fn publish_batch(connection: ConnectionId, topic: &str, count: usize) -> Vec<u8> {
+    let mut batch = Vec::new();
+    for _ in 0..count {
+        put(&mut batch, connection, &publish_command(topic));
+    }
+    batch
+}
+
+fn publish(bench: &mut Bench, subscribers: u32, topic: &str) -> f64 {
+    let publisher = bench.connect();
+    for subscription in 0..subscribers {
+        let connection = bench.connect();
+        bench.subscribe(connection, subscription, topic);
+    }
+    let batch = publish_batch(publisher, topic, BATCH);
+    bench.time(&batch, BATCH)
+}
+
+fn publish_singly(bench: &mut Bench) -> f64 {
+    let publisher = bench.connect();
+    let listener = bench.connect();
+    bench.subscribe(listener, 1, "a/b");
+    let batch = publish_batch(publisher, "a/b", 1);
+    bench.time(&batch, 1)
+}
+
+/// A subscription that comes and goes makes what was matched before stale; what that costs by itself is measured on
+/// a broker without the other filters, and taken away.
+fn match_filters(bench: &mut Bench) -> f64 {
+    let publisher = bench.connect();
+    let batch = {
+        let mut batch = Vec::new();
+        for index in 0..BATCH {
+            put(&mut batch, publisher, &subscribe(1_000_000, &format!("new/{index}/+")));
+            put(&mut batch, publisher, &publish_command("plant/7/line/3/sensor/9"));
+            let unsubscribe = Unsubscribe { request: 1, subscription: 1_000_000 };
+            put(&mut batch, publisher, &Command::Unsubscribe(unsubscribe));
+        }
+        batch
+    };
+    let alone = bench.time(&batch, BATCH);
+    let listener = bench.connect();
+    for index in 0..10_000u32 {
+        let filter = match index % 4 {
+            0 => format!("plant/{}/line/{}/sensor/{index}", index % 50, index % 9),
+            1 => format!("plant/{}/+/{}/#", index % 50 + 8, index),
+            2 => format!("site/{index}/#"),
+            _ => format!("+/{index}/line/+/sensor/x"),
+        };
+        bench.subscribe(listener, index, &filter);
+    }
+    (bench.time(&batch, BATCH) - alone).max(0.0)
+}
