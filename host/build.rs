@@ -1,7 +1,8 @@
 //! Puts what other steps of the build made into the binary: the guest module and the console's files.
 //!
 //! Both may be missing, as in a fresh clone: then the binary is built without them and says at run time what to do,
-//! so that `cargo check`, the linter and an editor never depend on another toolchain.
+//! so that `cargo check`, the linter and an editor never depend on another toolchain. What is there is copied first,
+//! since another build may replace it before the compiler gets to it.
 
 use core::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,14 +15,16 @@ fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("host/ lies in the repository");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed={GUEST_VARIABLE}");
 
     let guest = env::var_os(GUEST_VARIABLE)
         .map_or_else(|| root.join("wasm/dist/guest.wasm"), PathBuf::from);
     println!("cargo::rerun-if-changed={}", guest.display());
-    let guest = if guest.is_file() {
-        format!("Some(include_bytes!({guest:?}))")
+    let copy = out.join("guest.wasm");
+    let guest = if fs::copy(&guest, &copy).is_ok() {
+        format!("Some(include_bytes!({copy:?}))")
     } else {
         println!(
             "cargo::warning={} is missing, so `dunlin serve` will need `--engine native`; run `cargo xtask build`",
@@ -33,34 +36,35 @@ fn main() {
     let console = root.join("www/dist");
     println!("cargo::rerun-if-changed={}", console.display());
     let mut files = Vec::new();
-    if console.is_dir() {
-        list(&console, &console, &mut files);
-    }
+    list(&console, &console, &mut files);
     files.sort();
 
     let mut source = format!(
         "/// The guest module, if it was there when this was built.\n\
          pub(crate) static GUEST: Option<&[u8]> = {guest};\n\
-         /// The console's files by their path below `/`.\n\
+         /// The console's files by their path below `/`, in order.\n\
          pub(crate) static CONSOLE: &[(&str, &[u8])] = &[\n"
     );
-    for (name, path) in files {
-        writeln!(source, "    ({name:?}, include_bytes!({path:?})),")
-            .expect("a string takes everything");
+    for (index, (name, path)) in files.iter().enumerate() {
+        let copy = out.join(format!("console-{index}"));
+        if fs::copy(path, &copy).is_ok() {
+            writeln!(source, "    ({name:?}, include_bytes!({copy:?})),")
+                .expect("a string takes everything");
+        }
     }
     source.push_str("];\n");
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     fs::write(out.join("embedded.rs"), source).expect("OUT_DIR can be written");
 }
 
-/// Every file below `folder`, by its path from `top` with slashes.
+/// Every file below `folder`, by its path from `top` with slashes; but for source maps, which are larger than all else.
 fn list(top: &Path, folder: &Path, files: &mut Vec<(String, PathBuf)>) {
-    let entries = fs::read_dir(folder).expect("a folder of the console can be read");
-    for entry in entries {
-        let path = entry.expect("an entry of the console can be read").path();
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for path in entries.flatten().map(|entry| entry.path()) {
         if path.is_dir() {
             list(top, &path, files);
-        } else {
+        } else if path.extension().is_none_or(|extension| extension != "map") {
             let name = path.strip_prefix(top).expect("it lies below the top");
             let name = name
                 .to_str()

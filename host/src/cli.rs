@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// A messaging broker: one deterministic core, here as a native server.
 #[derive(Parser)]
@@ -39,7 +40,7 @@ struct Target {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8787")]
     url: String,
     /// The namespace
-    #[arg(long, value_name = "NAME", default_value = "main")]
+    #[arg(long, value_name = "NAME", default_value = "default")]
     namespace: String,
     /// The namespace's token, where the broker asks for one
     #[arg(
@@ -54,6 +55,7 @@ struct Target {
 /// Does what the command line says. Wrong usage exits with 2, anything that fails with 1.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -79,6 +81,17 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Lets this process have as many sockets as the system permits; the usual first limit is 1,024.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // Where it may not be raised, the old limit holds, and reaching it is told then.
+    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 /// Whether the reader of our output, such as `head`, has seen enough.

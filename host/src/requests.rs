@@ -14,7 +14,7 @@ use dunlin_core::{Encoding, ErrorCode, Reader};
 use futures_util::stream;
 
 use crate::outbound::Outgoing;
-use crate::server::Client;
+use crate::server::{Admission, Client, stopping};
 use crate::shard::{Connection, Stopped};
 
 /// The largest body that is read; the broker's own bound on payloads is lower and has the better words.
@@ -86,7 +86,7 @@ pub(crate) async fn read(
 /// Sends a command and makes a response of its reply.
 async fn exchange(client: Client<'_>, topic: &str, frames: Vec<u8>) -> Result<Response, Problem> {
     let answer = async {
-        let mut connection = client.open(Encoding::Binary).await?;
+        let (mut connection, _admission) = client.open(Encoding::Binary).await?;
         connection.frame(Bytes::from(frames)).await?;
         loop {
             let message = match connection.outgoing.recv().await.ok_or(Stopped)? {
@@ -140,6 +140,7 @@ pub(crate) async fn subscribe(
 /// so the client's pace decides how much credit the broker sees.
 struct Subscriber {
     connection: Connection,
+    _admission: Admission,
     token: String,
     /// The message that is being taken apart, and how far.
     message: Bytes,
@@ -151,7 +152,7 @@ impl Subscriber {
         client: Client<'_>,
         frames: Vec<u8>,
     ) -> Result<Result<Self, http::Response>, Stopped> {
-        let mut connection = client.open(Encoding::Binary).await?;
+        let (mut connection, admission) = client.open(Encoding::Binary).await?;
         connection.frame(Bytes::from(frames)).await?;
         loop {
             let mut message = match connection.outgoing.recv().await.ok_or(Stopped)? {
@@ -168,6 +169,7 @@ impl Subscriber {
                     connection.outgoing.written(size);
                     return Ok(Ok(Self {
                         connection,
+                        _admission: admission,
                         token,
                         message,
                         taken: 0,
@@ -268,14 +270,6 @@ impl<'m> Iterator for Replies<'m> {
         }
         None
     }
-}
-
-fn stopping() -> Problem {
-    Problem::new(
-        503,
-        ErrorCode::Draining.as_str(),
-        "the broker has stopped; try again later",
-    )
 }
 
 /// A response in the server's types.

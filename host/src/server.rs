@@ -1,9 +1,10 @@
 //! The server: shards and a committer on one store, and one port for WebSocket, HTTP, server-sent events and console.
 
+use core::convert::Infallible;
 use core::net::{IpAddr, SocketAddr};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result, bail};
@@ -14,7 +15,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::serve::ListenerExt as _;
 use dunlin_core::http::{JSON, Problem, Route, UNKNOWN_ROUTE};
-use dunlin_core::{Claims, ConnectionId, Encoding};
+use dunlin_core::{Claims, ConnectionId, Encoding, ErrorCode};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -51,9 +52,14 @@ pub struct ServerOptions {
     pub console: Console,
 }
 
+/// Held by everything that a stopping server waits for.
+pub(crate) type Admission = mpsc::Sender<Infallible>;
+
 /// A running server.
 pub struct Server {
     address: SocketAddr,
+    /// Ends with the last [`Admission`].
+    admitted: mpsc::Receiver<Infallible>,
     host: Arc<Host>,
     accepting: task::JoinHandle<()>,
     stop: watch::Sender<bool>,
@@ -64,7 +70,8 @@ pub struct Server {
 pub(crate) struct Host {
     shards: Vec<ShardHandle>,
     next_connection: AtomicU64,
-    draining: AtomicBool,
+    /// Everybody who is let in holds a copy, so that the end of the last is the end of all; taken away while draining.
+    admission: Mutex<Option<Admission>>,
     access: Access,
     console: Console,
 }
@@ -97,10 +104,11 @@ impl Server {
             start_shards(shards, &engines, &store, &Handle::current())
         })
         .await??;
+        let (admission, admitted) = mpsc::channel(1);
         let host = Arc::new(Host {
             shards,
             next_connection: AtomicU64::new(1),
-            draining: AtomicBool::new(false),
+            admission: Mutex::new(Some(admission)),
             access,
             console,
         });
@@ -108,6 +116,7 @@ impl Server {
         let accepting = task::spawn(accept(listener, Arc::clone(&host), stopped));
         Ok(Self {
             address,
+            admitted,
             host,
             accepting,
             stop,
@@ -123,21 +132,26 @@ impl Server {
     /// Takes nothing new, tells every client to go elsewhere, waits for them within a bound, and makes everything
     /// durable.
     pub async fn shut_down(self) {
-        self.host.draining.store(true, Ordering::Relaxed);
-        for shard in &self.host.shards {
-            shard.drain().await;
-        }
-        let _ = self.stop.send(true);
         let Self {
             host,
+            mut admitted,
             accepting,
+            stop,
             threads,
             ..
         } = self;
+        host.admission().take();
+        for shard in &host.shards {
+            shard.drain().await;
+        }
         drop(host);
         let finish = async {
+            // Requests are still answered meanwhile: `/readyz` with no, all else with a refusal.
+            admitted.recv().await;
+            // Nobody listens any more if the server itself is gone, which is a stop as well.
+            let _ = stop.send(true);
             let _ = accepting.await;
-            // The threads end with the last connection of theirs.
+            // The threads end with the last handle of theirs.
             let _ = task::spawn_blocking(move || {
                 for thread in threads {
                     let _ = thread.join();
@@ -277,6 +291,13 @@ async fn route(host: &Host, ip: IpAddr, request: Request<Body>) -> Result<Respon
 }
 
 impl Host {
+    fn admission(&self) -> MutexGuard<'_, Option<Admission>> {
+        // Nothing can panic while it is held.
+        self.admission
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn health(&self, route: &Route) -> Response {
         let ready = *route == Route::Healthz || self.is_ready().await;
         let (status, body) = if ready {
@@ -289,7 +310,7 @@ impl Host {
 
     /// Whether every shard takes new work. A shard without a broker does not answer in time.
     async fn is_ready(&self) -> bool {
-        if self.draining.load(Ordering::Relaxed) {
+        if self.admission().is_none() {
             return false;
         }
         for shard in &self.shards {
@@ -310,8 +331,9 @@ pub(crate) struct Client<'h> {
 }
 
 impl Client<'_> {
-    /// Announces it to the shard of its namespace.
-    pub(crate) async fn open(self, encoding: Encoding) -> Result<Connection, Stopped> {
+    /// Announces it to the shard of its namespace. The admission is to be held as long as its socket.
+    pub(crate) async fn open(self, encoding: Encoding) -> Result<(Connection, Admission), Stopped> {
+        let admission = self.host.admission().clone().ok_or(Stopped)?;
         let id = ConnectionId(self.host.next_connection.fetch_add(1, Ordering::Relaxed));
         let count = u32::try_from(self.host.shards.len()).expect("the number of shards is bounded");
         let shard = ShardSpan::shard_of(&self.claims.namespace, count);
@@ -320,6 +342,16 @@ impl Client<'_> {
             IpAddr::V6(ip) => ip.octets().to_vec(),
         };
         let shard = &self.host.shards[shard as usize];
-        shard.open(id, encoding, self.claims, ip).await
+        let connection = shard.open(id, encoding, self.claims, ip).await?;
+        Ok((connection, admission))
     }
+}
+
+/// The answer to a request that comes while the server stops.
+pub(crate) fn stopping() -> Problem {
+    Problem::new(
+        503,
+        ErrorCode::Draining.as_str(),
+        "the broker is stopping; try again later",
+    )
 }

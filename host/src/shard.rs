@@ -449,14 +449,15 @@ impl Shard {
         let mut drive = Drive::restore(engine, store, self.parts.span)?;
         self.life += 1;
         self.timeout = None;
+        if !self.available {
+            // In front of everything, or this first batch would be written.
+            drive.input(&storage(false, Duration::ZERO));
+        }
         for connection in self.sockets.ids() {
             drive.input(&Input::Restored {
                 connection,
                 clean: false,
             });
-        }
-        if !self.available {
-            drive.input(&storage(false, Duration::ZERO));
         }
         if self.draining {
             drive.input(&Input::Drain);

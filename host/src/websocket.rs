@@ -12,12 +12,12 @@ use axum::response::Response;
 use bytes::Bytes;
 use dunlin_core::frame::{SUBPROTOCOL_BINARY, SUBPROTOCOL_JSON};
 use dunlin_core::http::{MALFORMED_REQUEST, Problem};
-use dunlin_core::{CloseCode, Encoding, ErrorCode};
+use dunlin_core::{CloseCode, Encoding};
 use futures_util::SinkExt as _;
 use tokio_tungstenite::tungstenite;
 
 use crate::outbound::Outgoing;
-use crate::server::Client;
+use crate::server::{Client, stopping};
 use crate::shard::Connection;
 
 /// The largest message from a client in the binary encoding.
@@ -62,14 +62,12 @@ pub(crate) async fn connect(
     if let Some(subprotocol) = subprotocol {
         upgrade.set_selected_protocol(HeaderValue::from_static(subprotocol));
     }
-    let connection = client.open(encoding).await.map_err(|_| {
-        Problem::new(
-            503,
-            ErrorCode::Draining.as_str(),
-            "the broker has stopped; try again later",
-        )
-    })?;
-    Ok(upgrade.on_upgrade(move |socket| serve(socket, connection, encoding)))
+    let (connection, admission) = client.open(encoding).await.map_err(|_| stopping())?;
+    Ok(upgrade.on_upgrade(async move |socket| {
+        serve(socket, connection, encoding).await;
+        // The close has been answered, or never will be.
+        drop(admission);
+    }))
 }
 
 /// The first subprotocol that the client names and the broker speaks; JSON where it names none.

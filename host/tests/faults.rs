@@ -186,6 +186,7 @@ async fn a_trap_keeps_the_sockets_and_what_was_acknowledged() {
     assert_eq!(writer.hear("receipt").await["request"], 3);
     assert_eq!(reader.hear("delivery").await["payload"], "after");
     assert_eq!(writer.history().await, ["before", "after"]);
+    drop((reader, writer));
     server.shut_down().await;
 }
 
@@ -207,6 +208,7 @@ async fn a_sync_that_fails_acknowledges_nothing_that_it_lost() {
         (&3.into(), &1.into())
     );
     assert_eq!(writer.history().await, ["kept", "again"]);
+    drop(writer);
     server.shut_down().await;
 }
 
@@ -240,5 +242,6 @@ async fn a_full_disk_is_refused_until_there_is_room() {
         request += 1;
     }
     assert_eq!(writer.history().await, ["kept", "taken"]);
+    drop(writer);
     server.shut_down().await;
 }

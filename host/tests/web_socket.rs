@@ -3,7 +3,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Broker, PATIENCE, Socket, publish};
+use common::{Broker, PATIENCE, Socket, http, publish};
 use dunlin_core::Reader;
 use dunlin_core::frame::{
     Command, Hello, PROTOCOL_VERSION, Publish, Reply, SUBPROTOCOL_BINARY, Subscribe,
@@ -222,6 +222,22 @@ async fn a_stopping_broker_sends_its_clients_away() {
 }
 
 #[tokio::test]
+async fn a_draining_broker_is_alive_but_not_ready() {
+    let broker = Broker::in_memory(&[]);
+    let mut socket = Socket::hello(&broker).await;
+    broker.terminate();
+    assert_eq!(socket.hear().await["type"], "going_away");
+    // The close is not answered yet, so the broker still waits for this socket.
+    assert_eq!(http(&broker, "GET", "/healthz", &[], b"").status, 200);
+    assert_eq!(http(&broker, "GET", "/readyz", &[], b"").status, 503);
+    let answer = http(&broker, "POST", "/v1/main/topics/t", &[], b"x");
+    assert_eq!(answer.refusal(), (503, "draining".to_owned()));
+    assert_eq!(refusal(&broker, &[]).await, (503, "draining".to_owned()));
+    assert_eq!(socket.closed().await.0, 4002);
+    tokio::task::spawn_blocking(|| broker.wait()).await.unwrap();
+}
+
+#[tokio::test]
 async fn many_messages_reach_many_subscribers_in_order() {
     const SUBSCRIBERS: usize = 20;
     const MESSAGES: usize = 500;
@@ -262,7 +278,7 @@ async fn namespaces_do_not_hear_each_other() {
     main.hear().await;
     for namespace in ["other", "mai", "main2", "m.ain"] {
         let target = format!("/v1/{namespace}/topics/t");
-        let answer = common::http(&broker, "POST", &target, &[], b"theirs");
+        let answer = http(&broker, "POST", &target, &[], b"theirs");
         assert_eq!(answer.status, 200, "{answer:?}");
     }
     publish(&broker, "t", "ours", &[]);

@@ -62,9 +62,11 @@ impl Broker {
         }
     }
 
+    /// A broker that keeps nothing. Its engine starts at once, since it need not be compiled.
     pub(crate) fn in_memory(more: &[&str]) -> Self {
         let nowhere = Path::new("/nonexistent");
-        Self::start(nowhere, &[&["--store", "memory"], more].concat())
+        let flags = ["--store", "memory", "--engine", "native"];
+        Self::start(nowhere, &[&flags, more].concat())
     }
 
     pub(crate) fn url(&self) -> String {
