@@ -12,6 +12,7 @@ mod render;
 mod rows;
 mod run;
 mod scenario;
+pub mod sim;
 mod trace;
 
 pub use codec::{command_bytes, reply_lines};

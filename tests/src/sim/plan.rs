@@ -1,0 +1,264 @@
+//! What a seed's world is like: how big, how busy, how broken. Drawn from the seed, so that different seeds look for
+//! different faults instead of all for a little of each.
+
+use dunlin_core::Durability;
+
+use super::command::{Begin, TopicWish, Wish};
+use super::model::Bounds;
+use super::rng::Rng;
+
+/// A topic that clients use.
+#[derive(Clone, Debug)]
+pub(super) struct TopicPlan {
+    pub(super) name: &'static str,
+    pub(super) wish: TopicWish,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) namespaces: Vec<String>,
+    pub(super) clients: usize,
+    pub(super) topics: Vec<TopicPlan>,
+    pub(super) filters: Vec<String>,
+    pub(super) config: String,
+    pub(super) bounds: Bounds,
+    /// The longest that a message is under way, in milliseconds.
+    pub(super) delay_ms: u64,
+    /// One action in so many goes wrong in this way; 0 for never.
+    pub(super) crashes: u64,
+    pub(super) cuts: u64,
+    pub(super) outages: u64,
+    pub(super) sleeps: u64,
+    pub(super) jumps: u64,
+    pub(super) load_faults: u64,
+    pub(super) deletes: u64,
+    /// One subscription in so many holds publishers back.
+    pub(super) blocks: u64,
+    /// One publish in so many is a batch.
+    pub(super) batches: u64,
+    /// One subscriber in so many gives no more credit until the end.
+    pub(super) stalls: u64,
+}
+
+impl Plan {
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        let namespaces = ["a", "ab", "a.b"].iter().take(rng.between(1, 3) as usize);
+        let topics = topics(rng);
+        let filters = filters(&topics);
+        let bounds = Bounds {
+            read_messages_max: rng.between(3, 40),
+            loads_max: rng.between(1, 6),
+            load_bytes_max: *rng.pick(&[1024, 2048, 16_384]),
+            row_bytes_max: *rng.pick(&[64, 512, 4096]),
+            credit_max: 1000,
+            lag_max: rng.between(4, 60),
+            block_ms_max: rng.between(20, 400),
+        };
+        let config = format!(
+            "{{\"read_messages_max\":{},\"loads_max\":{},\"load_bytes_max\":{},\"row_bytes_max\":{},\"credit_max\":{},\
+             \"lag_max\":{},\"block_ms_max\":{},\"segment_bytes_max\":{},\"segment_rows_max\":{},\"trim_rows_max\":{},\
+             \"catch_up_bytes_max\":{},\"catch_ups_max\":{},\"ring_messages_max\":{},\"list_topics_max\":{},\
+             \"incarnations_max\":{},\"compaction_bytes_min\":{},\"compaction_keys_max\":{}}}",
+            bounds.read_messages_max,
+            bounds.loads_max,
+            bounds.load_bytes_max,
+            bounds.row_bytes_max,
+            bounds.credit_max,
+            bounds.lag_max,
+            bounds.block_ms_max,
+            rng.pick(&[256, 1024, 65_536]),
+            rng.between(1, 8),
+            rng.between(1, 16),
+            rng.pick(&[1024, 4096]),
+            rng.between(1, 4),
+            rng.between(2, 32),
+            rng.between(1, 10),
+            rng.between(2, 64),
+            rng.pick(&[1, 500]),
+            rng.between(1, 6),
+        );
+        let mut rarely = |often: u64| {
+            if rng.once_in(3) {
+                0
+            } else {
+                rng.between(often / 4, often * 2).max(1)
+            }
+        };
+        Self {
+            crashes: rarely(150),
+            cuts: rarely(60),
+            outages: rarely(300),
+            sleeps: rarely(150),
+            jumps: rarely(400),
+            load_faults: rarely(12),
+            deletes: rarely(150),
+            blocks: rarely(8),
+            batches: rarely(4),
+            stalls: rarely(3),
+            delay_ms: *rng.pick(&[5, 60, 2000]),
+            clients: rng.between(2, 6) as usize,
+            namespaces: namespaces.map(|name| (*name).to_owned()).collect(),
+            topics,
+            filters,
+            config,
+            bounds,
+        }
+    }
+
+    /// What a new subscription asks for.
+    pub(super) fn wish(&self, rng: &mut Rng, now: u64) -> Wish {
+        let filter = rng.pick(&self.filters).clone();
+        let exact = !filter.contains(['+', '#']);
+        let begin = match rng.below(10) {
+            0..=2 => Begin::Latest,
+            3..=5 => Begin::Earliest,
+            6 if exact => Begin::Offset(rng.below(40)),
+            7 => Begin::Timestamp(now - rng.below(20_000)),
+            8 => Begin::Last(rng.below(12)),
+            _ => Begin::Latest,
+        };
+        let on_lag = if rng.once_in(self.blocks) {
+            "block"
+        } else {
+            *rng.pick(&["drop_oldest", "drop_newest", "close"])
+        };
+        Wish {
+            filter,
+            begin,
+            credit: match rng.below(5) {
+                0 | 1 => None,
+                2 => Some(rng.below(4)),
+                _ => Some(rng.between(4, 64)),
+            },
+            on_lag,
+            lag_max: rng.once_in(2).then(|| rng.between(1, 20)),
+            partition: (exact && rng.once_in(6)).then(|| rng.below(3) as u32),
+        }
+    }
+
+    pub(super) fn level(rng: &mut Rng) -> Option<Durability> {
+        *rng.pick(&[
+            None,
+            None,
+            Some(Durability::None),
+            Some(Durability::Async),
+            Some(Durability::Sync),
+        ])
+    }
+}
+
+/// Topics of every kind, level and size, some of them, so that each is often enough alone with few others.
+fn topics(rng: &mut Rng) -> Vec<TopicPlan> {
+    let plain = TopicWish::default;
+    let all = [
+        ("a", plain()),
+        (
+            "a/b",
+            TopicWish {
+                ordering: Some("none"),
+                partitions: Some(3),
+                ..plain()
+            },
+        ),
+        (
+            "a/c",
+            TopicWish {
+                ordering: Some("per_key"),
+                partitions: Some(4),
+                durability: Some("sync"),
+                ..plain()
+            },
+        ),
+        (
+            "b/x",
+            TopicWish {
+                ordering: Some("global"),
+                durability: Some("none"),
+                ..plain()
+            },
+        ),
+        (
+            "b/y",
+            TopicWish {
+                ordering: Some("global"),
+                durability: Some("sync"),
+                ..plain()
+            },
+        ),
+        (
+            "a/t",
+            TopicWish {
+                max_messages: Some(rng.between(1, 40)),
+                ..plain()
+            },
+        ),
+        (
+            "old/t",
+            TopicWish {
+                max_age_ms: Some(rng.between(50, 20_000)),
+                durability: Some("none"),
+                ..plain()
+            },
+        ),
+        (
+            "live/1",
+            TopicWish {
+                kind: Some("live"),
+                ..plain()
+            },
+        ),
+        (
+            "live/2",
+            TopicWish {
+                kind: Some("live"),
+                ordering: Some("per_key"),
+                partitions: Some(2),
+                ..plain()
+            },
+        ),
+        (
+            "last/1",
+            TopicWish {
+                kind: Some("last_value"),
+                ..plain()
+            },
+        ),
+        (
+            "key/1",
+            TopicWish {
+                kind: Some("compacted"),
+                ..plain()
+            },
+        ),
+        (
+            "key/2",
+            TopicWish {
+                kind: Some("compacted"),
+                ordering: Some("per_key"),
+                partitions: Some(2),
+                ..plain()
+            },
+        ),
+        (
+            "ü/x/y",
+            TopicWish {
+                durability: Some("sync"),
+                ..plain()
+            },
+        ),
+    ];
+    let wanted = rng.between(2, 7);
+    let mut left: Vec<_> = all
+        .into_iter()
+        .map(|(name, wish)| TopicPlan { name, wish })
+        .collect();
+    (0..wanted)
+        .map(|_| left.remove(rng.below(left.len() as u64) as usize))
+        .collect()
+}
+
+fn filters(topics: &[TopicPlan]) -> Vec<String> {
+    let mut filters: Vec<String> = topics.iter().map(|topic| topic.name.to_owned()).collect();
+    filters.extend(["#", "a/#", "+/+", "a/+", "b/#", "+", "+/1", "not/there"].map(str::to_owned));
+    filters
+}

@@ -1,0 +1,204 @@
+//! What a crash may take and what it may not: the archive held against what an audit finds in the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dunlin_core::Row;
+
+use super::archive::Check;
+use super::audit::{PartitionDump, TopicDump};
+use super::model::{Model, level};
+
+/// How a life ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub(super) life: u64,
+    /// How many of its writes are in the store.
+    pub(super) kept: u64,
+    pub(super) now: u64,
+}
+
+impl Model {
+    /// Begins the next life with what the store has; `dumps` is what an audit of each namespace found there.
+    pub(super) fn recover(
+        &mut self,
+        ended: Ended,
+        dumps: &[Vec<TopicDump>],
+        rows: &[Row],
+    ) -> Check {
+        for (namespace, dump) in dumps.iter().enumerate() {
+            self.recover_namespace(ended, namespace, dump)
+                .map_err(|error| {
+                    format!(
+                        "after the crash of life {} with {} writes: {error}",
+                        ended.life, ended.kept
+                    )
+                })?;
+        }
+        self.begin_life(ended.life + 1);
+        for partition in self
+            .archive
+            .topics
+            .iter_mut()
+            .flat_map(|topic| &mut topic.partitions)
+        {
+            partition.start = 0;
+        }
+        for row in rows {
+            self.learn_topic(&row.key, &row.value)?;
+        }
+        for row in rows {
+            self.learn_start(ended.now, &row.key, &row.value)?;
+        }
+        Ok(())
+    }
+
+    fn recover_namespace(&mut self, ended: Ended, namespace: usize, dump: &[TopicDump]) -> Check {
+        let found = self.identify(ended, namespace, dump)?;
+        let mut extents: BTreeMap<usize, &TopicDump> = BTreeMap::new();
+        for topic in dump {
+            if let Some(index) = self.archive.topic_named(namespace, &topic.name) {
+                extents.insert(index, topic);
+            }
+        }
+        let nothing = PartitionDump::default();
+        for message in 0..self.archive.places.len() {
+            let Some(place) = self.archive.places[message].clone() else {
+                continue;
+            };
+            let topic = &self.archive.topics[place.topic];
+            if topic.namespace != namespace
+                || topic.deleted
+                || !self.archive.is_there(message, ended.life)
+            {
+                continue;
+            }
+            let extent = extents
+                .get(&place.topic)
+                .and_then(|dump| dump.partitions.get(place.partition as usize));
+            let extent = extent.unwrap_or(&nothing);
+            let lost = if topic.kind == "live" {
+                true
+            } else if found.contains(&message) || place.offset < extent.start {
+                false
+            } else if place.offset >= extent.end {
+                if place.life != ended.life || place.write <= ended.kept {
+                    return Err(format!(
+                        "message {message}, \"{}\" {} {}, is gone, but its write {} of life {} was kept{}",
+                        topic.name,
+                        place.partition,
+                        place.offset,
+                        place.write,
+                        place.life,
+                        if place.promised.is_some() {
+                            ", and its receipt had left"
+                        } else {
+                            ""
+                        }
+                    ));
+                }
+                true
+            } else if self.archive.is_excused(message, ended.now) {
+                false
+            } else {
+                return Err(format!(
+                    "message {message}, \"{}\" {} {}, is missing in the middle of {}..{}",
+                    topic.name, place.partition, place.offset, extent.start, extent.end
+                ));
+            };
+            if lost {
+                let place = self.archive.places[message]
+                    .as_mut()
+                    .expect("it was just cloned");
+                place.lost_in = Some(ended.life + 1);
+            }
+        }
+        for index in self.archive.topics_of(namespace).collect::<Vec<_>>() {
+            match extents.get(&index) {
+                Some(dump) => self.take_stored(index, dump)?,
+                // Its creation was lost.
+                None => self.archive.delete_topic(index, 0),
+            }
+        }
+        Ok(())
+    }
+
+    /// The messages that are stored, each where it was placed.
+    fn identify(
+        &mut self,
+        ended: Ended,
+        namespace: usize,
+        dump: &[TopicDump],
+    ) -> Result<BTreeSet<usize>, String> {
+        let mut found = BTreeSet::new();
+        for topic in dump {
+            for (partition, extent) in topic.partitions.iter().enumerate() {
+                for (offset, sequence, payload) in &extent.records {
+                    let message = self.archive.number_of(payload)?;
+                    let place = self.archive.place(message)?.clone();
+                    let model = &self.archive.topics[place.topic];
+                    let known = (
+                        model.namespace,
+                        &*model.name,
+                        place.partition,
+                        place.offset,
+                        place.sequence,
+                    );
+                    let stored = (
+                        namespace,
+                        &*topic.name,
+                        partition as u32,
+                        *offset,
+                        *sequence,
+                    );
+                    if known != stored {
+                        return Err(format!(
+                            "message {message} is stored at {stored:?}, but was placed at {known:?}"
+                        ));
+                    }
+                    if !self.archive.is_there(message, ended.life) {
+                        return Err(format!(
+                            "message {message} is back after a crash that took it"
+                        ));
+                    }
+                    if model.deleted {
+                        let (life, write) = model.deleted_by;
+                        if life != ended.life || write <= ended.kept {
+                            return Err(format!(
+                                "topic \"{}\" is back after it was deleted",
+                                topic.name
+                            ));
+                        }
+                        if let Some(other) = self.archive.topic_named(namespace, &topic.name) {
+                            self.archive.delete_topic(other, 0);
+                        }
+                        self.archive.undelete_topic(place.topic);
+                    }
+                    found.insert(message);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// A topic is what its rows say it is.
+    fn take_stored(&mut self, index: usize, dump: &TopicDump) -> Check {
+        let topic = &mut self.archive.topics[index];
+        if topic.partitions.len() != dump.partitions.len() || topic.kind != dump.kind {
+            return Err(format!(
+                "topic \"{}\" is now a {} of {}",
+                dump.name,
+                dump.kind,
+                dump.partitions.len()
+            ));
+        }
+        topic.reconfigured |=
+            topic.max_messages != dump.max_messages || topic.max_age_ms != dump.max_age_ms;
+        topic.durability = level(&dump.durability)?;
+        topic.max_messages = dump.max_messages;
+        topic.max_age_ms = dump.max_age_ms;
+        for (partition, extent) in topic.partitions.iter_mut().zip(&dump.partitions) {
+            partition.end = extent.end;
+        }
+        Ok(())
+    }
+}
