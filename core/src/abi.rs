@@ -32,7 +32,7 @@ use crate::broker::Broker;
 use crate::effect::{After, CloseCode, Durability, Effect, Event, Op, Recipient};
 use crate::ids::{ConnectionId, Ticket, Timestamp, WriteSequence};
 use crate::input::{Claims, Encoding, Input, LoadFailed, Rights, Row};
-use crate::wire::{Malformed, Put, Reader};
+use crate::wire::{Malformed, Put, Reader, put_framed};
 
 /// Appends one length-prefixed input.
 pub fn encode_input(input: &Input<'_>, out: &mut Vec<u8>) {
@@ -165,7 +165,10 @@ pub fn decode_rows(bytes: &mut Reader<'_>) -> Result<Vec<Row>, Malformed> {
 
 /// Appends one length-prefixed effect.
 pub fn encode_effect(effect: &Effect, out: &mut Vec<u8>) {
-    let mut body = Vec::new();
+    put_framed(out, |out| put_effect(effect, out));
+}
+
+fn put_effect(effect: &Effect, body: &mut Vec<u8>) {
     match effect {
         Effect::Write {
             sequence,
@@ -252,7 +255,6 @@ pub fn encode_effect(effect: &Effect, out: &mut Vec<u8>) {
             body.put_bytes(topic.as_bytes());
         }
     }
-    out.put_bytes(&body);
 }
 
 /// Reads the next length-prefixed effect.

@@ -1,7 +1,6 @@
 //! The broker: takes inputs, ends batches, hands out effects. What the inputs mean is decided in the modules that
 //! own the nouns; here they are only sent there.
 
-use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
@@ -554,12 +553,13 @@ impl Broker {
         let namespace = &mut self.namespaces[namespace as usize];
         match namespace.publish(&mut self.cx, rights, &[message], publish.durability)? {
             Published::Held => Ok(false),
-            Published::Placed(placed, after) => {
+            Published::Placed(after) => {
+                let placed = self.cx.placed[0];
                 let receipt = Receipt {
                     request: publish.request,
-                    partition: placed[0].partition.0,
-                    offset: placed[0].offset.0,
-                    sequence: placed[0].sequence.0,
+                    partition: placed.partition.0,
+                    offset: placed.offset.0,
+                    sequence: placed.sequence.0,
                     duplicate: false,
                 };
                 self.cx.reply(index, after, &Reply::Receipt(receipt));
@@ -594,9 +594,9 @@ impl Broker {
         let namespace = &mut self.namespaces[namespace as usize];
         match namespace.publish(&mut self.cx, rights, &messages, batch.durability)? {
             Published::Held => Ok(false),
-            Published::Placed(placed, after) => {
+            Published::Placed(after) => {
                 let mut receipts = Vec::new();
-                for place in placed {
+                for place in &self.cx.placed {
                     let place = Place {
                         partition: place.partition.0,
                         offset: place.offset.0,
@@ -822,7 +822,9 @@ impl Broker {
         connection.greeted = true;
         connection.stored = true;
         let index = self.insert_connection(connection);
-        if !clean {
+        // Where one that was behind stands is not stored with every delivery; its client knows.
+        let behind = subscriptions.iter().any(|stored| stored.behind.is_some());
+        if !clean || behind {
             self.cx
                 .reply(index, After::default(), &Reply::Resync(Resync {}));
             self.cx.touch_connection(index);
@@ -834,7 +836,6 @@ impl Broker {
             let node = namespace.trie.insert(&stored.filter, entry);
             let serial = namespace.next_serial;
             namespace.next_serial += 1;
-            let is_behind = stored.behind.is_some();
             namespace.subscriptions.insert(Subscription {
                 connection: index,
                 connection_id: id,
@@ -843,7 +844,7 @@ impl Broker {
                 credit: stored.options.credit,
                 after: After::default(),
                 partition: stored.partition,
-                behind: stored.behind.map(Box::new),
+                behind: None,
                 options: stored.options,
                 filter: stored.filter,
                 node,
@@ -853,10 +854,6 @@ impl Broker {
             self.cx.connections[index as usize]
                 .subscriptions
                 .insert(stored.id, entry);
-            if is_behind {
-                namespace.count_behind();
-                namespace.queue_subscription(&mut self.cx, entry);
-            }
         }
     }
 

@@ -14,6 +14,7 @@ use crate::hash::Map;
 use crate::ids::{ConnectionId, Ticket, Timestamp, WriteSequence};
 use crate::outbox::Outbox;
 use crate::protocol::frame::{Failed, Reply};
+use crate::publish::{Fanout, Placed};
 
 pub(crate) struct Context {
     pub(crate) config: Config,
@@ -52,6 +53,11 @@ pub(crate) struct Context {
     /// Whether there is work left for another batch at once.
     pub(crate) more: bool,
     pub(crate) counters: Counters,
+    /// Where the messages of the publish under way found their places.
+    pub(crate) placed: Vec<Placed>,
+    /// Buffers that every publish uses anew.
+    pub(crate) record: Vec<u8>,
+    pub(crate) fanouts: Vec<Fanout>,
 }
 
 /// Who asked for a load.
@@ -162,6 +168,9 @@ impl Context {
             trim_rows_left: 0,
             more: false,
             counters: Counters::default(),
+            placed: Vec::new(),
+            record: Vec::new(),
+            fanouts: Vec::new(),
         }
     }
 

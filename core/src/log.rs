@@ -244,6 +244,8 @@ impl Log {
         self.ring_bytes = 0;
         self.start = self.end;
         self.trimmed_to = self.last_sequence;
+        // A reader that resumes from before then has missed it.
+        self.trimmed_at = self.last_sequence;
     }
 
     fn close_row(&mut self) {

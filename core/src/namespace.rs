@@ -315,7 +315,11 @@ impl Namespace {
         self.listed = false;
         let before = cx.ops.len();
         for (topic, partition) in core::mem::take(&mut self.dirty_logs) {
-            self.trim_log(cx, topic, partition, self.last_sequence);
+            // As in `expire_topic`: whoever read on in this very batch is told as well.
+            let at = self.last_sequence.next();
+            if self.trim_log(cx, topic, partition, at) {
+                self.last_sequence = at;
+            }
             let Some(state) = self.topics.get_mut(topic as usize) else {
                 continue;
             };

@@ -30,8 +30,8 @@ pub(crate) struct Placed {
 
 /// What became of an attempt to publish.
 pub(crate) enum Published {
-    /// All messages have their places; the receipt waits for `After`.
-    Placed(Vec<Placed>, After),
+    /// All messages have their places, which are in the context; the receipt waits for `After`.
+    Placed(After),
     /// A subscriber with the policy `block` is too far behind; try again.
     Held,
 }
@@ -66,13 +66,13 @@ impl Namespace {
             return Ok(Published::Held);
         }
         let mut after = After::default();
-        let mut placed = Vec::with_capacity(messages.len());
+        cx.placed.clear();
         for message in messages {
             let (place, waits) = self.append(cx, message, asked);
-            placed.push(place);
+            cx.placed.push(place);
             after = after.and(waits);
         }
-        Ok(Published::Placed(placed, after))
+        Ok(Published::Placed(after))
     }
 
     /// Refuses messages whose topics do not exist and cannot be created, or that cannot be stored now.
@@ -161,7 +161,8 @@ impl Namespace {
         self.last_sequence = sequence;
         let log = &mut topic.partitions[partition.0 as usize].log;
         let offset = log.end();
-        let mut record = Vec::with_capacity(message.payload.len() + 48);
+        let mut record = core::mem::take(&mut cx.record);
+        record.clear();
         Record {
             offset: offset.0,
             sequence: sequence.0,
@@ -194,6 +195,7 @@ impl Namespace {
             if !self.incarnation_stored {
                 self.touch(cx);
             }
+            cx.record = record;
             return (placed, After::default());
         }
         log.append(&record, sequence, cx.now, &topic.roll);
@@ -203,6 +205,7 @@ impl Namespace {
         self.touch_log(cx, index, partition);
         let delivery_after = self.raise_after(index, partition, after);
         self.deliver(cx, index, partition, sequence, &record, delivery_after);
+        cx.record = record;
         (placed, after)
     }
 
@@ -228,7 +231,7 @@ impl Namespace {
             record,
         }
         .binary_len();
-        let mut fanouts: Vec<Fanout> = Vec::new();
+        let mut fanouts = core::mem::take(&mut cx.fanouts);
         let mut late: Vec<u32> = Vec::new();
         for node in &matched {
             for &index in self.trie.subscribers(*node) {
@@ -284,7 +287,7 @@ impl Namespace {
             encoding,
             to,
             prefixes,
-        } in fanouts
+        } in fanouts.drain(..)
         {
             cx.counters.delivered_messages += to.len() as u64;
             let mut bytes = Vec::with_capacity(body_bytes);
@@ -294,6 +297,7 @@ impl Namespace {
             }
             cx.outbox.deliver(after, to, prefixes, bytes);
         }
+        cx.fanouts = fanouts;
         self.restore_matched(topic, matched);
         for index in late {
             self.fall_behind(cx, index, sequence);
@@ -350,7 +354,7 @@ impl Namespace {
 }
 
 /// Those who get a message in the same spelling after the same wait.
-struct Fanout {
+pub(crate) struct Fanout {
     after: After,
     encoding: Encoding,
     to: Vec<Recipient>,

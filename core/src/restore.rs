@@ -117,7 +117,8 @@ impl Broker {
             Some(TABLE_PARTITION) => {
                 let topic = known(topics, tail.u32())?;
                 let log = Log::restore(&row.value).map_err(|_| unsound("partition"))?;
-                namespace.last_sequence = namespace.last_sequence.max(log.last_sequence());
+                let newest = log.last_sequence().max(log.trimmed_at());
+                namespace.last_sequence = namespace.last_sequence.max(newest);
                 let partition = tail.u32().ok_or_else(|| unsound("key"))? as usize;
                 let state = namespace.topics[topic as usize]
                     .partitions

@@ -296,6 +296,12 @@ impl Namespace {
             return Err(Refusal::new(ErrorCode::InvalidArgument, message));
         };
         subscription.credit = total;
+        if total > subscription.options.credit {
+            // What is stored is the most that it ever had: after hibernation it may have that much again, but never
+            // less than its client believes.
+            subscription.options.credit = total;
+            cx.touch_connection(connection);
+        }
         if subscription.behind.is_some() && total > 0 {
             self.queue_subscription(cx, index);
         }

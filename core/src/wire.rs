@@ -119,6 +119,29 @@ impl Put for Vec<u8> {
     }
 }
 
+/// Appends what `body` appends, with its length in front.
+#[inline]
+pub(crate) fn put_framed(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    // Most lengths fit the one byte that is kept for them; a longer one makes room for itself.
+    out.push(0);
+    body(out);
+    let length = out.len() - start - 1;
+    if length < 0x80 {
+        out[start] = length as u8;
+        return;
+    }
+    let extra = varint_len(length as u64) - 1;
+    out.resize(out.len() + extra, 0);
+    out.copy_within(start + 1..start + 1 + length, start + 1 + extra);
+    let mut rest = length;
+    for byte in &mut out[start..start + extra] {
+        *byte = (rest as u8) | 0x80;
+        rest >>= 7;
+    }
+    out[start + extra] = rest as u8;
+}
+
 /// How many bytes the varint of `value` takes.
 pub(crate) const fn varint_len(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros();
@@ -154,6 +177,25 @@ mod tests {
             Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x1f]).u32(),
             Err(Malformed)
         );
+    }
+
+    #[test]
+    fn a_frame_has_its_length_in_front_however_long_it_is() {
+        for length in [0, 1, 127, 128, 129, 16_383, 16_384, 70_000] {
+            let mut out = Vec::from(*b"before");
+            put_framed(&mut out, |out| {
+                out.extend((0..length).map(|index| index as u8))
+            });
+            let mut reader = Reader::new(&out[6..]);
+            let body = reader.bytes().unwrap();
+            assert_eq!(body.len(), length);
+            assert!(
+                body.iter()
+                    .enumerate()
+                    .all(|(index, byte)| *byte == index as u8)
+            );
+            assert!(reader.is_empty());
+        }
     }
 
     #[test]

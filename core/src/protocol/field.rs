@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 
 use alloc::vec::Vec;
 
-use crate::wire::{Malformed, Put, Reader};
+use crate::wire::{Malformed, Put, Reader, put_framed};
 
 /// A type that a field may have.
 pub trait Field<'a>: Sized {
@@ -230,9 +230,7 @@ impl<'a, T: Item<'a>> List<'a, T> {
 
     /// Appends an item to a list's bytes.
     pub fn push(encoded: &mut Vec<u8>, item: &T) {
-        let mut bytes = Vec::new();
-        item.put_fields(&mut bytes);
-        encoded.put_bytes(&bytes);
+        put_framed(encoded, |out| item.put_fields(out));
     }
 
     /// The items, in order; after a malformed one, nothing.
@@ -266,10 +264,8 @@ impl<'a, T: Item<'a>> Field<'a> for List<'a, T> {
 /// Appends an optional field, if it is there.
 pub(super) fn put_optional<'a, T: Field<'a>>(tag: u8, value: Option<&T>, out: &mut Vec<u8>) {
     if let Some(value) = value {
-        let mut bytes = Vec::new();
-        value.put(&mut bytes);
         out.push(tag);
-        out.put_bytes(&bytes);
+        put_framed(out, |out| value.put(out));
     }
 }
 

@@ -10,7 +10,7 @@ use super::field::{
     Field, FieldSpec, Headers, Item, Layout, List, Strings, put_optional, skip_optionals,
     take_optional,
 };
-use crate::wire::{Malformed, Put, Reader, varint_len};
+use crate::wire::{Malformed, Put, Reader, put_framed, varint_len};
 
 /// Declares structures with their fields; `; ` parts the required from the optional.
 macro_rules! layouts {
@@ -76,14 +76,12 @@ macro_rules! frames {
 
             /// Appends the frame, its length in front.
             pub fn encode(&self, out: &mut Vec<u8>) {
-                let mut body = Vec::new();
-                match self {
+                put_framed(out, |out| match self {
                     $(Self::$name(fields) => {
-                        body.push($kind);
-                        fields.put_fields(&mut body);
+                        out.push($kind);
+                        fields.put_fields(out);
                     })*
-                }
-                out.put_bytes(&body);
+                });
             }
 
             /// Reads a frame without its length.

@@ -18,7 +18,8 @@ use dunlin_core::{Broker, Reader, Timestamp, abi};
 /// What one instance holds. A WebAssembly instance has one thread, so a thread-local is a plain static.
 #[derive(Default)]
 struct Instance {
-    broker: Option<Broker>,
+    /// Never dropped: the memory goes with the instance, and the code to take it apart would only be carried along.
+    broker: Option<&'static mut Broker>,
     input: Vec<u8>,
     output: Vec<u8>,
 }
@@ -59,7 +60,7 @@ pub extern "C" fn dunlin_start() -> u32 {
             .expect("the input begins with a seed");
         let config = core::str::from_utf8(config).expect("the configuration is UTF-8");
         match Broker::new(config, u64::from_le_bytes(*seed)) {
-            Ok(broker) => instance.broker = Some(broker),
+            Ok(broker) => instance.broker = Some(Box::leak(Box::new(broker))),
             Err(error) => instance.output.extend_from_slice(error.0.as_bytes()),
         }
     })
