@@ -4,7 +4,7 @@ use dunlin_core::frame::{Command, Reply, frame_to_json, json_to_frame};
 use dunlin_core::{Encoding, Reader};
 
 /// The message that a client of this encoding sends for `frames`.
-pub fn command_bytes(encoding: Encoding, frames: &[String]) -> Result<Vec<u8>, String> {
+pub(crate) fn command_bytes(encoding: Encoding, frames: &[String]) -> Result<Vec<u8>, String> {
     match encoding {
         // As it was written, also if it is wrong.
         Encoding::Json => Ok(frames.join("\n").into_bytes()),
@@ -19,7 +19,7 @@ pub fn command_bytes(encoding: Encoding, frames: &[String]) -> Result<Vec<u8>, S
 }
 
 /// The frames of a message to a client of this encoding, a JSON line each.
-pub fn reply_lines(encoding: Encoding, message: &[u8]) -> Result<Vec<String>, String> {
+pub(crate) fn reply_lines(encoding: Encoding, message: &[u8]) -> Result<Vec<String>, String> {
     match encoding {
         Encoding::Json => {
             let text = core::str::from_utf8(message).map_err(|_| "a JSON message is not UTF-8")?;

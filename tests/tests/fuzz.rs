@@ -4,7 +4,8 @@ use std::sync::LazyLock;
 use std::thread;
 
 use dunlin_core::{Encoding, Input, Reader, Row, abi};
-use dunlin_tests::{Outcome, Scenario, TraceStep, fuzz, run};
+use dunlin_tests::conformance::{Outcome, Scenario, TraceStep, run};
+use dunlin_tests::fuzz;
 
 /// Rounds of every kind; each is a broker of its own.
 const ROUNDS: u64 = 2000;

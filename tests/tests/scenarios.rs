@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::{env, fs};
 
-use dunlin_host::{Engine, GuestModule, NativeEngine};
-use dunlin_tests::{Outcome, Scenario, run};
+use dunlin_host::{Engine, EngineError, GuestModule, NativeEngine};
+use dunlin_tests::conformance::{Outcome, Scenario, TraceStep, run};
 
 /// Scenarios with what they led to; a mistake in a file is a failed test.
 static RUNS: LazyLock<Result<Vec<(Scenario, Outcome)>, String>> = LazyLock::new(|| {
@@ -37,6 +37,10 @@ fn repository() -> PathBuf {
         .parent()
         .expect("the tests lie in the repository")
         .to_owned()
+}
+
+fn native(config: &str, seed: u64) -> Result<Box<dyn Engine>, EngineError> {
+    Ok(Box::new(NativeEngine::start(config, seed)?))
 }
 
 fn fail_if_any(failures: &[String]) {
@@ -76,13 +80,9 @@ fn there_are_scenarios_and_each_says_something_else() {
 
 #[test]
 fn the_same_engine_gives_the_same_bytes_again() {
-    let start = |config: &str, seed| {
-        let engine = NativeEngine::start(config, seed)?;
-        Ok(Box::new(engine) as Box<dyn Engine>)
-    };
     let replayed = runs()
         .iter()
-        .filter_map(|(_, outcome)| outcome.trace.replay(&start).err());
+        .filter_map(|(_, outcome)| outcome.trace.replay(&native).err());
     fail_if_any(&replayed.collect::<Vec<_>>());
 }
 
@@ -104,6 +104,29 @@ fn the_guest_in_wasmtime_gives_the_same_bytes() {
         .iter()
         .filter_map(|(_, outcome)| outcome.trace.replay(&start).err());
     fail_if_any(&replayed.collect::<Vec<_>>());
+}
+
+#[test]
+fn a_difference_of_one_byte_is_told_with_its_line() {
+    let (_, outcome) = &runs()[0];
+    let mut trace = outcome.trace.clone();
+    let told = trace.steps.iter_mut().rev().find_map(|step| {
+        let line = step.line();
+        match step {
+            TraceStep::Step { output, .. } => {
+                let last = output.len() - 1;
+                output[last] ^= 1;
+                Some(format!(
+                    "{}:{line}: the bytes differ from byte {last} on",
+                    outcome.trace.name
+                ))
+            }
+            _ => None,
+        }
+    });
+    let failure = trace.replay(&native).expect_err("a byte differs");
+    let told = told.expect("a trace has steps");
+    assert!(failure.starts_with(&told), "{failure} instead of {told}");
 }
 
 /// Not a test of its own: the replays in Node, Chromium and workerd read what this writes.

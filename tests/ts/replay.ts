@@ -5,7 +5,7 @@
 
 import type { Engine } from "../../wasm/ts/drive.ts";
 
-/** One run of a scenario, as `tests/src/trace.rs` writes it. */
+/** One run of a scenario, as `tests/src/conformance/trace.rs` writes it. */
 export interface Trace {
   readonly name: string;
   readonly steps: readonly Step[];

@@ -8,13 +8,13 @@ use dunlin_core::{
 };
 use dunlin_host::{Engine as _, EngineError, NativeEngine};
 
+use super::diff::diff;
+use super::keys::key_text;
+use super::render::{Encodings, Output};
+use super::scenario::{Action, Failure, Line, Scenario, UPDATE_VARIABLE};
+use super::trace::{Trace, TraceStep};
 use crate::codec::command_bytes;
-use crate::diff::diff;
-use crate::keys::key_text;
-use crate::render::{Encodings, Output};
 use crate::rows::Rows;
-use crate::scenario::{Action, Failure, Line, Scenario, UPDATE_VARIABLE};
-use crate::trace::{Trace, TraceStep};
 
 /// When scenarios begin, unless they say otherwise.
 const NOW: u64 = 1000;

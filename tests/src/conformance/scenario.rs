@@ -379,7 +379,7 @@ fn parse_action(text: &str) -> Result<Action, String> {
             Ok(Action::Stats(rest.split(' ').map(str::to_owned).collect()))
         }
         _ => Err(format!(
-            "`{text}` is not a line of a scenario; they are listed in tests/src/scenario.rs"
+            "`{text}` is not a line of a scenario; they are listed in tests/src/conformance/scenario.rs"
         )),
     }
 }

@@ -24,8 +24,8 @@ use dunlin_core::{
     After, ConnectionId, Durability, Effect, Encoding, Event, Op, Reader, WriteSequence, abi,
 };
 
+use super::keys::{is_messages, key_text};
 use crate::codec::reply_lines;
-use crate::keys::{is_messages, key_text};
 
 /// From how many on equal characters are counted instead of written.
 const RUN_MIN: usize = 40;

@@ -6,8 +6,8 @@ use dunlin_core::Timestamp;
 use dunlin_host::{Engine, EngineError};
 use serde_json::{Value, json};
 
-use crate::diff::diff;
-use crate::render::{Encodings, Output};
+use super::diff::diff;
+use super::render::{Encodings, Output};
 
 /// One run.
 #[derive(Clone, Debug, Default)]
