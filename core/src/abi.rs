@@ -165,7 +165,15 @@ pub fn decode_rows(bytes: &mut Reader<'_>) -> Result<Vec<Row>, Malformed> {
 
 /// Appends one length-prefixed effect.
 pub fn encode_effect(effect: &Effect, out: &mut Vec<u8>) {
-    put_framed(out, |out| put_effect(effect, out));
+    let size_hint = match effect {
+        Effect::Send {
+            to, prefixes, body, ..
+        } => 8 + 2 * to.len() + prefixes.len() + body.len(),
+        Effect::Write { ops, .. } => ops.iter().map(Op::size_bytes).sum(),
+        _ => 0,
+    };
+    out.reserve(size_hint + 16);
+    put_framed(out, size_hint, |out| put_effect(effect, out));
 }
 
 fn put_effect(effect: &Effect, body: &mut Vec<u8>) {
@@ -219,7 +227,6 @@ fn put_effect(effect: &Effect, body: &mut Vec<u8>) {
             prefixes,
             body: tail,
         } => {
-            body.reserve(tail.len() + prefixes.len() + 4 * to.len() + 24);
             body.push(3);
             body.put_u64(after.applied.0);
             body.put_u64(after.synced.0);

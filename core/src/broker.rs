@@ -426,9 +426,14 @@ impl Broker {
                 self.cx.counters.malformed_frames += 1;
                 let refusal = match error {
                     FrameError::Malformed => {
-                        let kind = frame.first().map_or(0, |kind| *kind);
-                        let message =
-                            format!("a frame of kind {kind} does not have the fields of its kind");
+                        let message = match frame.first() {
+                            Some(kind) => {
+                                format!(
+                                    "a frame of kind {kind} does not have the fields of its kind"
+                                )
+                            }
+                            None => String::from("a frame of no bytes has no kind"),
+                        };
                         Refusal::new(ErrorCode::MalformedFrame, message)
                     }
                     FrameError::UnknownKind(kind) => Refusal::new(
@@ -893,19 +898,18 @@ impl Broker {
     }
 }
 
-/// The request that a frame names first, 0 if it names none.
+/// The request that a frame names first, 0 if it names none. Later versions keep it there, so it is also that of a
+/// kind which is not known.
 fn request_of(frame: &[u8]) -> u64 {
     let mut reader = Reader::new(frame);
     let Ok(kind) = reader.u8() else { return 0 };
-    let named = Command::LAYOUTS
-        .iter()
-        .find(|(other, _, _)| *other == kind)
-        .is_some_and(|(_, _, layout)| {
-            layout
-                .required
-                .first()
-                .is_some_and(|field| field.name == "request")
-        });
+    let layout = Command::LAYOUTS.iter().find(|(other, _, _)| *other == kind);
+    let named = layout.is_none_or(|(_, _, layout)| {
+        layout
+            .required
+            .first()
+            .is_some_and(|field| field.name == "request")
+    });
     if named { reader.u64().unwrap_or(0) } else { 0 }
 }
 

@@ -512,18 +512,21 @@ impl Namespace {
                 Step::End => return true,
                 Step::Wait => return true,
                 Step::Trimmed { from } => {
-                    out.gap(Gap {
-                        topic: Some(&topic.name),
-                        partition: Some(head.partition.0),
-                        from_offset: Some(from.0),
-                        to_offset: Some(log.start().0),
-                        ..gap(
-                            out.subscription,
-                            lost_reason(topic.config.kind),
-                            behind.position,
-                            log.trimmed_to(),
-                        )
-                    });
+                    // Where the head had not yet passed over what its reader has, nothing is missed.
+                    if log.trimmed_to() > behind.position {
+                        out.gap(Gap {
+                            topic: Some(&topic.name),
+                            partition: Some(head.partition.0),
+                            from_offset: Some(from.0),
+                            to_offset: Some(log.start().0),
+                            ..gap(
+                                out.subscription,
+                                lost_reason(topic.config.kind),
+                                behind.position,
+                                log.trimmed_to(),
+                            )
+                        });
+                    }
                     // What was to be dropped, or waited, went with it.
                     let missing = log.start().0 - from.0;
                     let dropped = behind.drop_oldest.min(missing);

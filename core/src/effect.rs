@@ -122,6 +122,17 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// The bytes of its keys and value.
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Self::Put { key, value } => key.len() + value.len(),
+            Self::Delete { key } => key.len(),
+            Self::DeleteRange { from, to } => from.len() + to.len(),
+        }
+    }
+}
+
 /// Why a socket is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseCode {

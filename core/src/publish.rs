@@ -20,6 +20,9 @@ use crate::subscription::{Behind, OnLag, UNLIMITED};
 use crate::topic::{self, Kind, Ordering};
 use crate::wire::{Put as _, Reader};
 
+/// What a binary delivery's prefix mostly takes.
+const PREFIX_BYTES: usize = 6;
+
 /// A message's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Placed {
@@ -234,7 +237,8 @@ impl Namespace {
         let mut fanouts = core::mem::take(&mut cx.fanouts);
         let mut late: Vec<u32> = Vec::new();
         for node in &matched {
-            for &index in self.trie.subscribers(*node) {
+            let subscribers = self.trie.subscribers(*node);
+            for &index in subscribers {
                 let subscription = &mut self.subscriptions[index as usize];
                 if subscription.partition.is_some_and(|only| only != partition) {
                     continue;
@@ -258,8 +262,8 @@ impl Namespace {
                     None => fanouts.push_mut(Fanout {
                         after,
                         encoding,
-                        to: Vec::new(),
-                        prefixes: Vec::new(),
+                        to: Vec::with_capacity(subscribers.len()),
+                        prefixes: Vec::with_capacity(PREFIX_BYTES * subscribers.len()),
                     }),
                 };
                 match encoding {

@@ -156,10 +156,13 @@ impl Namespace {
             }
             From::Last(0) => return Ok((None, None)),
             From::Last(count) => {
-                let starts =
+                let replay =
                     self.replay(filter, partition, |end| Offset(end.0.saturating_sub(count)));
+                if replay.starts.is_empty() {
+                    return Ok((None, None));
+                }
                 Behind {
-                    replay: Some(starts),
+                    replay: Some(replay),
                     ..begin
                 }
             }
@@ -179,6 +182,9 @@ impl Namespace {
                     return Err(Refusal::new(ErrorCode::InvalidArgument, message));
                 };
                 check_offset(offset, log.end())?;
+                if offset == log.end() {
+                    return Ok((None, None));
+                }
                 Behind {
                     replay: Some(self.replay(filter, partition, |_| offset)),
                     ..begin

@@ -119,27 +119,28 @@ impl Put for Vec<u8> {
     }
 }
 
-/// Appends what `body` appends, with its length in front.
+/// Appends what `body` appends, with its length in front. `size_hint` is about how long that is: as many bytes are
+/// kept for the length as that takes, and where it was wrong, the body is moved.
 #[inline]
-pub(crate) fn put_framed(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn put_framed(out: &mut Vec<u8>, size_hint: usize, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
-    // Most lengths fit the one byte that is kept for them; a longer one makes room for itself.
-    out.push(0);
+    let kept = varint_len(size_hint as u64);
+    out.resize(start + kept, 0);
     body(out);
-    let length = out.len() - start - 1;
-    if length < 0x80 {
-        out[start] = length as u8;
-        return;
+    let length = out.len() - start - kept;
+    let width = varint_len(length as u64);
+    if width != kept {
+        let from = start + kept;
+        out.resize(out.len().max(start + width + length), 0);
+        out.copy_within(from..from + length, start + width);
+        out.truncate(start + width + length);
     }
-    let extra = varint_len(length as u64) - 1;
-    out.resize(out.len() + extra, 0);
-    out.copy_within(start + 1..start + 1 + length, start + 1 + extra);
     let mut rest = length;
-    for byte in &mut out[start..start + extra] {
+    for byte in &mut out[start..start + width - 1] {
         *byte = (rest as u8) | 0x80;
         rest >>= 7;
     }
-    out[start + extra] = rest as u8;
+    out[start + width - 1] = rest as u8;
 }
 
 /// How many bytes the varint of `value` takes.

@@ -230,7 +230,7 @@ impl<'a, T: Item<'a>> List<'a, T> {
 
     /// Appends an item to a list's bytes.
     pub fn push(encoded: &mut Vec<u8>, item: &T) {
-        put_framed(encoded, |out| item.put_fields(out));
+        put_framed(encoded, 0, |out| item.put_fields(out));
     }
 
     /// The items, in order; after a malformed one, nothing.
@@ -265,7 +265,7 @@ impl<'a, T: Item<'a>> Field<'a> for List<'a, T> {
 pub(super) fn put_optional<'a, T: Field<'a>>(tag: u8, value: Option<&T>, out: &mut Vec<u8>) {
     if let Some(value) = value {
         out.push(tag);
-        put_framed(out, |out| value.put(out));
+        put_framed(out, 0, |out| value.put(out));
     }
 }
 

@@ -76,7 +76,7 @@ macro_rules! frames {
 
             /// Appends the frame, its length in front.
             pub fn encode(&self, out: &mut Vec<u8>) {
-                put_framed(out, |out| match self {
+                put_framed(out, 0, |out| match self {
                     $(Self::$name(fields) => {
                         out.push($kind);
                         fields.put_fields(out);
