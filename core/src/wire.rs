@@ -185,11 +185,11 @@ mod tests {
         for length in [0, 1, 127, 128, 129, 16_383, 16_384, 70_000] {
             let mut out = Vec::from(*b"before");
             put_framed(&mut out, |out| {
-                out.extend((0..length).map(|index| index as u8))
+                out.extend((0..length).map(|index: usize| index as u8))
             });
             let mut reader = Reader::new(&out[6..]);
             let body = reader.bytes().unwrap();
-            assert_eq!(body.len(), length);
+            assert_eq!(body.len(), length, "hint {hint}");
             assert!(
                 body.iter()
                     .enumerate()
