@@ -40,7 +40,7 @@ const STEPS: &[Step] = &[
     check("test-package", "tests of the npm package", &["package", "host", "chromium"], Commands(&["npm run test --workspace wasm --if-present"])),
     check("test-worker", "tests in the edge runtime", &["worker"], Commands(&["npm run test --workspace worker --if-present"])),
     check("test-console", "tests of the console", &["worker", "console", "host", "chromium"], Commands(&["npm run test --workspace www --if-present"])),
-    check("test-all", "tests across the runtimes", &["worker", "console", "host", "chromium"], Commands(&["npm run test --workspace tests --if-present"])),
+    check("test-all", "tests across the runtimes", &["worker", "console", "host", "rust", "chromium"], Commands(&["npm run test --workspace tests --if-present"])),
 ];
 
 struct Step {
