@@ -182,20 +182,23 @@ mod tests {
 
     #[test]
     fn a_frame_has_its_length_in_front_however_long_it_is() {
-        for length in [0, 1, 127, 128, 129, 16_383, 16_384, 70_000] {
-            let mut out = Vec::from(*b"before");
-            put_framed(&mut out, |out| {
-                out.extend((0..length).map(|index: usize| index as u8))
-            });
-            let mut reader = Reader::new(&out[6..]);
-            let body = reader.bytes().unwrap();
-            assert_eq!(body.len(), length, "hint {hint}");
-            assert!(
-                body.iter()
-                    .enumerate()
-                    .all(|(index, byte)| *byte == index as u8)
-            );
-            assert!(reader.is_empty());
+        let lengths = [0_usize, 1, 127, 128, 129, 16_383, 16_384, 70_000];
+        for length in lengths {
+            for hint in lengths {
+                let mut out = Vec::from(*b"before");
+                put_framed(&mut out, hint, |out| {
+                    out.extend((0..length).map(|index| index as u8));
+                });
+                let mut reader = Reader::new(&out[6..]);
+                let body = reader.bytes().unwrap();
+                assert_eq!(body.len(), length, "expected {hint}");
+                assert!(
+                    body.iter()
+                        .enumerate()
+                        .all(|(index, byte)| *byte == index as u8)
+                );
+                assert!(reader.is_empty());
+            }
         }
     }
 
