@@ -305,7 +305,8 @@ impl Namespace {
                     continue;
                 };
                 start.offset = *offset;
-                if log.start() > *offset && log.trimmed_at() > behind.known_from {
+                let missed = log.start() > *offset && log.trimmed_to() > behind.position;
+                if missed && log.trimmed_at() > behind.known_from {
                     trims.push((topic, partition));
                 }
             } else if log.trimmed_to() > behind.position && log.trimmed_at() > behind.known_from {
