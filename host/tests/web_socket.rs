@@ -234,6 +234,7 @@ async fn a_draining_broker_is_alive_but_not_ready() {
     assert_eq!(answer.refusal(), (503, "draining".to_owned()));
     assert_eq!(refusal(&broker, &[]).await, (503, "draining".to_owned()));
     assert_eq!(socket.closed().await.0, 4002);
+    drop(socket);
     tokio::task::spawn_blocking(|| broker.wait()).await.unwrap();
 }
 
