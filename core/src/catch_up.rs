@@ -16,6 +16,7 @@ use crate::error::ErrorCode;
 use crate::ids::{Offset, Partition, Sequence, SubscriptionId, TopicId};
 use crate::input::{Encoding, LoadFailed, Row};
 use crate::log::LogKeys;
+use crate::mutation::Mutation;
 use crate::namespace::{Namespace, Topic};
 use crate::outbox::put_json;
 use crate::protocol::frame::{Ended, Gap, Reply, put_delivery_prefix};
@@ -73,6 +74,9 @@ struct Outgoing {
 
 impl Outgoing {
     fn gap(&mut self, gap: Gap<'_>) {
+        if Mutation::GapUntold.is_active() {
+            return;
+        }
         let mut frame = Vec::new();
         Reply::Gap(gap).encode(&mut frame);
         match self.encoding {
@@ -408,7 +412,8 @@ impl Namespace {
             };
             {
                 let dropped = behind.drop_oldest > 0;
-                let expired = record.expires_at.is_some_and(|at| at <= cx.now.0);
+                let expired = record.expires_at.is_some_and(|at| at <= cx.now.0)
+                    || (Mutation::CatchUpSkips.is_active() && sequence.0 % 16 == 0);
                 if dropped {
                     behind.drop_oldest -= 1;
                     cx.counters.dropped_messages += 1;

@@ -12,6 +12,7 @@ use crate::effect::{After, CloseCode, Durability, Op};
 use crate::error::{ErrorCode, Refusal};
 use crate::hash::Map;
 use crate::ids::{ConnectionId, Ticket, Timestamp, WriteSequence};
+use crate::mutation::Mutation;
 use crate::outbox::Outbox;
 use crate::protocol::frame::{Failed, Reply};
 use crate::publish::{Fanout, Placed};
@@ -177,6 +178,11 @@ impl Context {
     /// What a receipt of this level waits for, if it was granted in this batch.
     pub(crate) fn after(&self, durability: Durability) -> After {
         let write = self.next_write;
+        let durability = if Mutation::ReceiptBeforeSync.is_active() {
+            durability.min(Durability::Async)
+        } else {
+            durability
+        };
         match durability {
             Durability::None => After::default(),
             Durability::Async => After {

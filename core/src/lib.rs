@@ -23,6 +23,7 @@ mod input;
 mod lineage;
 mod log;
 mod manage;
+mod mutation;
 mod namespace;
 mod outbox;
 mod protocol;
@@ -46,6 +47,10 @@ pub use ids::{
     Timestamp, TopicId, WriteSequence,
 };
 pub use input::{Claims, Encoding, Input, LoadFailed, Rights, Row};
+#[doc(hidden)]
+pub use mutation::Mutation;
+#[cfg(feature = "mutations")]
+pub use mutation::mutate;
 pub use restore::RestoreError;
 /// Frames: what clients and brokers say to each other.
 pub mod frame {

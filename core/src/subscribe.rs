@@ -10,6 +10,7 @@ use crate::error::{ErrorCode, Refusal};
 use crate::ids::{Offset, Partition, Sequence, SubscriptionId};
 use crate::input::Encoding;
 use crate::input::Rights;
+use crate::mutation::Mutation;
 use crate::namespace::Namespace;
 use crate::outbox::put_json;
 use crate::protocol::frame::{Credit, Done, Gap, Reply, Subscribe, Subscribed, Unsubscribe};
@@ -76,7 +77,11 @@ impl Namespace {
             connection_id,
             id,
             encoding,
-            credit: options.credit,
+            credit: if Mutation::CreditOffByOne.is_active() {
+                options.credit.saturating_add(1)
+            } else {
+                options.credit
+            },
             after: After::default(),
             partition,
             behind: behind.map(Box::new),
@@ -151,6 +156,11 @@ impl Namespace {
                 let survived = self
                     .lineage
                     .survived(incarnation, position, self.last_sequence);
+                let survived = if Mutation::TruncationUntold.is_active() {
+                    position
+                } else {
+                    survived
+                };
                 let lost = (survived < position).then_some(position);
                 return Ok((Some(Behind::at(survived)), lost));
             }

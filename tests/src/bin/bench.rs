@@ -2,11 +2,14 @@
 //! rounds; a baseline and what is compared with it are measured in the same run.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Instant;
+
+use clap::Parser;
 
 use dunlin_core::frame::{Command, Hello, Publish, Subscribe, Unsubscribe};
 use dunlin_core::{Claims, ConnectionId, Encoding, Input, Rights, Timestamp, abi};
-use dunlin_host::{Engine, EngineKind, Engines};
+use dunlin_host::{Engine, EngineKind, Engines, GuestModule};
 
 const ROUNDS: u32 = 7;
 const BATCH: usize = 16;
@@ -15,7 +18,26 @@ const PAYLOAD: [u8; 128] = [b'x'; 128];
 const CONFIG: &str = r#"{"subscriptions_max":100000,"connections_max":100000,"topics_max":100000,
     "topic_default":{"max_messages":100000}}"#;
 
+/// Measures what the core's work costs.
+#[derive(Parser)]
+struct Arguments {
+    /// Measures this guest module instead of the one that the host carries
+    #[arg(long, value_name = "FILE")]
+    guest: Option<PathBuf>,
+}
+
 fn main() {
+    let guest = Arguments::parse().guest.map(|path| {
+        let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        GuestModule::compile(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    });
+    let engines = [
+        Engines::new(EngineKind::Native, CONFIG).expect("the native engine starts"),
+        match guest {
+            Some(guest) => Engines::from_fn(move |seed| Ok(Box::new(guest.start(CONFIG, seed)?))),
+            None => Engines::new(EngineKind::Wasm, CONFIG).expect("the guest starts"),
+        },
+    ];
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_else(|_| String::from("unknown"));
     println!("load average: {}", load.trim());
     println!(
@@ -23,12 +45,14 @@ fn main() {
         "", "native ns", "guest ns", "ratio"
     );
     row(
+        &engines,
         "publish 128 B to one subscriber, in batches of 16",
         250,
         |engine| publish(engine, 1, "a/b"),
     );
-    row("the same, singly", 0, publish_singly);
+    row(&engines, "the same, singly", 0, publish_singly);
     row(
+        &engines,
         "each further subscriber of a fan-out to 1,000",
         40,
         |engine| {
@@ -38,6 +62,7 @@ fn main() {
         },
     );
     row(
+        &engines,
         "publish and match among 10,000 filters, nothing cached",
         2_000,
         match_filters,
@@ -45,9 +70,8 @@ fn main() {
 }
 
 /// Prints one line: the bound, if any, is that of the native core.
-fn row(name: &str, bound_ns: u32, measure: impl Fn(&mut Bench) -> f64) {
-    let best = |kind| {
-        let engines = Engines::new(kind, CONFIG).expect("the engine starts");
+fn row(engines: &[Engines; 2], name: &str, bound_ns: u32, measure: impl Fn(&mut Bench) -> f64) {
+    let [native, guest] = engines.each_ref().map(|engines| {
         (0..ROUNDS)
             .map(|_| {
                 measure(&mut Bench::new(
@@ -55,8 +79,7 @@ fn row(name: &str, bound_ns: u32, measure: impl Fn(&mut Bench) -> f64) {
                 ))
             })
             .fold(f64::INFINITY, f64::min)
-    };
-    let (native, guest) = (best(EngineKind::Native), best(EngineKind::Wasm));
+    });
     let bound = if bound_ns == 0 {
         String::new()
     } else {

@@ -228,11 +228,9 @@ impl Archive {
             return Err(format!("{here} was answered twice"));
         }
         let sequence = (draft.namespace, place.sequence);
-        if place.sequence == 0 || self.at_sequence(sequence.0, sequence.1).is_some() {
-            return Err(format!(
-                "{here} got sequence {}, which is taken",
-                place.sequence
-            ));
+        if let Some(other) = self.at_sequence(sequence.0, sequence.1) {
+            let other = (other, self.place(other)?);
+            return Err(format!("{here} got the sequence of {other:?}"));
         }
         let topic = &mut self.topics[place.topic];
         let (kind, count) = (topic.kind.clone(), topic.partitions.len());

@@ -80,6 +80,8 @@ pub(super) struct Granted {
     pub(super) sequence: u64,
     /// The first offset that it must get of every partition that there was. Of later topics it gets everything.
     pub(super) base: BTreeMap<(usize, u32), u64>,
+    /// Below these offsets it may or may not get what retention took when it began.
+    pub(super) gone: BTreeMap<(usize, u32), u64>,
     credit: Option<u64>,
     /// The most that it ever had.
     credit_most: u64,
@@ -104,7 +106,7 @@ pub(super) struct Model {
     /// The newest grant of a connection's subscription.
     pub(super) granted_by: BTreeMap<(u64, u32), usize>,
     /// The stored numbers of topics.
-    topic_ids: BTreeMap<(usize, u32), usize>,
+    pub(super) topic_ids: BTreeMap<(usize, u32), usize>,
     incarnations: BTreeMap<usize, (u64, u64)>,
     loads: u64,
     last_write: u64,
@@ -401,7 +403,7 @@ impl Model {
         Ok(())
     }
 
-    fn known_namespace(&self, name: &str) -> Result<usize, String> {
+    pub(super) fn known_namespace(&self, name: &str) -> Result<usize, String> {
         let found = self.namespaces.iter().position(|known| known == name);
         found.ok_or_else(|| format!("a row of namespace \"{name}\", which nobody uses"))
     }
@@ -722,12 +724,14 @@ impl Model {
             let base = self.base(namespace, wish, seen, told.sequence)?;
             let truncated =
                 matches!(&wish.begin, Begin::Resume { sequence, .. } if told.sequence < *sequence);
+            let gone = self.gone(&base, wish);
             let index = self.granted.len();
             self.granted.push(Granted {
                 namespace,
                 wish: wish.clone(),
                 sequence: told.sequence,
                 base,
+                gone,
                 credit: wish.credit,
                 credit_most: wish.credit.unwrap_or(0),
                 truncated,
@@ -793,7 +797,8 @@ impl Model {
                     };
                     let past = match &wish.begin {
                         Begin::Latest => false,
-                        // What a live topic had is gone, unless somebody else still waits for it.
+                        // What a live topic had is gone for all who do not resume.
+                        Begin::Resume { .. } => place.sequence > told,
                         _ if model.kind == "live" => false,
                         Begin::Earliest => true,
                         Begin::Offset(asked) => offset >= *asked,
@@ -810,24 +815,26 @@ impl Model {
                             });
                             later.count() as u64 <= *count
                         }
-                        Begin::Resume { .. } => place.sequence > told,
                     };
                     past || place.sequence > seen
                 };
-                // What is due for retention goes when a log is looked at, before a new reader begins; one that resumes
-                // is told of it.
-                let start = if matches!(wish.begin, Begin::Resume { .. }) {
-                    part.start_before
-                } else {
-                    part.start
-                };
-                let first = (start..part.end)
+                let first = (part.start_before..part.end)
                     .find(|offset| wants(*offset))
                     .unwrap_or(part.end);
                 base.insert((topic, partition), first);
             }
         }
         Ok(base)
+    }
+
+    /// What is due for retention goes when a log is looked at, before a new reader begins; one that resumes is told.
+    fn gone(&self, base: &BTreeMap<(usize, u32), u64>, wish: &Wish) -> BTreeMap<(usize, u32), u64> {
+        if matches!(wish.begin, Begin::Resume { .. }) {
+            return BTreeMap::new();
+        }
+        let start =
+            |log: &(usize, u32)| self.archive.topics[log.0].partitions[log.1 as usize].start;
+        base.keys().map(|log| (*log, start(log))).collect()
     }
 
     fn is_live(&self, message: usize) -> bool {

@@ -35,6 +35,7 @@ pub(super) struct SubscriptionView {
     /// Whether it has had the credit of the end.
     pub(super) boosted: bool,
     next: BTreeMap<Log, u64>,
+    gone: BTreeMap<Log, u64>,
     /// Where each log stood before the resume.
     carried: Option<BTreeMap<Log, u64>>,
     gaps: Vec<Told>,
@@ -56,6 +57,7 @@ impl SubscriptionView {
             consumed: 0,
             boosted: false,
             next: BTreeMap::new(),
+            gone: BTreeMap::new(),
             carried: None,
             gaps: Vec::new(),
             gaps_before: Vec::new(),
@@ -86,7 +88,13 @@ impl SubscriptionView {
             seen,
         };
         let gaps_before = self.gaps_before.iter().chain(&self.gaps).cloned().collect();
-        let carried = Some(self.next.clone());
+        let mut carried = self.next.clone();
+        for (log, gone) in &self.gone {
+            carried
+                .entry(*log)
+                .and_modify(|next| *next = (*next).max(*gone));
+        }
+        let carried = Some(carried);
         Self {
             carried,
             gaps_before,
@@ -101,6 +109,7 @@ impl SubscriptionView {
         self.granted = Some(index);
         self.token = token.to_owned();
         self.next = granted.base.clone();
+        self.gone = granted.gone.clone();
         if let Some(carried) = self.carried.take() {
             // What lies between the two places must still come, or a gap must tell of it.
             for (log, first) in &mut self.next {
@@ -224,7 +233,8 @@ impl SubscriptionView {
         if self.wish.partition.is_some_and(|only| only != log.1) {
             return Ok(());
         }
-        for offset in offsets {
+        let gone = self.gone.get(&log).copied().unwrap_or(0);
+        for offset in offsets.start.max(gone)..offsets.end {
             let Some(message) = archive.at(log.0, log.1, offset, life) else {
                 continue;
             };

@@ -7,6 +7,7 @@ use dunlin_core::Row;
 use super::archive::Check;
 use super::audit::{PartitionDump, TopicDump};
 use super::model::{Model, level};
+use super::rows::{StateRow, read_state_row};
 
 /// How a life ended.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,7 @@ impl Model {
         dumps: &[Vec<TopicDump>],
         rows: &[Row],
     ) -> Check {
+        self.recover_names(ended, rows)?;
         for (namespace, dump) in dumps.iter().enumerate() {
             self.recover_namespace(ended, namespace, dump)
                 .map_err(|error| {
@@ -52,6 +54,44 @@ impl Model {
         Ok(())
     }
 
+    /// Topics whose deletion was lost are back, and those that had taken their names are not there.
+    fn recover_names(&mut self, ended: Ended, rows: &[Row]) -> Check {
+        for row in rows {
+            let Some(StateRow::Topic {
+                namespace,
+                id,
+                name,
+                ..
+            }) = read_state_row(&row.key, &row.value)
+            else {
+                continue;
+            };
+            let namespace = self.known_namespace(namespace)?;
+            let index = self.topic_ids.get(&(namespace, id));
+            let index =
+                *index.ok_or_else(|| format!("topic {id} is stored, but was never made"))?;
+            let topic = &self.archive.topics[index];
+            if topic.name != name {
+                return Err(format!(
+                    "topic {id} is \"{}\", stored as \"{name}\"",
+                    topic.name
+                ));
+            }
+            if !topic.deleted {
+                continue;
+            }
+            let (life, write) = topic.deleted_by;
+            if life != ended.life || write <= ended.kept {
+                return Err(format!("topic \"{name}\" is back after it was deleted"));
+            }
+            if let Some(other) = self.archive.topic_named(namespace, name) {
+                self.archive.delete_topic(other, 0);
+            }
+            self.archive.undelete_topic(index);
+        }
+        Ok(())
+    }
+
     fn recover_namespace(&mut self, ended: Ended, namespace: usize, dump: &[TopicDump]) -> Check {
         let found = self.identify(ended, namespace, dump)?;
         let mut extents: BTreeMap<usize, &TopicDump> = BTreeMap::new();
@@ -66,10 +106,15 @@ impl Model {
                 continue;
             };
             let topic = &self.archive.topics[place.topic];
-            if topic.namespace != namespace
-                || topic.deleted
-                || !self.archive.is_there(message, ended.life)
-            {
+            if topic.namespace != namespace || !self.archive.is_there(message, ended.life) {
+                continue;
+            }
+            if topic.deleted {
+                let never_stored = place.life == ended.life && place.write > ended.kept;
+                let place = self.archive.places[message]
+                    .as_mut()
+                    .expect("it was just cloned");
+                place.lost_in = never_stored.then_some(ended.life + 1);
                 continue;
             }
             let extent = extents
@@ -161,17 +206,10 @@ impl Model {
                         ));
                     }
                     if model.deleted {
-                        let (life, write) = model.deleted_by;
-                        if life != ended.life || write <= ended.kept {
-                            return Err(format!(
-                                "topic \"{}\" is back after it was deleted",
-                                topic.name
-                            ));
-                        }
-                        if let Some(other) = self.archive.topic_named(namespace, &topic.name) {
-                            self.archive.delete_topic(other, 0);
-                        }
-                        self.archive.undelete_topic(place.topic);
+                        return Err(format!(
+                            "topic \"{}\" is back after it was deleted",
+                            topic.name
+                        ));
                     }
                     found.insert(message);
                 }

@@ -1,0 +1,53 @@
+//! Deliberate faults, one of which can be switched on to see that the simulator finds it.
+//!
+//! Without the feature `mutations`, which only the simulator's own check of itself asks for, no fault can be active,
+//! and nothing of this is left in the code.
+
+/// A fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mutation {
+    /// A receipt of the level sync leaves before its write is durable.
+    ReceiptBeforeSync = 1,
+    /// A subscription that catches up misses a message now and then.
+    CatchUpSkips,
+    /// What retention, lag or a crash took is not told.
+    GapUntold,
+    /// A reader that resumes is not told that a crash put other messages where it had been.
+    TruncationUntold,
+    /// A subscription gets one message more than it has credit for.
+    CreditOffByOne,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::ReceiptBeforeSync,
+        Self::CatchUpSkips,
+        Self::GapUntold,
+        Self::TruncationUntold,
+        Self::CreditOffByOne,
+    ];
+
+    /// Whether this fault is switched on.
+    #[cfg(feature = "mutations")]
+    pub(crate) fn is_active(self) -> bool {
+        ACTIVE.load(core::sync::atomic::Ordering::Relaxed) == self as u8
+    }
+
+    /// Whether this fault is switched on.
+    #[cfg(not(feature = "mutations"))]
+    pub(crate) const fn is_active(self) -> bool {
+        false
+    }
+}
+
+#[cfg(feature = "mutations")]
+static ACTIVE: core::sync::atomic::AtomicU8 = core::sync::atomic::AtomicU8::new(0);
+
+/// Switches one fault on, in every broker of this process, or all off.
+#[cfg(feature = "mutations")]
+pub fn mutate(mutation: Option<Mutation>) {
+    let number = mutation.map_or(0, |mutation| mutation as u8);
+    ACTIVE.store(number, core::sync::atomic::Ordering::Relaxed);
+}

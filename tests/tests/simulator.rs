@@ -1,0 +1,83 @@
+//! Simulated worlds: a hundred of them in every run, those that once found a fault, and the check that faults are found.
+
+#![cfg(feature = "engines")]
+
+use std::path::Path;
+use std::process::Command;
+
+use dunlin_tests::sim::{EVENTS, REGRESSIONS, Report, simulate};
+
+/// How much of what happened a failing world shows.
+const SHOWN: usize = 60;
+
+fn live(seeds: impl IntoIterator<Item = u64>) -> Report {
+    let mut total = Report::default();
+    for seed in seeds {
+        match simulate(seed, EVENTS, SHOWN) {
+            Ok(report) => total.add(&report),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    println!("{}", total.line());
+    total
+}
+
+#[test]
+fn a_hundred_worlds_keep_their_promises() {
+    let total = live(0..100);
+    // Worlds in which nothing happens would keep them too.
+    assert!(total.crashes > 100, "{}", total.line());
+    assert!(total.steps > 50_000, "{}", total.line());
+}
+
+#[test]
+fn worlds_that_found_a_fault_keep_their_promises() {
+    live(REGRESSIONS.iter().copied());
+}
+
+#[test]
+fn the_same_seed_is_the_same_world() {
+    for seed in [3, 14, 15] {
+        let [first, second] = [(); 2].map(|()| live([seed]).hash);
+        assert_eq!(first, second, "seed {seed}");
+    }
+    assert_ne!(live([3]).hash, live([4]).hash);
+}
+
+/// The faults are compiled in by a feature, so the program that switches them on is built here, by itself.
+#[test]
+fn deliberate_faults_of_the_core_are_found() {
+    let target = Path::new(env!("CARGO_BIN_EXE_simulate"))
+        .ancestors()
+        .nth(2)
+        .expect("cargo builds into <target>/<profile>/");
+    // The same packages as everywhere, so that the large dependencies are not compiled again.
+    let built = Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "--release",
+            "--workspace",
+            "--exclude",
+            "xtask",
+            "--bin",
+            "mutants",
+        ])
+        .args(["--features", "dunlin-tests/mutations"])
+        .arg("--target-dir")
+        .arg(target)
+        .status()
+        .expect("cargo runs");
+    assert!(built.success(), "the program with the faults is not built");
+    let run = Command::new(target.join("release/mutants"))
+        .output()
+        .expect("it was just built");
+    let told = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success(), "{told}");
+    assert_eq!(
+        told.lines()
+            .filter(|line| line.contains(": caught by seed "))
+            .count(),
+        5,
+        "{told}"
+    );
+}
