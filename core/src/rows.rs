@@ -66,8 +66,12 @@ pub fn state_range(namespace: &str) -> (Vec<u8>, Vec<u8>) {
 
 /// The range of all of a namespace's rows; its end is where the next namespace is to be looked for.
 pub fn namespace_range(namespace: &str) -> (Vec<u8>, Vec<u8>) {
-    let mut to = namespace_key(namespace, 0xff);
-    to.push(0xff);
+    // The prefix as a number plus one: behind every key that begins with it, also one that no version has written, so
+    // that a walk from namespace to namespace always goes on. No byte of UTF-8 is 0xff.
+    let mut to = Keys::new(namespace).prefix;
+    if let Some(last) = to.last_mut() {
+        *last += 1;
+    }
     (namespace_key(namespace, 0x00), to)
 }
 
@@ -188,4 +192,23 @@ impl<'a> KeyTail<'a> {
 pub(crate) fn row_first_offset(key: &[u8]) -> Option<Offset> {
     key.last_chunk()
         .map(|bytes| Offset(u64::from_be_bytes(*bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_range_of_a_namespace_holds_every_key_that_begins_with_it_and_no_other() {
+        for (namespace, other) in [("a", "b"), ("b", "az"), ("v", "ü"), ("a", "aa")] {
+            let (from, to) = namespace_range(namespace);
+            let prefix = Keys::new(namespace).prefix;
+            for rest in [&[0x00][..], &[0x80, 1], &[0xff, 0xff], &[0xff, 0xff, 0xff]] {
+                let key = [prefix.as_slice(), rest].concat();
+                assert!(from <= key && key < to, "{key:02x?}");
+            }
+            let (from, _) = namespace_range(other);
+            assert!(to <= from, "{other} begins behind {namespace}");
+        }
+    }
 }
