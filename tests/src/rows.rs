@@ -85,13 +85,16 @@ impl Rows {
         let mut state = self.between(&store_range());
         let mut from = store_range().1;
         while let Some((key, value)) = self.rows.range(from..).next() {
-            let Some(Scope::State(namespace) | Scope::Messages(namespace)) = scope_of(key) else {
-                state.push(row(key, value));
-                from = [key.as_slice(), &[0]].concat();
-                continue;
-            };
-            state.extend(self.between(&state_range(namespace)));
-            from = namespace_range(namespace).1;
+            let mut next = [key.as_slice(), &[0]].concat();
+            match scope_of(key) {
+                Some(Scope::State(namespace) | Scope::Messages(namespace)) => {
+                    state.extend(self.between(&state_range(namespace)));
+                    // A key of no version may lie behind all that a namespace can have.
+                    next = next.max(namespace_range(namespace).1);
+                }
+                _ => state.push(row(key, value)),
+            }
+            from = next;
         }
         state
     }

@@ -1,14 +1,17 @@
 //! The checks of `cargo fuzz`, bounded and seeded: random and mutated messages and rows.
 
 use std::sync::LazyLock;
-use std::thread;
+use std::{env, thread};
 
 use dunlin_core::{Encoding, Input, Reader, Row, abi};
 use dunlin_tests::conformance::{Outcome, Scenario, TraceStep, run};
 use dunlin_tests::fuzz;
 
-/// Rounds of every kind; each is a broker of its own.
-const ROUNDS: u64 = 2000;
+/// Rounds of every kind, each on a broker of its own; `FUZZ_ROUNDS=N` for another number.
+static ROUNDS: LazyLock<u64> = LazyLock::new(|| match env::var("FUZZ_ROUNDS") {
+    Ok(number) => number.parse().expect("FUZZ_ROUNDS is a number"),
+    Err(_) => 2000,
+});
 
 static OUTCOMES: LazyLock<Vec<Outcome>> = LazyLock::new(|| {
     let scenarios = Scenario::all().unwrap_or_else(|failure| panic!("{failure}"));
@@ -119,7 +122,7 @@ fn messages() -> Vec<(Encoding, Vec<u8>)> {
 
 #[test]
 fn random_messages_never_harm() {
-    for seed in 0..ROUNDS {
+    for seed in 0..*ROUNDS {
         let mut random = Random::new(seed);
         let mut data = Vec::new();
         for _ in 0..4 {
@@ -133,7 +136,7 @@ fn random_messages_never_harm() {
 #[test]
 fn mutated_messages_never_harm() {
     let messages = messages();
-    for seed in 0..ROUNDS {
+    for seed in 0..*ROUNDS {
         let mut random = Random::new(seed);
         let mut data = Vec::new();
         for _ in 0..12 {
@@ -152,7 +155,7 @@ fn mutated_messages_never_harm() {
 #[test]
 fn mutated_rows_are_refused_or_served() {
     let (mut taken, mut refused) = (0, 0);
-    for seed in 0..ROUNDS {
+    for seed in 0..*ROUNDS {
         let mut random = Random::new(seed);
         let mut rows = OUTCOMES[random.below(OUTCOMES.len())].rows.clone();
         if rows.is_empty() {
@@ -183,13 +186,13 @@ fn mutated_rows_are_refused_or_served() {
             }
         }
     }
-    assert!(taken > ROUNDS / 20, "only {taken} stores were taken");
-    assert!(refused > ROUNDS / 20, "only {refused} stores were refused");
+    assert!(taken > *ROUNDS / 20, "only {taken} stores were taken");
+    assert!(refused > *ROUNDS / 20, "only {refused} stores were refused");
 }
 
 #[test]
 fn random_rows_are_refused_or_served() {
-    for seed in 0..ROUNDS {
+    for seed in 0..*ROUNDS {
         let mut random = Random::new(seed);
         let mut rows = Vec::new();
         for table in [1, 2, 3, 4, 5, 0x80] {
