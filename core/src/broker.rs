@@ -251,7 +251,7 @@ impl Broker {
         }
         self.started = true;
         for (_, namespace) in &mut self.namespaces {
-            namespace.begin_incarnation(&self.cx.config);
+            namespace.begin_incarnation(&self.cx.config, self.seed);
         }
     }
 
@@ -334,7 +334,7 @@ impl Broker {
             return Err(Refusal::new(ErrorCode::LimitReached, message));
         }
         let index = self.insert_namespace(name);
-        self.namespaces[index as usize].begin_incarnation(&self.cx.config);
+        self.namespaces[index as usize].begin_incarnation(&self.cx.config, self.seed);
         Ok(index)
     }
 

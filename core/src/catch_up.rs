@@ -501,6 +501,11 @@ impl Namespace {
                         return true;
                     };
                     let sequence = Sequence(record.sequence);
+                    if sequence <= behind.position {
+                        // The newest were dropped up to there, or the head had not come so far.
+                        head.cursor.advance();
+                        continue;
+                    }
                     if sequence <= round.upto {
                         round.ready.insert(sequence, head_index);
                         let first = round.ready.first_key_value().map(|(_, first)| *first);

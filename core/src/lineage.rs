@@ -5,6 +5,15 @@ use alloc::vec::Vec;
 use crate::ids::{Incarnation, Sequence};
 use crate::wire::{Malformed, Put, Reader};
 
+/// The low bits of an incarnation count them, the bits above are salt; all of it fits the integers of JSON.
+const NUMBER_BITS: u32 = 33;
+const SALT_BITS: u32 = 20;
+
+/// The part of an incarnation that rises from one to the next.
+const fn number(incarnation: Incarnation) -> u64 {
+    incarnation.0 & ((1 << NUMBER_BITS) - 1)
+}
+
 /// The first sequence of every remembered incarnation, both rising.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lineage {
@@ -21,9 +30,11 @@ impl Lineage {
             .map_or(Incarnation(0), |(incarnation, _)| *incarnation)
     }
 
-    /// Begins the next incarnation, whose first message will have the sequence `first`.
-    pub(crate) fn begin(&mut self, first: Sequence, entries_max: usize) {
-        let next = Incarnation(self.current().0 + 1);
+    /// Begins the next incarnation, whose first message will have the sequence `first`. The number of one of which
+    /// nothing was stored is given again, so entropy from `seed` tells the two apart.
+    pub(crate) fn begin(&mut self, first: Sequence, entries_max: usize, seed: u64) {
+        let salt = seed >> (64 - SALT_BITS) << NUMBER_BITS;
+        let next = Incarnation(salt | (number(self.current()) + 1));
         // Earlier incarnations that own nothing which survived need no entry: the one that took their place tells.
         while self
             .entries
@@ -46,14 +57,17 @@ impl Lineage {
         position: Sequence,
         last: Sequence,
     ) -> Sequence {
-        if incarnation < self.forgotten || incarnation > self.current() {
+        let asked = number(incarnation);
+        if asked < number(self.forgotten) || asked > number(self.current()) {
             // Nobody remembers where that life ended, or this store never had it: nothing can be vouched for.
             return Sequence(0);
         }
         let end = self
             .entries
             .iter()
-            .find(|(other, _)| *other > incarnation)
+            .find(|(other, _)| {
+                number(*other) > asked || (number(*other) == asked && *other != incarnation)
+            })
             .map_or(last, |(_, first)| Sequence(first.0.saturating_sub(1)));
         position.min(end)
     }
@@ -74,7 +88,7 @@ impl Lineage {
             let entry = (Incarnation(reader.u64()?), Sequence(reader.u64()?));
             if entries
                 .last()
-                .is_some_and(|last| last.0 >= entry.0 || last.1 >= entry.1)
+                .is_some_and(|last| number(last.0) >= number(entry.0) || last.1 >= entry.1)
             {
                 return Err(Malformed);
             }
@@ -97,9 +111,9 @@ mod tests {
     #[test]
     fn a_reader_keeps_what_its_incarnation_shares_with_the_store() {
         let mut lineage = Lineage::default();
-        lineage.begin(Sequence(1), 8);
-        lineage.begin(Sequence(101), 8);
-        lineage.begin(Sequence(151), 8);
+        lineage.begin(Sequence(1), 8, 0);
+        lineage.begin(Sequence(101), 8, 0);
+        lineage.begin(Sequence(151), 8, 0);
         assert_eq!(survived(&lineage, 1, 90, 200), 90);
         assert_eq!(
             survived(&lineage, 1, 110, 200),
@@ -119,12 +133,12 @@ mod tests {
     #[test]
     fn an_incarnation_that_lost_everything_is_told_by_its_successor() {
         let mut lineage = Lineage::default();
-        lineage.begin(Sequence(1), 8);
-        lineage.begin(Sequence(11), 8);
-        lineage.begin(Sequence(11), 8);
+        lineage.begin(Sequence(1), 8, 0);
+        lineage.begin(Sequence(11), 8, 0);
+        lineage.begin(Sequence(11), 8, 0);
         assert_eq!(lineage.current(), Incarnation(3));
         assert_eq!(survived(&lineage, 2, 15, 30), 10);
-        lineage.begin(Sequence(6), 8);
+        lineage.begin(Sequence(6), 8, 0);
         assert_eq!(survived(&lineage, 1, 8, 30), 5);
         assert_eq!(survived(&lineage, 1, 5, 30), 5);
     }
@@ -133,7 +147,7 @@ mod tests {
     fn what_is_forgotten_is_not_vouched_for() {
         let mut lineage = Lineage::default();
         for first in [1, 11, 21, 31] {
-            lineage.begin(Sequence(first), 2);
+            lineage.begin(Sequence(first), 2, 0);
         }
         assert_eq!(survived(&lineage, 3, 30, 40), 30);
         assert_eq!(survived(&lineage, 2, 25, 40), 20);
@@ -141,5 +155,18 @@ mod tests {
         let mut bytes = Vec::new();
         lineage.put(&mut bytes);
         assert_eq!(Lineage::take(&mut Reader::new(&bytes)), Ok(lineage));
+    }
+
+    #[test]
+    fn a_life_of_which_nothing_was_stored_is_told_from_the_one_that_has_its_number() {
+        let mut lineage = Lineage::default();
+        lineage.begin(Sequence(1), 8, 0);
+        let mut lost = lineage.clone();
+        lost.begin(Sequence(11), 8, 7 << 60);
+        lineage.begin(Sequence(11), 8, 9 << 60);
+        assert_ne!(lost.current(), lineage.current());
+        assert_eq!(survived(&lineage, lost.current().0, 15, 30), 10);
+        assert_eq!(survived(&lineage, lineage.current().0, 15, 30), 15);
+        assert!(lineage.current().0 < 1 << 53, "JSON carries it");
     }
 }

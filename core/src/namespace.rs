@@ -15,7 +15,7 @@ use crate::context::{Context, LoadOwner, Work};
 use crate::effect::{After, Event, Op};
 use crate::error::{ErrorCode, Refusal};
 use crate::hash::Map;
-use crate::ids::{ConnectionId, Partition, Sequence, TopicId};
+use crate::ids::{ConnectionId, Partition, Sequence, Timestamp, TopicId};
 use crate::lineage::Lineage;
 use crate::log::{Log, LogKeys, RollBounds};
 use crate::manage::topic_row;
@@ -58,6 +58,9 @@ pub(crate) struct Namespace {
     pub(crate) blocked: u64,
     /// Live logs that keep messages for those who are behind.
     pub(crate) rings: Vec<(u32, Partition)>,
+    pub(crate) rings_bytes: u64,
+    /// When the newest message was published.
+    pub(crate) last_timestamp: Timestamp,
     pub(crate) reads: Slab<ReadJob>,
     pub(crate) compaction: Option<Box<Compaction>>,
     pub(crate) compaction_queue: VecDeque<(u32, TopicId, Partition)>,
@@ -105,6 +108,8 @@ impl Namespace {
             behind: 0,
             blocked: 0,
             rings: Vec::new(),
+            rings_bytes: 0,
+            last_timestamp: Timestamp(0),
             reads: Slab::new(),
             compaction: None,
             compaction_queue: VecDeque::new(),
@@ -112,9 +117,12 @@ impl Namespace {
     }
 
     /// Begins this life of the namespace.
-    pub(crate) fn begin_incarnation(&mut self, config: &Config) {
-        self.lineage
-            .begin(self.last_sequence.next(), config.incarnations_max as usize);
+    pub(crate) fn begin_incarnation(&mut self, config: &Config, seed: u64) {
+        self.lineage.begin(
+            self.last_sequence.next(),
+            config.incarnations_max as usize,
+            seed,
+        );
     }
 
     pub(crate) fn topic_by_name(&self, name: &str) -> Option<u32> {
@@ -189,6 +197,8 @@ impl Namespace {
         let topic = self.topics.remove(index as usize);
         self.topic_index.remove(&*topic.name);
         self.topic_names.remove(&*topic.name);
+        let kept = topic.partitions.iter().map(|state| state.log.ring_bytes());
+        self.rings_bytes -= kept.sum::<u64>();
         self.rings.retain(|(other, _)| *other != index);
         self.dirty_logs.retain(|(other, _)| *other != index);
         self.touch(cx);
@@ -412,6 +422,7 @@ impl Namespace {
     pub(crate) fn uncount_behind(&mut self) {
         self.behind -= 1;
         if self.behind == 0 {
+            self.rings_bytes = 0;
             for (topic, partition) in core::mem::take(&mut self.rings) {
                 self.topics[topic as usize].partitions[partition.0 as usize]
                     .log
