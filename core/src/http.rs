@@ -443,6 +443,9 @@ pub fn status_of(code: &str) -> u16 {
     }
 }
 
+/// How long a client of a stream waits before it connects again, in milliseconds.
+pub const STREAM_RETRY_MS: u32 = 1_000;
+
 /// One server-sent event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -450,12 +453,23 @@ pub struct Event {
     pub id: String,
     /// The event's name; empty for a delivery, which is what `onmessage` hears.
     pub name: &'static str,
-    /// One line of JSON.
+    /// One line of JSON; empty in the opening event, so that no listener hears it.
     pub data: String,
+    /// How long to wait before connecting again, in milliseconds, if this event says so.
+    pub retry_ms: Option<u32>,
 }
 
-/// The event that a frame of a subscription becomes. `token` is the one of `subscribed`.
+/// The event that a frame of a subscription becomes. `token` is the one of `subscribed`, which itself becomes the
+/// opening event: the place to resume from for a client that loses the stream before its first delivery.
 pub fn event(token: &str, reply: &Reply<'_>) -> Option<Event> {
+    if let Reply::Subscribed(subscribed) = reply {
+        return Some(Event {
+            id: format!("{token}:{}", subscribed.sequence),
+            name: "",
+            data: String::new(),
+            retry_ms: Some(STREAM_RETRY_MS),
+        });
+    }
     let (sequence, name, json) = match reply {
         Reply::Delivery(delivery) => (Some(delivery.sequence), "", delivery_json(delivery)),
         Reply::Gap(gap) => (Some(gap.to), "gap", gap_json(gap)),
@@ -472,6 +486,7 @@ pub fn event(token: &str, reply: &Reply<'_>) -> Option<Event> {
         id: sequence.map_or_else(String::new, |sequence| format!("{token}:{sequence}")),
         name,
         data: json.close(),
+        retry_ms: None,
     })
 }
 
@@ -726,6 +741,7 @@ fn push_string(value: &str, out: &mut String) {
 mod tests {
     use super::*;
     use crate::protocol::field::List;
+    use crate::protocol::frame::Subscribed;
     use crate::wire::Reader;
 
     fn route(method: &str, path: &str) -> Route {
@@ -1051,6 +1067,20 @@ mod tests {
             event.data,
             "{\"type\":\"delivery\",\"subscription\":1,\"topic\":\"t\",\"partition\":0,\"offset\":1,\"sequence\":7,\"timestamp\":2,\"payload\":\"x\"}"
         );
+    }
+
+    #[test]
+    fn a_stream_begins_with_the_place_to_resume_from() {
+        let subscribed = Reply::Subscribed(Subscribed {
+            request: REQUEST,
+            subscription: SUBSCRIPTION,
+            token: "3",
+            sequence: 41,
+        });
+        let event = event("3", &subscribed).unwrap();
+        assert_eq!(event.id, "3:41");
+        assert_eq!(event.retry_ms, Some(STREAM_RETRY_MS));
+        assert_eq!((event.name, event.data.as_str()), ("", ""));
     }
 
     #[test]

@@ -142,6 +142,8 @@ struct Subscriber {
     connection: Connection,
     _admission: Admission,
     token: String,
+    /// Tells where to resume from, to a client that leaves before its first delivery; sent before all else.
+    opening: Option<http::Event>,
     /// The message that is being taken apart, and how far.
     message: Bytes,
     taken: u64,
@@ -164,13 +166,15 @@ impl Subscriber {
             let size = message.len();
             while let Some(frame) = next_frame(&mut message) {
                 let reply = Reply::decode(&frame);
-                if let Ok(Reply::Subscribed(subscribed)) = reply {
+                if let Ok(Reply::Subscribed(subscribed)) = &reply {
                     let token = subscribed.token.to_owned();
+                    let opening = reply.ok().and_then(|reply| http::event(&token, &reply));
                     connection.outgoing.written(size);
                     return Ok(Ok(Self {
                         connection,
                         _admission: admission,
                         token,
+                        opening,
                         message,
                         taken: 0,
                     }));
@@ -185,6 +189,9 @@ impl Subscriber {
 
     /// The next event; `None` at the end, after which a browser comes back with the last event's id.
     async fn next(&mut self) -> Option<Event> {
+        if let Some(opening) = self.opening.take() {
+            return Some(server_sent(opening));
+        }
         loop {
             while let Some(frame) = next_frame(&mut self.message) {
                 let Ok(reply) = Reply::decode(&frame) else {
@@ -232,7 +239,13 @@ impl Subscriber {
 }
 
 fn server_sent(event: http::Event) -> Event {
-    let mut sent = Event::default().data(event.data);
+    let mut sent = Event::default();
+    if let Some(retry_ms) = event.retry_ms {
+        sent = sent.retry(Duration::from_millis(retry_ms.into()));
+    }
+    if !event.data.is_empty() {
+        sent = sent.data(event.data);
+    }
     if !event.id.is_empty() {
         sent = sent.id(event.id);
     }

@@ -249,6 +249,7 @@ fn a_stream_of_events_can_be_resumed() {
         let data: serde_json::Value = serde_json::from_str(&of("data:")).unwrap();
         (of("id:"), data["payload"].as_str().unwrap().to_owned())
     };
+    event(&mut events); // where the stream begins
     let (first, text) = heard(&mut events);
     assert_eq!(text, "one");
     publish(&broker, "news/b", "two", &[]);
@@ -256,8 +257,38 @@ fn a_stream_of_events_can_be_resumed() {
     drop(events);
     publish(&broker, "news/a", "three", &[]);
     let mut events = listen(&[("last-event-id", &first)]);
+    event(&mut events);
     assert_eq!(heard(&mut events).1, "two");
     assert_eq!(heard(&mut events).1, "three");
+}
+
+#[test]
+fn a_stream_that_is_lost_before_its_first_event_is_resumed_without_a_loss() {
+    let broker = Broker::in_memory(&[]);
+    publish(&broker, "news", "before", &[]);
+    let listen = |more: &[(&str, &str)]| {
+        let target = "/v1/main/subscribe?filter=news";
+        let mut stream = stream(&broker, "GET", target, more, b"");
+        let mut status = String::new();
+        stream.read_line(&mut status).unwrap();
+        assert!(status.contains("200"), "{status}");
+        read_headers(&mut stream);
+        stream
+    };
+    let mut events = listen(&[]);
+    let opening = event(&mut events);
+    assert!(opening.contains(&"retry: 1000".to_owned()), "{opening:?}");
+    assert!(
+        !opening.iter().any(|line| line.starts_with("data")),
+        "no listener hears it: {opening:?}"
+    );
+    let id = opening.iter().find_map(|line| line.strip_prefix("id: "));
+    drop(events);
+    publish(&broker, "news", "meanwhile", &[]);
+    let mut events = listen(&[("last-event-id", id.expect("an id at once"))]);
+    event(&mut events);
+    let first = event(&mut events).join("\n");
+    assert!(first.contains("\"payload\":\"meanwhile\""), "{first}");
 }
 
 #[test]
@@ -272,6 +303,7 @@ fn a_stream_longer_than_its_credit_goes_on() {
     stream.read_line(&mut status).unwrap();
     assert!(status.contains("200"), "{status}");
     read_headers(&mut stream);
+    event(&mut stream);
     for index in 0..600 {
         let lines = event(&mut stream);
         let text = format!("\"payload\":\"m{index}\"");

@@ -20,9 +20,6 @@ use crate::entry::{Failure, Peer, plain};
 /// How many deliveries may be on their way to the client.
 pub(crate) const CREDIT: u64 = 64;
 
-/// How long clients wait before they connect again, in milliseconds.
-const RETRY_MS: u32 = 1_000;
-
 /// Subscribes with `frames` and answers with the stream, or with the refusal.
 pub(crate) async fn events(
     peer: &Peer<'_>,
@@ -80,24 +77,20 @@ pub fn feed(token: &str, message: &[u8]) -> Fed {
         let Ok(reply) = Reply::decode(frame) else {
             continue;
         };
-        match reply {
+        match &reply {
             Reply::Subscribed(subscribed) => {
                 token = subscribed.token.into();
                 fed.token = Some(token.clone());
-                write_line(&mut fed.text, "retry", &RETRY_MS.to_string());
-                write_line(
-                    &mut fed.text,
-                    "id",
-                    &format!("{token}:{}", subscribed.sequence),
-                );
-                fed.text.push('\n');
+                if let Some(opening) = http::event(&token, &reply) {
+                    write_event(&mut fed.text, &opening);
+                }
             }
             Reply::Failed(_) => {
                 let refusal = http::response("", &reply).and_then(|refusal| plain(refusal).ok());
                 fed.refusal = refusal.map(web_sys::Response::from);
             }
             Reply::Resync(_) | Reply::GoingAway(_) => fed.ended = true,
-            reply => {
+            _ => {
                 fed.deliveries += u32::from(matches!(reply, Reply::Delivery(_)));
                 fed.ended |= matches!(reply, Reply::Ended(_));
                 if let Some(event) = http::event(&token, &reply) {
@@ -123,6 +116,9 @@ pub fn credit(deliveries: u32) -> Vec<u8> {
 
 /// An event in the format of the HTML standard, section 9.2.
 fn write_event(text: &mut String, event: &http::Event) {
+    if let Some(retry_ms) = event.retry_ms {
+        write_line(text, "retry", &retry_ms.to_string());
+    }
     write_line(text, "id", &event.id);
     write_line(text, "event", event.name);
     write_line(text, "data", &event.data);
