@@ -25,7 +25,7 @@ const server = createServer((request, response) => {
 });
 after(() => server.close());
 
-test("the npm package's engine gives the native bytes in Chromium", async () => {
+test("the npm package's engine gives the native bytes in Chromium, and IndexedDB the native rows", async () => {
   await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
   const { port } = server.address() as AddressInfo;
   // Its sandbox needs rights that a container does not have; only our own page is opened.

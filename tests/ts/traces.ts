@@ -29,7 +29,9 @@ export function expectEqual(replayed: Replayed): void {
   if (replayed.failures.length > 0) throw new Error(`\n${replayed.failures.join("\n")}`);
   const expected = traces();
   const steps = expected.reduce((sum, trace) => sum + trace.steps.length, 0);
-  if (replayed.traces < 40 || replayed.traces !== expected.length || replayed.steps !== steps || replayed.bytes === 0) {
+  const { bytes, loadedBytes, restoredBytes, storedBytes } = replayed;
+  const isNothing = [bytes, loadedBytes, restoredBytes, storedBytes].includes(0);
+  if (replayed.traces < 40 || replayed.traces !== expected.length || replayed.steps !== steps || isNothing) {
     throw new Error(`of ${expected.length} traces with ${steps} steps only ${JSON.stringify(replayed)} was compared`);
   }
 }

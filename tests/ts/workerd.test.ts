@@ -1,28 +1,61 @@
+import assert from "node:assert/strict";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { after, before, test } from "node:test";
 
 import { Miniflare } from "miniflare";
 
-import type { Replayed } from "./replay.ts";
-import { expectEqual, tracesText } from "./traces.ts";
+import { sum } from "./replay.ts";
+import type { Replayed, Trace } from "./replay.ts";
+import { expectEqual, traces } from "./traces.ts";
 
 const dist = join(process.cwd(), "dist");
 
-let worker: Miniflare | undefined;
-after(() => worker?.dispose());
+let worker: Miniflare;
 
-test("the guest gives the native bytes in workerd", async () => {
+/** The Worker with the doors of its tests, of which only the bare guest over an object's SQLite is used. */
+before(() => {
   worker = new Miniflare({
     rootPath: dist,
     modulesRoot: dist,
     modules: [
       { type: "ESModule", path: join(dist, "worker.mjs") },
       { type: "CompiledWasm", path: join(dist, "guest.wasm") },
+      { type: "CompiledWasm", path: join(dist, "gateway_bg.wasm") },
     ],
     compatibilityDate: "2026-04-26",
     cf: false,
+    durableObjects: { SCENARIO: { className: "Scenario", useSQLite: true } },
   });
-  const response = await worker.dispatchFetch("http://replay.test/", { method: "POST", body: tracesText() });
-  if (response.status !== 200) throw new Error(await response.text());
-  expectEqual((await response.json()) as Replayed);
+});
+after(() => worker.dispose());
+
+/** Replays a trace in an object of that name, whose store nothing else uses. */
+async function replayIn(name: string, trace: Trace): Promise<Replayed> {
+  const scenarios = await worker.getDurableObjectNamespace("SCENARIO");
+  const object = scenarios.get(scenarios.idFromName(name));
+  const response = await object.fetch("http://door/replay", { method: "POST", body: JSON.stringify(trace) });
+  if (response.status !== 200) throw new Error(`${trace.name}: ${await response.text()}`);
+  return (await response.json()) as Replayed;
+}
+
+test("the guest in a Durable Object gives the native bytes, and SQLite the native rows", async () => {
+  const replayed: Replayed[] = [];
+  for (const trace of traces()) replayed.push(await replayIn(trace.name, trace));
+  expectEqual(sum(replayed));
+});
+
+test("a row in SQLite that differs by one byte is told", async () => {
+  const trace = traces().find(({ name }) => name === "a_restart_loses_nothing");
+  assert.ok(trace !== undefined);
+  const steps = trace.steps.map((step) => {
+    if (step.kind !== "restore" && step.kind !== "stored") return step;
+    const rows = Buffer.from(step.rows, "base64");
+    rows.writeUInt8(rows.readUInt8(rows.length - 1) ^ 1, rows.length - 1);
+    return { ...step, rows: rows.toString("base64") };
+  });
+  const restored = await replayIn("restored otherwise", { ...trace, steps });
+  assert.match(restored.failures.join(), /^a_restart_loses_nothing\.txt:\d+: a restore: of \d+ bytes/);
+  const notRestored = steps.map((step, at) => (step.kind === "stored" ? step : (trace.steps[at] ?? step)));
+  const stored = await replayIn("stored otherwise", { ...trace, steps: notRestored });
+  assert.match(stored.failures.join(), /^a_restart_loses_nothing\.txt:\d+: what is stored: of \d+ bytes/);
 });

@@ -23,6 +23,9 @@ const LOADS_MAX: usize = 10_000;
 /// A batch that no host makes: an input of one byte, of a kind that there is not.
 const NO_BATCH: [u8; 2] = [1, 0];
 
+const NO_BROKER: &str =
+    "the broker refused its configuration or rows, so there is none: `restart` it";
+
 /// What a run gave.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -75,9 +78,14 @@ pub fn run(scenario: &Scenario) -> Result<Outcome, Failure> {
         })?;
         effects.push(core::mem::take(&mut world.out));
     }
+    let rows = world.rows.all();
+    world.trace.steps.push(TraceStep::Stored {
+        line: world.line,
+        rows: rows_bytes(&rows),
+    });
     Ok(Outcome {
         effects,
-        rows: world.rows.all(),
+        rows,
         trace: world.trace,
     })
 }
@@ -92,7 +100,7 @@ struct World {
     last_seed: u64,
     now: u64,
     engine: Option<NativeEngine>,
-    /// Whether the broker refused the rows, after which there is none to talk to.
+    /// Whether the broker refused its configuration or rows, after which there is none to talk to.
     refused: bool,
     rows: Rows,
     inputs: Vec<u8>,
@@ -179,7 +187,7 @@ impl World {
             Action::Sync => self.sync(),
             Action::Restart => self.restart()?,
             Action::Crash => {
-                self.rows.crash();
+                self.change_rows(Rows::crash);
                 self.restart()?;
             }
             Action::Trap => self.trap()?,
@@ -193,7 +201,7 @@ impl World {
                     let keys: Vec<String> = self.rows.keys().map(|key| key_text(key)).collect();
                     format!("no row `{key}` is stored; there are {}", keys.join(", "))
                 })?;
-                self.rows.damage(&found, value.as_deref());
+                self.change_rows(|rows| rows.damage(&found, value.as_deref()));
             }
             Action::Stats(names) => self.stats(names)?,
         }
@@ -235,12 +243,11 @@ impl World {
     fn engine(&mut self) -> Result<&mut NativeEngine, String> {
         if self.engine.is_none() {
             if self.refused {
-                return Err("the broker refused the rows, so there is none".to_owned());
+                return Err(NO_BROKER.to_owned());
             }
             self.start()?;
         }
-        let lost = "the broker refused the rows, so there is none";
-        self.engine.as_mut().ok_or_else(|| lost.to_owned())
+        self.engine.as_mut().ok_or_else(|| NO_BROKER.to_owned())
     }
 
     fn start(&mut self) -> Result<(), String> {
@@ -250,13 +257,21 @@ impl World {
         self.synced = WriteSequence(0);
         self.loads.clear();
         self.inputs.clear();
-        let mut engine =
-            NativeEngine::start(&self.config, seed).map_err(|error| error.to_string())?;
+        let started = NativeEngine::start(&self.config, seed);
+        let refusal = match &started {
+            Err(EngineError::Config(text)) => Some(text.clone()),
+            _ => None,
+        };
         self.trace.steps.push(TraceStep::Start {
             line: self.line,
             config: self.config.clone(),
             seed,
+            refusal: refusal.clone(),
         });
+        if let Some(text) = refusal {
+            return self.refuse(&text);
+        }
+        let mut engine = started.map_err(|error| error.to_string())?;
         let rows = rows_bytes(&self.rows.state());
         let mut refusal = None;
         if !rows.is_empty() {
@@ -273,16 +288,20 @@ impl World {
         }
         match refusal {
             None => self.engine = Some(engine),
-            Some(text) => {
-                self.refused = true;
-                self.out.push(format!("refused {text}"));
-            }
+            Some(text) => self.refuse(&text)?,
         }
+        Ok(())
+    }
+
+    fn refuse(&mut self, text: &str) -> Result<(), String> {
+        self.refused = true;
+        self.out.push(format!("refused {text}"));
         Ok(())
     }
 
     fn restart(&mut self) -> Result<(), String> {
         self.engine = None;
+        self.refused = false;
         self.start()
     }
 
@@ -298,6 +317,19 @@ impl World {
             inputs: NO_BATCH.to_vec(),
         });
         self.restart()
+    }
+
+    /// Changes what is stored, without the broker's doing.
+    fn change_rows(&mut self, change: impl FnOnce(&mut Rows)) {
+        let before = self.rows.clone();
+        change(&mut self.rows);
+        for (key, value) in self.rows.changes_since(&before) {
+            self.trace.steps.push(TraceStep::Change {
+                line: self.line,
+                key,
+                value,
+            });
+        }
     }
 
     /// Gives the batch to the broker and obeys.

@@ -30,6 +30,8 @@ pub enum TraceStep {
         config: String,
         /// Entropy.
         seed: u64,
+        /// What it says if it does not take the configuration.
+        refusal: Option<String>,
     },
     /// It gets stored rows.
     Restore {
@@ -67,6 +69,22 @@ pub enum TraceStep {
         /// JSON.
         json: String,
     },
+    /// A stored row changes without the broker's doing: a crash took a write back, or the row was damaged.
+    Change {
+        /// The line of the scenario.
+        line: usize,
+        /// Its key.
+        key: Vec<u8>,
+        /// What is stored under it from now on, if anything is.
+        value: Option<Vec<u8>>,
+    },
+    /// Everything that is stored.
+    Stored {
+        /// The line of the scenario.
+        line: usize,
+        /// Rows, as the engine takes them.
+        rows: Vec<u8>,
+    },
 }
 
 /// Starts an engine with a configuration and a seed.
@@ -78,8 +96,24 @@ impl Trace {
         let mut engine: Option<Box<dyn Engine>> = None;
         for step in &self.steps {
             let fail = |what: String| format!("{}:{}: {what}", self.name, step.line());
-            if let TraceStep::Start { config, seed, .. } = step {
-                engine = Some(start(config, *seed).map_err(|error| fail(error.to_string()))?);
+            if let TraceStep::Start {
+                config,
+                seed,
+                refusal,
+                ..
+            } = step
+            {
+                let got = match start(config, *seed) {
+                    Ok(started) => {
+                        engine = Some(started);
+                        None
+                    }
+                    Err(EngineError::Config(refusal)) => Some(refusal),
+                    Err(error) => return Err(fail(error.to_string())),
+                };
+                if got != *refusal {
+                    return Err(fail(format!("a start gave {got:?} instead of {refusal:?}")));
+                }
                 continue;
             }
             let engine = engine.as_mut().expect("a trace begins with a start");
@@ -124,6 +158,8 @@ impl Trace {
                     return Err(format!("the counters are {got} instead of {json}"));
                 }
             }
+            // Of the store, which is the business of replays that have one.
+            TraceStep::Change { .. } | TraceStep::Stored { .. } => {}
         }
         Ok(())
     }
@@ -148,8 +184,13 @@ impl Trace {
         let base64 = |bytes: &[u8]| BASE64.encode(bytes);
         let steps = self.steps.iter().map(|step| match step {
             // 64 bits do not fit a number there.
-            TraceStep::Start { line, config, seed } => {
-                json!({"kind": "start", "line": line, "config": config, "seed": seed.to_string()})
+            TraceStep::Start {
+                line,
+                config,
+                seed,
+                refusal,
+            } => {
+                json!({"kind": "start", "line": line, "config": config, "seed": seed.to_string(), "refusal": refusal})
             }
             TraceStep::Restore {
                 line,
@@ -172,6 +213,13 @@ impl Trace {
             TraceStep::Stats { line, json } => {
                 json!({"kind": "stats", "line": line, "json": json})
             }
+            TraceStep::Change { line, key, value } => {
+                let value = value.as_deref().map(base64);
+                json!({"kind": "change", "line": line, "key": base64(key), "value": value})
+            }
+            TraceStep::Stored { line, rows } => {
+                json!({"kind": "stored", "line": line, "rows": base64(rows)})
+            }
         });
         json!({"name": self.name, "steps": steps.collect::<Vec<_>>()})
     }
@@ -185,6 +233,7 @@ impl TraceStep {
                 *line
             }
             Self::Trap { line, .. } | Self::Stats { line, .. } => *line,
+            Self::Change { line, .. } | Self::Stored { line, .. } => *line,
         }
     }
 }
