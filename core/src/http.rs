@@ -26,10 +26,11 @@ use percent_encoding::percent_decode_str;
 
 use crate::effect::CloseCode;
 use crate::error::ErrorCode;
+use crate::input::Encoding;
 use crate::protocol::field::Headers;
 use crate::protocol::frame::{
     Command, Delivery, Failed, Gap, Hello, PROTOCOL_VERSION, Page, Publish, Read, Receipt, Record,
-    Reply, Subscribe,
+    Reply, SUBPROTOCOL_BINARY, SUBPROTOCOL_JSON, Subscribe,
 };
 
 /// The number of the one command that a request becomes; the reply carries it.
@@ -106,8 +107,8 @@ impl Route {
             },
         };
         let allow = match route {
-            Self::Publish { .. } | Self::Read { .. } => "GET, POST",
-            _ => "GET",
+            Self::Publish { .. } | Self::Read { .. } => "GET, HEAD, POST",
+            _ => "GET, HEAD",
         };
         let allowed = match method {
             "GET" | "HEAD" => !matches!(route, Self::Publish { .. }),
@@ -117,11 +118,11 @@ impl Route {
         Some(if allowed {
             Ok(route)
         } else {
-            Err(Problem::new(
-                405,
-                METHOD_NOT_ALLOWED,
-                format!("{method} is not possible on {path}; use {allow}"),
-            ))
+            let message = format!("{method} is not possible on {path}; use {allow}");
+            Err(Problem {
+                allow: Some(allow),
+                ..Problem::new(405, METHOD_NOT_ALLOWED, message)
+            })
         })
     }
 
@@ -164,6 +165,26 @@ pub const UNAUTHORISED: &str = "unauthorised";
 /// The code of a path, query or header that cannot be read.
 pub const MALFORMED_REQUEST: &str = "malformed_request";
 
+/// The code of a request for a WebSocket that is none.
+pub const UPGRADE_REQUIRED: &str = "upgrade_required";
+
+/// The code of a request from a web page that may not use the broker, or to a name that is not the broker's.
+pub const FORBIDDEN_ORIGIN: &str = "forbidden_origin";
+
+/// The code of a gateway whose settings cannot be read.
+pub const MISCONFIGURED: &str = "misconfigured";
+
+/// The codes that only HTTP has, with their statuses; those of the broker have [`status_of`].
+pub const CODES: [(&str, u16); 7] = [
+    (MALFORMED_REQUEST, 400),
+    (UNAUTHORISED, 401),
+    (FORBIDDEN_ORIGIN, 403),
+    (UNKNOWN_ROUTE, 404),
+    (METHOD_NOT_ALLOWED, 405),
+    (UPGRADE_REQUIRED, 426),
+    (MISCONFIGURED, 500),
+];
+
 /// Why a request cannot become a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -173,6 +194,8 @@ pub struct Problem {
     pub code: &'static str,
     /// What is wrong, which, and what to do.
     pub message: String,
+    /// The methods that the path has, where the one of the request is not among them.
+    pub allow: Option<&'static str>,
 }
 
 impl Problem {
@@ -182,6 +205,7 @@ impl Problem {
             status,
             code,
             message: message.into(),
+            allow: None,
         }
     }
 
@@ -191,7 +215,50 @@ impl Problem {
 
     /// The response that tells it.
     pub fn response(&self) -> Response {
-        error_response(self.status, self.code, &self.message, None)
+        let mut response = error_response(self.status, self.code, &self.message, None);
+        if let Some(allow) = self.allow {
+            response.headers.push(("allow", allow.to_string()));
+        }
+        response
+    }
+}
+
+/// The encoding that a WebSocket speaks, and the subprotocol to answer with: the first of those that the client offers
+/// which is known. JSON, and no subprotocol, where it offers none.
+pub fn subprotocol<'o>(
+    offered: impl IntoIterator<Item = &'o str>,
+) -> Result<(Encoding, Option<&'static str>), Problem> {
+    let mut unknown = Vec::new();
+    for name in offered {
+        match name {
+            SUBPROTOCOL_BINARY => return Ok((Encoding::Binary, Some(SUBPROTOCOL_BINARY))),
+            SUBPROTOCOL_JSON => return Ok((Encoding::Json, Some(SUBPROTOCOL_JSON))),
+            _ => unknown.push(name),
+        }
+    }
+    if unknown.is_empty() {
+        return Ok((Encoding::Json, None));
+    }
+    let code = ErrorCode::UnsupportedVersion.as_str();
+    Err(Problem::new(
+        status_of(code),
+        code,
+        format!(
+            "none of the subprotocols \"{}\" is known; offer {SUBPROTOCOL_BINARY} or {SUBPROTOCOL_JSON}",
+            unknown.join(", ")
+        ),
+    ))
+}
+
+/// The response of `/healthz` and `/readyz`.
+pub fn health_response(ok: bool) -> Response {
+    let mut json = Object::new();
+    json.flag("ok", ok);
+    Response {
+        status: if ok { 200 } else { 503 },
+        content_type: JSON,
+        headers: Vec::new(),
+        body: json.line(),
     }
 }
 
@@ -472,7 +539,12 @@ pub fn event(token: &str, reply: &Reply<'_>) -> Option<Event> {
     }
     let (sequence, name, json) = match reply {
         Reply::Delivery(delivery) => (Some(delivery.sequence), "", delivery_json(delivery)),
-        Reply::Gap(gap) => (Some(gap.to), "gap", gap_json(gap)),
+        // A gap of one partition says nothing about the others, and what a crash took back may be numbered again.
+        Reply::Gap(gap) => match (gap.topic, gap.reason) {
+            (_, "truncated") => (Some(gap.after), "gap", gap_json(gap)),
+            (Some(_), _) => (None, "gap", gap_json(gap)),
+            (None, _) => (Some(gap.to), "gap", gap_json(gap)),
+        },
         Reply::Ended(ended) => {
             let mut json = Object::new();
             json.str("type", "ended");
@@ -826,6 +898,47 @@ mod tests {
         ] {
             assert_eq!(refused(method, path), expected, "{method} {path}");
         }
+    }
+
+    #[test]
+    fn a_method_that_is_not_possible_is_answered_with_those_that_are() {
+        for (method, path, allow) in [
+            ("POST", "/healthz", "GET, HEAD"),
+            ("POST", "/v1/n/subscribe", "GET, HEAD"),
+            ("DELETE", "/v1/n/topics/a", "GET, HEAD, POST"),
+        ] {
+            let problem = Route::parse(method, path).unwrap().unwrap_err();
+            let allow = ("allow", allow.to_string());
+            assert_eq!(problem.response().headers, [allow], "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn the_first_known_subprotocol_is_spoken() {
+        assert_eq!(subprotocol([]), Ok((Encoding::Json, None)));
+        assert_eq!(
+            subprotocol(["dunlin.v9", "dunlin.v1.binary", "dunlin.v1.json"]),
+            Ok((Encoding::Binary, Some(SUBPROTOCOL_BINARY)))
+        );
+        assert_eq!(
+            subprotocol(["dunlin.v1.json"]),
+            Ok((Encoding::Json, Some(SUBPROTOCOL_JSON)))
+        );
+        for offered in [&["mqtt"] as &[_], &["dunlin.v2.json", "mqtt"], &[""]] {
+            let problem = subprotocol(offered.iter().copied()).unwrap_err();
+            assert_eq!((problem.status, problem.code), (400, "unsupported_version"));
+            assert!(problem.message.contains(&offered.join(", ")));
+        }
+    }
+
+    #[test]
+    fn health_is_told_in_json() {
+        let response = health_response(true);
+        assert_eq!(
+            (response.status, response.content_type, &*response.body),
+            (200, JSON, b"{\"ok\":true}\n".as_slice())
+        );
+        assert_eq!(health_response(false).status, 503);
     }
 
     #[test]

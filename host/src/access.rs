@@ -8,8 +8,8 @@ use core::net::IpAddr;
 use std::collections::BTreeMap;
 
 use axum::http::{HeaderMap, header};
-use dunlin_core::http::{Problem, UNAUTHORISED, query_parameter};
-use dunlin_core::{Claims, ErrorCode, Rights};
+use dunlin_core::http::{FORBIDDEN_ORIGIN, Problem, UNAUTHORISED, query_parameter};
+use dunlin_core::{Claims, Rights};
 
 /// The rules of one server.
 #[derive(Clone, Debug, Default)]
@@ -129,7 +129,7 @@ impl Access {
 }
 
 fn forbidden(message: String) -> Problem {
-    Problem::new(403, ErrorCode::Forbidden.as_str(), message)
+    Problem::new(403, FORBIDDEN_ORIGIN, message)
 }
 
 fn unauthorised(message: &str) -> Problem {

@@ -14,7 +14,7 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::serve::ListenerExt as _;
-use dunlin_core::http::{JSON, Problem, Route, UNKNOWN_ROUTE};
+use dunlin_core::http::{self, Problem, Route, UNKNOWN_ROUTE};
 use dunlin_core::{Claims, ConnectionId, Encoding, ErrorCode};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -300,12 +300,7 @@ impl Host {
 
     async fn health(&self, route: &Route) -> Response {
         let ready = *route == Route::Healthz || self.is_ready().await;
-        let (status, body) = if ready {
-            (StatusCode::OK, "{\"ok\":true}\n")
-        } else {
-            (StatusCode::SERVICE_UNAVAILABLE, "{\"ok\":false}\n")
-        };
-        (status, [(header::CONTENT_TYPE, JSON)], body).into_response()
+        requests::respond(http::health_response(ready))
     }
 
     /// Whether every shard takes new work. A shard without a broker does not answer in time.

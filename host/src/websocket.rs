@@ -10,8 +10,7 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgr
 use axum::http::{HeaderValue, Request};
 use axum::response::Response;
 use bytes::Bytes;
-use dunlin_core::frame::{SUBPROTOCOL_BINARY, SUBPROTOCOL_JSON};
-use dunlin_core::http::{MALFORMED_REQUEST, Problem};
+use dunlin_core::http::{self, Problem, UPGRADE_REQUIRED};
 use dunlin_core::{CloseCode, Encoding};
 use futures_util::SinkExt as _;
 use tokio_tungstenite::tungstenite;
@@ -32,9 +31,6 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// How long a closing socket may take to hear it.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// The code of a request to `connect` that is not a WebSocket's.
-const UPGRADE_REQUIRED: &str = "upgrade_required";
-
 /// Opens a WebSocket.
 pub(crate) async fn connect(
     client: Client<'_>,
@@ -50,7 +46,10 @@ pub(crate) async fn connect(
                 format!("this is the address of a WebSocket: {rejection}"),
             )
         })?;
-    let (encoding, subprotocol) = choose(upgrade.requested_protocols())?;
+    let offered = upgrade.requested_protocols();
+    // What is no text is no subprotocol that anybody knows.
+    let offered = offered.map(|name| name.to_str().unwrap_or("?"));
+    let (encoding, subprotocol) = http::subprotocol(offered)?;
     let bytes_max = match encoding {
         Encoding::Binary => BINARY_BYTES_MAX,
         Encoding::Json => JSON_BYTES_MAX,
@@ -68,33 +67,6 @@ pub(crate) async fn connect(
         // The close has been answered, or never will be.
         drop(admission);
     }))
-}
-
-/// The first subprotocol that the client names and the broker speaks; JSON where it names none.
-fn choose<'h>(
-    named: impl Iterator<Item = &'h HeaderValue>,
-) -> Result<(Encoding, Option<&'static str>), Problem> {
-    let mut unknown = Vec::new();
-    for name in named {
-        if name == SUBPROTOCOL_BINARY {
-            return Ok((Encoding::Binary, Some(SUBPROTOCOL_BINARY)));
-        }
-        if name == SUBPROTOCOL_JSON {
-            return Ok((Encoding::Json, Some(SUBPROTOCOL_JSON)));
-        }
-        unknown.push(String::from_utf8_lossy(name.as_bytes()).into_owned());
-    }
-    if unknown.is_empty() {
-        return Ok((Encoding::Json, None));
-    }
-    Err(Problem::new(
-        400,
-        MALFORMED_REQUEST,
-        format!(
-            "no known subprotocol in \"{}\"; known are {SUBPROTOCOL_BINARY} and {SUBPROTOCOL_JSON}",
-            unknown.join(", ")
-        ),
-    ))
 }
 
 /// Why a socket ends.

@@ -136,8 +136,8 @@ fn wrong_headers_are_refused_with_their_code() {
         ("dunlin-durability", "always", (400, "invalid_argument")),
         ("dunlin-prio", "1", (400, "invalid_argument")),
         ("dunlin-key", many.as_str(), (413, "too_large")),
-        ("origin", "https://evil.example", (403, "forbidden")),
-        ("host", "evil.example", (403, "forbidden")),
+        ("origin", "https://evil.example", (403, "forbidden_origin")),
+        ("host", "evil.example", (403, "forbidden_origin")),
     ] {
         let answer = http(&broker, "POST", "/v1/main/topics/t", &[(name, value)], b"x");
         let (status, code) = answer.refusal();
@@ -200,7 +200,16 @@ fn a_token_opens_its_namespace_alone() {
     }
     assert_eq!(post("/v1/main/topics/t", &bearer).status, 200);
     assert_eq!(get(&broker, "/v1/main/topics/t?token=secret").status, 200);
-    assert_eq!(get(&broker, "/healthz").status, 200);
+    let healthz = get(&broker, "/healthz");
+    assert_eq!((healthz.status, healthz.json()), (200, json!({"ok": true})));
+}
+
+#[test]
+fn a_method_that_is_not_possible_is_answered_with_those_that_are() {
+    let broker = Broker::in_memory(&[]);
+    let answer = http(&broker, "DELETE", "/v1/main/topics/t", &[], b"");
+    assert_eq!(answer.refusal(), (405, "method_not_allowed".to_owned()));
+    assert_eq!(answer.header("allow"), Some("GET, HEAD, POST"));
 }
 
 /// The next event: its lines without the empty one at its end.

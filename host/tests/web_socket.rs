@@ -178,10 +178,14 @@ async fn refusal(broker: &Broker, headers: &[(&str, &str)]) -> (u16, String) {
 async fn a_wrong_upgrade_is_refused() {
     let broker = Broker::in_memory(&[]);
     for (name, value, expected) in [
-        ("sec-websocket-protocol", "mqtt", (400, "malformed_request")),
-        ("origin", "https://evil.example", (403, "forbidden")),
-        ("origin", "null", (403, "forbidden")),
-        ("host", "evil.example", (403, "forbidden")),
+        (
+            "sec-websocket-protocol",
+            "mqtt",
+            (400, "unsupported_version"),
+        ),
+        ("origin", "https://evil.example", (403, "forbidden_origin")),
+        ("origin", "null", (403, "forbidden_origin")),
+        ("host", "evil.example", (403, "forbidden_origin")),
         ("sec-websocket-version", "8", (426, "upgrade_required")),
     ] {
         let (status, code) = refusal(&broker, &[(name, value)]).await;

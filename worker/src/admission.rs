@@ -1,5 +1,6 @@
 //! Who may ask for what: from the parts of a request to a route, or to the answer that refuses it.
 
+use dunlin_core::Encoding;
 use dunlin_core::http::{self, Problem, Route};
 
 use crate::origins::Origins;
@@ -7,15 +8,6 @@ use crate::tokens::{self, Tokens};
 
 /// The longest URL that is read, in bytes.
 pub(crate) const URL_BYTES_MAX: usize = 16 * 1024;
-
-/// The code of a Worker whose settings cannot be read.
-const MISCONFIGURED: &str = "misconfigured";
-
-/// The code of a request from a page that may not use this broker.
-const FORBIDDEN_ORIGIN: &str = "forbidden_origin";
-
-/// The code of a request for a WebSocket that is none.
-const UPGRADE_REQUIRED: &str = "upgrade_required";
 
 /// What the deployment was told.
 #[derive(Debug, Default)]
@@ -27,7 +19,7 @@ pub(crate) struct Settings {
 impl Settings {
     /// Reads the texts of `DUNLIN_TOKENS` and `DUNLIN_ORIGINS`.
     pub(crate) fn parse(tokens: Option<&str>, origins: Option<&str>) -> Result<Self, Problem> {
-        let misconfigured = |message| Problem::new(500, MISCONFIGURED, message);
+        let misconfigured = |message| Problem::new(500, http::MISCONFIGURED, message);
         Ok(Self {
             tokens: tokens
                 .map_or_else(|| Ok(Tokens::default()), Tokens::parse)
@@ -123,7 +115,7 @@ impl Asked<'_> {
         match self.origin {
             Some(origin) if !origins.allow(origin, self.target.host) => Err(Problem::new(
                 403,
-                FORBIDDEN_ORIGIN,
+                http::FORBIDDEN_ORIGIN,
                 format!(
                     "pages of {origin:?} may not use this broker: add the origin to DUNLIN_ORIGINS"
                 ),
@@ -181,42 +173,23 @@ pub(crate) struct Spoken {
 impl Spoken {
     /// Chooses from what the headers `upgrade` and `sec-websocket-protocol` say; the client's first known wish holds.
     pub(crate) fn choose(upgrade: Option<&str>, offered: Option<&str>) -> Result<Self, Problem> {
-        use dunlin_core::frame::{SUBPROTOCOL_BINARY, SUBPROTOCOL_JSON};
         if !upgrade.is_some_and(|to| to.eq_ignore_ascii_case("websocket")) {
             return Err(Problem::new(
                 426,
-                UPGRADE_REQUIRED,
+                http::UPGRADE_REQUIRED,
                 "this is a WebSocket: connect with a WebSocket client, or use /v1/{namespace}/subscribe for events over HTTP",
             ));
         }
-        let Some(offered) = offered else {
-            return Ok(Self {
-                encoding: "json",
-                subprotocol: None,
-            });
+        let offered = offered.into_iter().flat_map(|offered| offered.split(','));
+        let (encoding, subprotocol) = http::subprotocol(offered.map(str::trim))?;
+        let encoding = match encoding {
+            Encoding::Binary => "binary",
+            Encoding::Json => "json",
         };
-        for protocol in offered.split(',').map(str::trim) {
-            let encoding = match protocol {
-                SUBPROTOCOL_BINARY => "binary",
-                SUBPROTOCOL_JSON => "json",
-                _ => continue,
-            };
-            return Ok(Self {
-                encoding,
-                subprotocol: Some(if encoding == "json" {
-                    SUBPROTOCOL_JSON
-                } else {
-                    SUBPROTOCOL_BINARY
-                }),
-            });
-        }
-        Err(Problem::new(
-            400,
-            dunlin_core::ErrorCode::UnsupportedVersion.as_str(),
-            format!(
-                "none of the subprotocols {offered:?} is known; offer {SUBPROTOCOL_BINARY} or {SUBPROTOCOL_JSON}"
-            ),
-        ))
+        Ok(Self {
+            encoding,
+            subprotocol,
+        })
     }
 }
 

@@ -16,7 +16,7 @@ describe("without a token", () => {
   test("healthz answers", async () => {
     const response = await worker.dispatchFetch(`${BASE}/healthz`);
     assert.equal(response.status, 200);
-    assert.equal(await response.text(), "ok\n");
+    assert.equal(await response.text(), '{"ok":true}\n');
   });
 
   for (const path of ["/", "/readyz", "/index.html", "/v1/chat/topics/a", "/v1/chat/connect", "/v1/chat/subscribe?filter=a"]) {
