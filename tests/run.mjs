@@ -30,9 +30,11 @@ await build({ ...common, entryPoints: bundled, platform: "node", target: "node20
 await build({ ...common, entryPoints: ["page.ts"], platform: "browser", target: "es2022" });
 await build({
   ...common,
-  entryPoints: ["worker.ts"],
+  entryPoints: { worker: "../../worker/test/doors.ts" },
   platform: "neutral",
   target: "es2022",
+  conditions: ["workerd"],
+  external: ["cloudflare:*"],
   loader: { ".wasm": "copy" },
   assetNames: "[name]",
 });

@@ -50,6 +50,18 @@ impl Rows {
         self.rows.clone_from(&self.durable);
     }
 
+    /// The keys whose values are not what they were, with what they are now, if they are still there.
+    pub(crate) fn changes_since(&self, before: &Self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let mut keys: Vec<_> = before.rows.keys().chain(self.rows.keys()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let changed = |key: &&Vec<u8>| before.rows.get(*key) != self.rows.get(*key);
+        keys.into_iter()
+            .filter(changed)
+            .map(|key| (key.clone(), self.rows.get(key).cloned()))
+            .collect()
+    }
+
     /// The rows that a load asks for; the row that exceeds the bytes is the last.
     pub(crate) fn load(
         &self,
@@ -175,7 +187,10 @@ mod tests {
         rows.apply(&[put(b"a", b"1")]);
         rows.sync();
         rows.apply(&[put(b"b", b"2"), Op::Delete { key: b"a".to_vec() }]);
+        let before = rows.clone();
         rows.crash();
+        let changes = [(b"a".to_vec(), Some(b"1".to_vec())), (b"b".to_vec(), None)];
+        assert_eq!(rows.changes_since(&before), changes);
         assert_eq!(rows.keys().collect::<Vec<_>>(), [b"a"]);
     }
 }

@@ -31,11 +31,12 @@ test("a difference of one byte is told with its line", async () => {
   assert.match(failures[0] ?? "", new RegExp(`^${trace.name}\\.txt:\\d+: the output: of \\d+ bytes`));
 });
 
-/** Forgets the last row of every page of several. */
+/** Forgets the last row of every load that gives several. */
 class Forgetful extends MemoryStore {
   override load(range: Range): readonly Row[] {
     const rows = super.load(range);
-    return rows.length > 1 ? rows.slice(0, -1) : rows;
+    const isLoad = range.to.length > 3 && rows.length > 1;
+    return isLoad ? rows.slice(0, -1) : rows;
   }
 }
 
@@ -46,11 +47,17 @@ class Hoarding extends MemoryStore {
   }
 }
 
+/** Spoils every value. */
+class Spoiling extends MemoryStore {
+  override apply(write: Write): void {
+    const ops = write.ops.map((op) => (op.kind === "put" ? { ...op, value: op.value.map((byte) => byte ^ 1) } : op));
+    super.apply({ ...write, ops });
+  }
+}
+
 test("a store that gives other rows is told: to loads, to restores, and at the end", async () => {
-  const forgetful = (await replayAll(traces(), newEngine, () => new Forgetful())).failures.join("\n");
-  assert.match(forgetful, /^a_large_catch_up\S+: the load \d+: of \d+ bytes/m);
-  assert.match(forgetful, /^history_is_read_in_pages\S+: the load \d+: of \d+ bytes/m);
-  const hoarding = (await replayAll(traces(), newEngine, () => new Hoarding())).failures.join("\n");
-  assert.match(hoarding, /^connections_that_did_not_survive_are_forgotten\S+: (a restore|what is stored): of \d+ bytes/m);
-  assert.match(hoarding, /^retention_by_messages\S+: (the load \d+|what is stored): of \d+ bytes/m);
+  const told = async (store: () => MemoryStore): Promise<string> => (await replayAll(traces(), newEngine, store)).failures.join("\n");
+  assert.match(await told(() => new Forgetful()), /^history_is_read_in_pages\.txt:\d+: the load \d+: of \d+ bytes/m);
+  assert.match(await told(() => new Hoarding()), /^retention_by_messages\.txt:\d+: what is stored: of \d+ bytes/m);
+  assert.match(await told(() => new Spoiling()), /^a_restart_loses_nothing\.txt:\d+: a restore: of \d+ bytes/m);
 });

@@ -18,7 +18,7 @@ export interface Trace {
 
 /** One call of the engine, or something about what is stored; bytes are base64, `line` is that of the scenario. */
 export type Step =
-  | { readonly kind: "start"; readonly line: number; readonly config: string; readonly seed: string }
+  | { readonly kind: "start"; readonly line: number; readonly config: string; readonly seed: string; readonly refusal: string | null }
   | { readonly kind: "restore"; readonly line: number; readonly rows: string; readonly refusal: string | null }
   | { readonly kind: "step"; readonly line: number; readonly now: number; readonly inputs: string; readonly output: string }
   | { readonly kind: "trap"; readonly line: number; readonly now: number; readonly inputs: string }
@@ -113,15 +113,17 @@ class Replay {
       return `the store gives ${this.#unrestored.length} bytes of rows to a restore that was given none`;
     }
     switch (step.kind) {
-      case "start":
-        this.#engine.start(step.config, BigInt(step.seed));
+      case "start": {
+        const refusal = refusalOf(() => this.#engine.start(step.config, BigInt(step.seed)));
+        if (refusal !== step.refusal) return `a start gave ${refusal} instead of ${step.refusal}`;
         this.#loads.clear();
-        this.#unrestored = await this.#state();
+        if (refusal === null) this.#unrestored = await this.#state();
         return undefined;
+      }
       case "restore":
         return this.#restore(fromBase64(step.rows), step.refusal);
       case "step":
-        return (await this.#answers(fromBase64(step.inputs))) ?? (await this.#step(step.now, fromBase64(step.inputs), fromBase64(step.output)));
+        return this.#batch(step.now, fromBase64(step.inputs), fromBase64(step.output));
       case "trap":
         return refusalOf(() => this.#engine.step(step.now, fromBase64(step.inputs))) === null ? "it did not trap" : undefined;
       case "stats": {
@@ -181,7 +183,9 @@ class Replay {
   }
 
   /** Lets the broker take inputs, and obeys it as far as the store goes. */
-  async #step(now: number, inputs: Uint8Array, expected: Uint8Array): Promise<string | undefined> {
+  async #batch(now: number, inputs: Uint8Array, expected: Uint8Array): Promise<string | undefined> {
+    const otherwise = await this.#answers(inputs);
+    if (otherwise !== undefined) return otherwise;
     const output = this.#engine.step(now, inputs);
     this.bytes += expected.length;
     const different = difference("the output", expected, output);

@@ -6,6 +6,8 @@
 
 import { DurableObject } from "cloudflare:workers";
 
+import { replayOne } from "../../tests/ts/replay.ts";
+import type { Trace } from "../../tests/ts/replay.ts";
 import guest from "../../wasm/dist/guest.wasm";
 import { decodeOutput, encodeInput, encodeRows } from "../../wasm/ts/abi.ts";
 import type { Effect, Load, Op, Range } from "../../wasm/ts/abi.ts";
@@ -68,6 +70,7 @@ export class Broker extends Deployed {
  * | `/load` | one load effect, without its length | the `loaded` input that answers it, its length in front |
  * | `/rows` | | everything that is stored, as rows |
  * | `/clear` | | nothing; the store is empty |
+ * | `/replay` | the trace of a scenario, JSON | what came of it over this guest and this store, which must be empty |
  * | `/compare?seed=N` | | how much was written and read, SQLite and the map in memory agreeing on all of it |
  */
 export class Scenario extends DurableObject {
@@ -91,6 +94,8 @@ export class Scenario extends DurableObject {
         case "/clear":
           this.#clear();
           return new Response();
+        case "/replay":
+          return Response.json(await replayOne(JSON.parse(new TextDecoder().decode(body)) as Trace, this.#engine, this.#store));
         case "/compare":
           return Response.json(await this.#compare(Number(number("seed"))));
         default:
