@@ -115,14 +115,14 @@ impl Broker {
                     } => {
                         let entry = namespace.subscriptions.get(subscription as usize);
                         if entry.is_some_and(|entry| entry.serial == serial) {
-                            namespace.head_loaded(&mut self.cx, subscription, head, result);
+                            namespace.head_loaded(&mut self.cx, subscription, head, ticket, result);
                         }
                     }
                     LoadOwner::Read { read, .. } => {
-                        namespace.read_loaded(&mut self.cx, read, result)
+                        namespace.read_loaded(&mut self.cx, read, ticket, result)
                     }
                     LoadOwner::Compaction { .. } => {
-                        namespace.compaction_loaded(&mut self.cx, result)
+                        namespace.compaction_loaded(&mut self.cx, ticket, result)
                     }
                     LoadOwner::Nobody => {}
                 }
@@ -313,6 +313,7 @@ impl Broker {
 
     fn insert_connection(&mut self, connection: Connection) -> u32 {
         let id = connection.id;
+        self.namespaces[connection.namespace as usize].connections += 1;
         let index = self.cx.connections.insert(connection) as u32;
         self.cx.connection_index.insert(id, index);
         index
@@ -364,10 +365,14 @@ impl Broker {
 
     fn binary_message(&mut self, id: ConnectionId, index: u32, bytes: &[u8]) {
         let mut frames = Reader::new(bytes);
+        let before = self.cx.outbox.reply_bytes();
         // A command may end the connection; what follows it is not heard.
         while !frames.is_empty() && self.connection(id) == Some(index) {
             match frames.bytes() {
-                Ok(frame) => self.frame(index, frame),
+                Ok(frame) => {
+                    self.frame(index, frame);
+                    self.close_if_talkative(id, index, before);
+                }
                 Err(_) => {
                     self.cx.counters.malformed_frames += 1;
                     let message = "a frame's length does not fit its message";
@@ -393,6 +398,7 @@ impl Broker {
                 message,
             );
         };
+        let before = self.cx.outbox.reply_bytes();
         let mut frame = Vec::new();
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
             if self.connection(id) != Some(index) {
@@ -415,6 +421,16 @@ impl Broker {
                         .refuse(index, error.request, &Refusal::new(code, error.message));
                 }
             }
+            self.close_if_talkative(id, index, before);
+        }
+    }
+
+    /// Closes a connection one message of which causes more replies than it may.
+    fn close_if_talkative(&mut self, id: ConnectionId, index: u32, before: u64) {
+        let max = self.cx.config.replies_bytes_max;
+        if self.cx.outbox.reply_bytes() - before > max && self.connection(id) == Some(index) {
+            let message = "one message caused too many replies (replies_bytes_max)";
+            self.close(index, CloseCode::Policy, ErrorCode::LimitReached, message);
         }
     }
 
@@ -623,14 +639,18 @@ impl Broker {
     /// Lets a publish wait for subscribers that hold publishers back, and those after it with it.
     fn hold(&mut self, index: u32, request: u64, frame: &[u8]) {
         let connection = &mut self.cx.connections[index as usize];
-        if connection.held.len() as u64 >= self.cx.config.held_commands_max {
-            let message = "too many publishes of this connection wait already (held_commands_max)";
+        let bytes = self.cx.held_bytes + frame.len() as u64;
+        if connection.held.len() as u64 >= self.cx.config.held_commands_max
+            || bytes > self.cx.config.held_bytes_max
+        {
+            let message = "too many publishes wait already (held_commands_max, held_bytes_max)";
             let refusal = Refusal {
                 retry_after_ms: Some(self.cx.config.block_ms_max),
                 ..Refusal::new(ErrorCode::LimitReached, message)
             };
             return self.cx.refuse(index, request, &refusal);
         }
+        self.cx.held_bytes = bytes;
         let deadline = self.cx.now.after_ms(self.cx.config.block_ms_max);
         if connection.held.is_empty() {
             self.cx.held.insert((deadline, index));
@@ -655,6 +675,7 @@ impl Broker {
             self.cx.held.remove(&(deadline, index));
             while let Some(held) = self.cx.connections[index as usize].held.pop_front() {
                 let request = request_of(&held.frame);
+                self.cx.held_bytes -= held.frame.len() as u64;
                 let command =
                     Command::decode(&held.frame).expect("a held frame was decoded before");
                 let tried = match &command {
@@ -673,6 +694,7 @@ impl Broker {
                         self.cx.refuse(index, request, &refusal);
                     }
                     Ok(false) => {
+                        self.cx.held_bytes += held.frame.len() as u64;
                         self.cx.held.insert((held.deadline, index));
                         self.cx.connections[index as usize].held.push_front(held);
                         break;
@@ -752,7 +774,9 @@ impl Broker {
             });
         }
         for index in core::mem::take(&mut self.cx.dirty_namespaces) {
-            self.namespaces[index as usize].flush(&mut self.cx);
+            if let Some(namespace) = self.namespaces.get_mut(index as usize) {
+                namespace.flush(&mut self.cx);
+            }
         }
         if self.cx.ops.is_empty() {
             return;
@@ -794,6 +818,9 @@ impl Broker {
         if let Some(first) = connection.held.front() {
             self.cx.held.remove(&(first.deadline, index));
         }
+        for held in &connection.held {
+            self.cx.held_bytes -= held.frame.len() as u64;
+        }
         let namespace = &mut self.namespaces[connection.namespace as usize];
         for subscription in connection.subscriptions.values() {
             namespace.remove_subscription(&mut self.cx, *subscription);
@@ -803,6 +830,12 @@ impl Broker {
             self.cx.ops.push(Op::Delete {
                 key: namespace.keys.connection(id),
             });
+        }
+        namespace.connections -= 1;
+        // Names that were only connected to do not count for ever.
+        if namespace.is_vacant() && self.restoring.dormant.is_empty() {
+            let namespace = self.namespaces.remove(connection.namespace as usize);
+            self.namespace_index.remove(namespace.name.as_str());
         }
     }
 
@@ -836,6 +869,7 @@ impl Broker {
             return;
         }
         let namespace = &mut self.namespaces[namespace as usize];
+        namespace.go_on();
         for stored in subscriptions {
             let entry = namespace.subscriptions.vacant_key() as u32;
             let node = namespace.trie.insert(&stored.filter, entry);

@@ -13,7 +13,7 @@ use crate::context::{Context, Work};
 use crate::cursor::{Cursor, Start, Step};
 use crate::effect::{After, Event};
 use crate::error::ErrorCode;
-use crate::ids::{Offset, Partition, Sequence, SubscriptionId, TopicId};
+use crate::ids::{Offset, Partition, Sequence, SubscriptionId, Ticket, TopicId};
 use crate::input::{Encoding, LoadFailed, Row};
 use crate::log::LogKeys;
 use crate::mutation::Mutation;
@@ -192,8 +192,8 @@ impl Namespace {
             if self.subscriptions[index as usize].credit == 0 {
                 return Progress::Waits;
             }
-            self.settle(behind, out);
             let Some(mut round) = behind.round.take() else {
+                self.settle(behind, out);
                 if cx.catch_ups >= cx.config.catch_ups_max {
                     self.starve(cx, index);
                     return Progress::Waits;
@@ -352,6 +352,15 @@ impl Namespace {
             behind.known_from = behind.known_from.max(self.last_sequence);
         }
         round.heads.append(&mut new);
+        if behind.drop_oldest > 0 {
+            // Retention may have taken what was to be dropped; what is left must not be dropped in its place.
+            let left: u64 = round
+                .heads
+                .iter()
+                .filter_map(|head| self.left_of(head))
+                .sum();
+            behind.drop_oldest = behind.drop_oldest.min(left.saturating_sub(behind.lag));
+        }
         round.ready.clear();
         round.unknown = (0..round.heads.len() as u32).collect();
         // A replay is a round even if nothing is left of what was asked for: what came since is read after it.
@@ -365,6 +374,13 @@ impl Namespace {
                         > behind.position
                 })
             })
+    }
+
+    /// At most how many messages a head still has.
+    fn left_of(&self, head: &Head) -> Option<u64> {
+        let topic = self.same_topic(head.topic, head.topic_id)?;
+        let log = &topic.partitions[head.partition.0 as usize].log;
+        Some(log.end().0.saturating_sub(head.cursor.next().0))
     }
 
     fn run_round(
@@ -572,6 +588,7 @@ impl Namespace {
         cx: &mut Context,
         index: u32,
         head_index: u32,
+        ticket: Ticket,
         result: Result<Vec<Row>, LoadFailed>,
     ) {
         let subscription = &mut self.subscriptions[index as usize];
@@ -583,6 +600,9 @@ impl Namespace {
             return;
         };
         let head = &mut round.heads[head_index as usize];
+        if head.cursor.ticket() != Some(ticket) {
+            return;
+        }
         round.waiting -= 1;
         match result {
             Ok(rows) => {

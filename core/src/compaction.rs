@@ -86,7 +86,10 @@ impl Namespace {
     }
 
     fn next_compaction(&mut self, cx: &mut Context) {
-        self.compaction = None;
+        let pass = self.compaction.take();
+        if let Some(ticket) = pass.and_then(|pass| pass.ticket) {
+            cx.abandon_load(ticket);
+        }
         if !self.compaction_queue.is_empty() {
             cx.ready.push_back(Work::Compaction {
                 namespace: self.index,
@@ -156,11 +159,15 @@ impl Namespace {
     pub(crate) fn compaction_loaded(
         &mut self,
         cx: &mut Context,
+        ticket: Ticket,
         result: Result<Vec<Row>, LoadFailed>,
     ) {
         let Some(pass) = &mut self.compaction else {
             return;
         };
+        if pass.ticket != Some(ticket) {
+            return;
+        }
         pass.ticket = None;
         let topic = self
             .topics

@@ -78,10 +78,16 @@ bounds! {
     block_ms_max: 1000, 1 => 60_000;
     /// The most commands of a connection that wait behind one that is held.
     held_commands_max: 256, 1 => 65_536;
+    /// The most bytes that all held commands have.
+    held_bytes_max: 16 << 20, 1024 => 1 << 32;
+    /// The most bytes of replies that one message of a client may cause; beyond, its connection is closed.
+    replies_bytes_max: 8 << 20, 1024 => 1 << 30;
     /// The most messages of a live topic's partition that are kept for subscribers that are behind.
     ring_messages_max: 1024, 1 => 1 << 20;
     /// The most bytes of the same.
     ring_bytes_max: 1 << 20, 1024 => 1 << 30;
+    /// The most bytes that all of those of a namespace hold.
+    rings_bytes_max: 64 << 20, 1024 => 1 << 32;
     /// The size at which a packed row of messages is closed, in bytes.
     row_bytes_max: 64 << 10, 1 => 1 << 20;
     /// The size at which a segment is closed, in bytes.

@@ -3,6 +3,7 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
+use crate::effect::After;
 use crate::ids::{ConnectionId, SubscriptionId, Timestamp};
 use crate::input::{Claims, Encoding};
 use crate::outbox::ReplySlots;
@@ -22,6 +23,9 @@ pub(crate) struct Connection {
     /// Commands that wait for a slow subscriber, each until its deadline, in order.
     pub(crate) held: VecDeque<HeldCommand>,
     pub(crate) replies: ReplySlots,
+    /// What deliveries of subscriptions that ended have waited for, if any ended; a later one with the same number
+    /// must not begin before they have left.
+    pub(crate) ended: Option<After>,
     pub(crate) seen_at: Timestamp,
     /// Whether its row is in the store, and whether it must be written again.
     pub(crate) stored: bool,
@@ -54,6 +58,7 @@ impl Connection {
             subscriptions: BTreeMap::new(),
             held: VecDeque::new(),
             replies: ReplySlots::default(),
+            ended: None,
             seen_at: now,
             stored: false,
             dirty: false,

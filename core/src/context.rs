@@ -12,8 +12,9 @@ use crate::effect::{After, CloseCode, Durability, Op};
 use crate::error::{ErrorCode, Refusal};
 use crate::hash::Map;
 use crate::ids::{ConnectionId, Ticket, Timestamp, WriteSequence};
+use crate::input::Encoding;
 use crate::mutation::Mutation;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, put_json};
 use crate::protocol::frame::{Failed, Reply};
 use crate::publish::{Fanout, Placed};
 
@@ -43,6 +44,8 @@ pub(crate) struct Context {
     pub(crate) starved: VecDeque<Work>,
     /// Connections with held commands, by the deadline of the first.
     pub(crate) held: BTreeSet<(Timestamp, u32)>,
+    /// How many bytes all held commands have.
+    pub(crate) held_bytes: u64,
     /// Whether a held command may go through now.
     pub(crate) unblocked: bool,
     pub(crate) dirty_connections: Vec<u32>,
@@ -162,6 +165,7 @@ impl Context {
             ready: VecDeque::new(),
             starved: VecDeque::new(),
             held: BTreeSet::new(),
+            held_bytes: 0,
             unblocked: false,
             dirty_connections: Vec::new(),
             dirty_namespaces: Vec::new(),
@@ -235,6 +239,21 @@ impl Context {
             after,
             reply,
         );
+    }
+
+    /// Gives a reply its place among the deliveries to a connection.
+    pub(crate) fn reply_in_order(&mut self, connection: u32, after: After, reply: &Reply<'_>) {
+        let Some(connection) = self.connections.get(connection as usize) else {
+            return;
+        };
+        let mut frame = Vec::new();
+        reply.encode(&mut frame);
+        if connection.encoding == Encoding::Json {
+            let mut line = Vec::new();
+            put_json(&frame, &mut line);
+            frame = line;
+        }
+        self.outbox.deliver_to(after, connection.id, frame);
     }
 
     /// Answers a command with a refusal.

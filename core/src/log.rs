@@ -135,6 +135,42 @@ impl Log {
         &self.ring
     }
 
+    pub(crate) const fn ring_bytes(&self) -> u64 {
+        self.ring_bytes
+    }
+
+    /// When the newest message that is kept was published.
+    pub(crate) fn last_timestamp(&self) -> Timestamp {
+        self.segments
+            .back()
+            .map_or(Timestamp(0), |newest| newest.last_timestamp)
+    }
+
+    /// A sequence below that of the first message that is not older than `since`, as near to it as the extents of
+    /// segments tell.
+    pub(crate) fn sequence_before_time(&self, since: Timestamp) -> Sequence {
+        let index = self
+            .segments
+            .partition_point(|segment| segment.last_timestamp < since);
+        self.segments
+            .get(index)
+            .map_or(self.last_sequence, |segment| {
+                Sequence(segment.first_sequence.0 - 1)
+            })
+    }
+
+    /// A sequence below that of the message at `offset`, as near to it as the extents of segments tell.
+    pub(crate) fn sequence_before(&self, offset: Offset) -> Sequence {
+        let index = self
+            .segments
+            .partition_point(|segment| segment.base <= offset);
+        let Some(segment) = self.segments.get(index.saturating_sub(1)) else {
+            return Sequence(0);
+        };
+        let above = offset.0.saturating_sub(segment.base.0);
+        Sequence((segment.first_sequence.0 + above).saturating_sub(1))
+    }
+
     pub(crate) const fn segments(&self) -> &VecDeque<Segment> {
         &self.segments
     }
@@ -201,25 +237,25 @@ impl Log {
         }
     }
 
-    /// Takes the place of a record that nobody stores; keeps it in the ring if `keep`.
+    /// Takes the place of a record that nobody stores; keeps it in the ring if `keep`, which may grow by `room` bytes.
     pub(crate) fn append_live(
         &mut self,
         record: &[u8],
         sequence: Sequence,
         keep: bool,
+        room: u64,
         config: &Config,
     ) {
         debug_assert!(sequence > self.last_sequence, "sequences rise");
         if keep {
+            let bytes_max = config.ring_bytes_max.min(self.ring_bytes + room);
             self.ring_bytes += record.len() as u64;
             self.ring.push_back(RingEntry {
                 offset: self.end,
                 sequence,
                 record: record.to_vec(),
             });
-            while self.ring.len() as u64 > config.ring_messages_max
-                || self.ring_bytes > config.ring_bytes_max
-            {
+            while self.ring.len() as u64 > config.ring_messages_max || self.ring_bytes > bytes_max {
                 let oldest = self
                     .ring
                     .pop_front()
@@ -230,12 +266,22 @@ impl Log {
                 self.trimmed_at = sequence;
             }
         } else {
+            // Everybody whom it concerns is at the tail, so nobody needs what was kept before.
+            self.ring.clear();
+            self.ring_bytes = 0;
             self.trimmed_to = sequence;
             self.trimmed_at = sequence;
         }
         self.last_sequence = sequence;
         self.end = self.end.next();
         self.start = self.ring.front().map_or(self.end, |oldest| oldest.offset);
+    }
+
+    /// Begins a life of a live log, of which nothing is stored: every offset that was ever given lies below the
+    /// namespace's last sequence, so from there on none is given twice.
+    pub(crate) fn begin_live(&mut self, last: Sequence) {
+        self.start = Offset(last.0);
+        self.end = self.start;
     }
 
     /// Lets go of the ring: nobody is behind any more.

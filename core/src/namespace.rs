@@ -26,6 +26,9 @@ use crate::topic::{self, Kind, Ordering, TopicConfig};
 use crate::trie::{NodeIndex, Trie};
 use crate::wire::Put as _;
 
+/// How many sequences live topics take before the namespace's row is written again.
+pub(crate) const LIVE_SEQUENCES_RESERVED: u64 = 1024;
+
 /// The longest namespace name, in bytes.
 pub(crate) const NAMESPACE_BYTES_MAX: usize = 64;
 
@@ -41,9 +44,15 @@ pub(crate) struct Namespace {
     pub(crate) next_topic_id: u32,
     pub(crate) trie: Trie,
     pub(crate) subscriptions: Slab<Subscription>,
+    /// How many connections it has.
+    pub(crate) connections: u64,
     pub(crate) next_serial: u64,
     pub(crate) last_sequence: Sequence,
     pub(crate) lineage: Lineage,
+    /// Live topics, which store nothing else, may have taken sequences up to this one.
+    pub(crate) reserved: Sequence,
+    /// The lineage as it was stored, until it is known whether its last life goes on.
+    stored_lineage: Lineage,
     /// Whether this incarnation is in the store yet.
     pub(crate) incarnation_stored: bool,
     /// Whether the namespace's row must be written at the end of the batch.
@@ -97,9 +106,12 @@ impl Namespace {
             next_topic_id: 1,
             trie: Trie::new(seed),
             subscriptions: Slab::new(),
+            connections: 0,
             next_serial: 1,
             last_sequence: Sequence(0),
             lineage: Lineage::default(),
+            reserved: Sequence(0),
+            stored_lineage: Lineage::default(),
             incarnation_stored: false,
             dirty: false,
             listed: false,
@@ -118,11 +130,30 @@ impl Namespace {
 
     /// Begins this life of the namespace.
     pub(crate) fn begin_incarnation(&mut self, config: &Config, seed: u64) {
+        self.stored_lineage = self.lineage.clone();
         self.lineage.begin(
             self.last_sequence.next(),
             config.incarnations_max as usize,
             seed,
         );
+        // What is told to be lost begins with what is not stored; what live topics took beyond is not given again.
+        self.last_sequence = self.last_sequence.max(self.reserved);
+        for (_, topic) in &mut self.topics {
+            if topic.config.kind == Kind::Live {
+                for state in &mut topic.partitions {
+                    state.log.begin_live(self.last_sequence);
+                }
+            }
+        }
+    }
+
+    /// After a clean hibernation nothing was lost that anybody saw: the life that is stored goes on, and with it the
+    /// tokens that clients hold.
+    pub(crate) fn go_on(&mut self) {
+        if !self.incarnation_stored && self.stored_lineage.current().0 != 0 {
+            self.lineage = self.stored_lineage.clone();
+            self.incarnation_stored = true;
+        }
     }
 
     pub(crate) fn topic_by_name(&self, name: &str) -> Option<u32> {
@@ -358,6 +389,9 @@ impl Namespace {
             value.put_u64(self.last_sequence.0);
             value.put_u64(self.next_topic_id.into());
             self.lineage.put(&mut value);
+            if self.reserved > Sequence(0) {
+                value.put_u64(self.reserved.0);
+            }
             cx.ops.push(Op::Put {
                 key: self.keys.namespace(),
                 value,
@@ -435,6 +469,10 @@ impl Namespace {
     pub(crate) fn remove_subscription(&mut self, cx: &mut Context, index: u32) {
         let subscription = self.subscriptions.remove(index as usize);
         self.trie.remove(subscription.node, index);
+        if let Some(connection) = cx.connections.get_mut(subscription.connection as usize) {
+            let ended = connection.ended.get_or_insert_default();
+            *ended = ended.and(subscription.after);
+        }
         let Some(behind) = subscription.behind else {
             return;
         };
@@ -448,6 +486,11 @@ impl Namespace {
             round.abandon(cx);
         }
         self.uncount_behind();
+    }
+
+    /// Whether nothing would be lost with it.
+    pub(crate) fn is_vacant(&self) -> bool {
+        self.connections == 0 && self.topics.is_empty() && !self.incarnation_stored && !self.dirty
     }
 
     /// Gives up the reads of a connection that is gone.

@@ -22,6 +22,7 @@ pub(crate) struct Outbox {
     closes: Vec<Effect>,
     events: Vec<Effect>,
     scratch: Vec<u8>,
+    reply_bytes: u64,
 }
 
 /// Where a connection's gathered replies lie, by what they wait for, until the next flush. Meaningless once
@@ -66,6 +67,7 @@ impl Outbox {
             }
         };
         let out = &mut self.replies[index as usize].2;
+        let before = out.len();
         match encoding {
             Encoding::Binary => reply.encode(out),
             Encoding::Json => {
@@ -74,6 +76,12 @@ impl Outbox {
                 put_json(&self.scratch, out);
             }
         }
+        self.reply_bytes += (out.len() - before) as u64;
+    }
+
+    /// How many bytes of replies the batch has so far.
+    pub(crate) const fn reply_bytes(&self) -> u64 {
+        self.reply_bytes
     }
 
     /// One body to several recipients.
@@ -125,6 +133,7 @@ impl Outbox {
 
     /// Moves everything out, in the order in which a host obeys.
     pub(crate) fn drain(&mut self, effects: &mut impl Extend<Effect>) {
+        self.reply_bytes = 0;
         effects.extend(self.loads.drain(..));
         effects.extend(self.replies.drain(..).map(|(connection, after, body)| {
             Effect::Send {

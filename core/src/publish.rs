@@ -2,6 +2,7 @@
 //!
 //! Checks come first and change nothing, so that a refusal, also of one message of a batch, leaves no trace.
 
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -12,7 +13,7 @@ use crate::error::{ErrorCode, Refusal};
 use crate::hash::partition_of;
 use crate::ids::{Offset, Partition, Sequence};
 use crate::input::{Encoding, Rights};
-use crate::namespace::Namespace;
+use crate::namespace::{LIVE_SEQUENCES_RESERVED, Namespace, Topic};
 use crate::protocol::field::{Headers, Item as _, Layout};
 use crate::protocol::frame::{Delivery, Message, Record, put_delivery_prefix};
 use crate::protocol::json::{put_json_int, put_json_members, put_json_str};
@@ -37,6 +38,24 @@ pub(crate) enum Published {
     Placed(After),
     /// A subscriber with the policy `block` is too far behind; try again.
     Held,
+}
+
+impl Topic {
+    /// Where a message with this key goes, and where the next one without a key would.
+    fn partition_for(&self, key: Option<&str>) -> (Partition, u32) {
+        let count = self.config.partitions;
+        match (count, key) {
+            (1, _) => (Partition(0), 0),
+            (_, Some(key)) => (partition_of(key, count), self.round_robin),
+            (_, None) if self.config.ordering == Ordering::PerKey => {
+                (partition_of("", count), self.round_robin)
+            }
+            (_, None) => {
+                let next = (self.round_robin + 1) % count;
+                (Partition(next), next)
+            }
+        }
+    }
 }
 
 impl Namespace {
@@ -80,15 +99,14 @@ impl Namespace {
 
     /// Refuses messages whose topics do not exist and cannot be created, or that cannot be stored now.
     fn check_topics(&self, cx: &Context, messages: &[Message<'_>]) -> Result<(), Refusal> {
-        let mut new: Vec<&str> = Vec::new();
+        let mut new: BTreeSet<&str> = BTreeSet::new();
         for message in messages {
             let kind = match self.topic_by_name(message.topic) {
                 Some(index) => self.topics[index as usize].config.kind,
                 None => {
                     topic::check_name(message.topic)?;
-                    if !new.contains(&message.topic) {
-                        new.push(message.topic);
-                    }
+                    new.insert(message.topic);
+                    self.check_room(cx, new.len())?;
                     cx.config.topic_default.kind
                 }
             };
@@ -106,15 +124,17 @@ impl Namespace {
                 return Err(Refusal::new(ErrorCode::InvalidArgument, message));
             }
         }
-        let total = (self.topics.len() + new.len()) as u64;
-        if !new.is_empty() && total > cx.config.topics_max {
-            let message = format!(
-                "a namespace has at most {} topics (topics_max)",
-                cx.config.topics_max
-            );
-            return Err(Refusal::new(ErrorCode::LimitReached, message));
-        }
         Ok(())
+    }
+
+    /// Refuses so many new topics as do not fit the bound.
+    fn check_room(&self, cx: &Context, new: usize) -> Result<(), Refusal> {
+        let max = cx.config.topics_max;
+        if (self.topics.len() + new) as u64 <= max {
+            return Ok(());
+        }
+        let message = format!("a namespace has at most {max} topics (topics_max)");
+        Err(Refusal::new(ErrorCode::LimitReached, message))
     }
 
     /// Whether a subscriber that holds publishers back is full and would get this message.
@@ -122,6 +142,7 @@ impl Namespace {
         let Some(topic) = self.topic_by_name(message.topic) else {
             return false;
         };
+        let partition = self.topics[topic as usize].partition_for(message.key).0;
         let matched = self.take_matched(topic);
         let blocked = matched
             .iter()
@@ -129,6 +150,7 @@ impl Namespace {
             .any(|index| {
                 let subscription = &self.subscriptions[*index as usize];
                 subscription.options.on_lag == OnLag::Block
+                    && subscription.partition.is_none_or(|only| only == partition)
                     && subscription
                         .behind
                         .as_ref()
@@ -151,15 +173,11 @@ impl Namespace {
         };
         let topic = &mut self.topics[index as usize];
         let config = topic.config;
-        let partition = match (config.partitions, message.key) {
-            (1, _) => Partition(0),
-            (count, Some(key)) => partition_of(key, count),
-            (count, None) if config.ordering == Ordering::PerKey => partition_of("", count),
-            (count, None) => {
-                topic.round_robin = (topic.round_robin + 1) % count;
-                Partition(topic.round_robin)
-            }
-        };
+        let (partition, round_robin) = topic.partition_for(message.key);
+        topic.round_robin = round_robin;
+        // The clock of a host may go back over a restart; what is stored does not.
+        let now = cx.now.max(self.last_timestamp);
+        self.last_timestamp = now;
         let sequence = self.last_sequence.next();
         self.last_sequence = sequence;
         let log = &mut topic.partitions[partition.0 as usize].log;
@@ -169,7 +187,7 @@ impl Namespace {
         Record {
             offset: offset.0,
             sequence: sequence.0,
-            timestamp: cx.now.0,
+            timestamp: now.0,
             payload: message.payload,
             key: message.key,
             content_type: message.content_type,
@@ -187,21 +205,25 @@ impl Namespace {
         };
         if config.kind == Kind::Live {
             // Whoever is found to be behind needs the message in the ring, so delivery comes first.
-            self.deliver(cx, index, partition, sequence, &record, After::default());
-            let keep = self.behind > 0;
+            let keep = self.deliver(cx, index, partition, sequence, &record, After::default());
+            let room = cx.config.rings_bytes_max.saturating_sub(self.rings_bytes);
             let log = &mut self.topics[index as usize].partitions[partition.0 as usize].log;
-            if keep && log.ring().is_empty() {
-                self.rings.push((index, partition));
+            let (was_kept, bytes) = (!log.ring().is_empty(), log.ring_bytes());
+            log.append_live(&record, sequence, keep, room, &cx.config);
+            self.rings_bytes = self.rings_bytes - bytes + log.ring_bytes();
+            match (was_kept, !log.ring().is_empty()) {
+                (false, true) => self.rings.push((index, partition)),
+                (true, false) => self.rings.retain(|ring| *ring != (index, partition)),
+                _ => {}
             }
-            log.append_live(&record, sequence, keep, &cx.config);
-            // The first message of an incarnation makes it known to the store, even if nothing else does.
-            if !self.incarnation_stored {
+            // Nothing of the message is stored but that its sequence was given, and that for many at once.
+            if sequence > self.reserved {
+                self.reserved = Sequence(sequence.0 + LIVE_SEQUENCES_RESERVED - 1);
                 self.touch(cx);
             }
-            cx.record = record;
             return (placed, After::default());
         }
-        log.append(&record, sequence, cx.now, &topic.roll);
+        log.append(&record, sequence, now, &topic.roll);
         let durability = config.durability.max(asked);
         cx.durability = cx.durability.max(durability);
         let after = cx.after(durability);
@@ -212,7 +234,8 @@ impl Namespace {
         (placed, after)
     }
 
-    /// Gives a new message to everybody who is at the tail and ready, and lets the others know that it waits.
+    /// Gives a new message to everybody who is at the tail and ready, and lets the others know that it waits. Whether
+    /// there were others.
     fn deliver(
         &mut self,
         cx: &mut Context,
@@ -221,11 +244,11 @@ impl Namespace {
         sequence: Sequence,
         record: &[u8],
         after: After,
-    ) {
+    ) -> bool {
         let matched = self.take_matched(topic);
         if matched.is_empty() {
             self.restore_matched(topic, matched);
-            return;
+            return false;
         }
         let name = &self.topics[topic as usize].name;
         let body_bytes = DeliveryBody {
@@ -303,9 +326,11 @@ impl Namespace {
         }
         cx.fanouts = fanouts;
         self.restore_matched(topic, matched);
+        let is_late = !late.is_empty();
         for index in late {
             self.fall_behind(cx, index, sequence);
         }
+        is_late
     }
 
     /// Notes that a message could not be given to a subscription at once.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use crate::context::{Context, LoadOwner, Work};
 use crate::cursor::{Cursor, Start, Step};
 use crate::error::{ErrorCode, Refusal};
-use crate::ids::{ConnectionId, Offset, Partition, Sequence, Timestamp, TopicId};
+use crate::ids::{ConnectionId, Offset, Partition, Sequence, Ticket, Timestamp, TopicId};
 use crate::input::{LoadFailed, Rights, Row};
 use crate::log::LogKeys;
 use crate::namespace::Namespace;
@@ -204,11 +204,15 @@ impl Namespace {
         &mut self,
         cx: &mut Context,
         index: u32,
+        ticket: Ticket,
         result: Result<Vec<Row>, LoadFailed>,
     ) {
         let Some(read) = self.reads.get_mut(index as usize) else {
             return;
         };
+        if read.cursor.ticket() != Some(ticket) {
+            return;
+        }
         match result {
             Ok(rows) => {
                 if let Some(topic) = self

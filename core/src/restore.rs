@@ -119,6 +119,7 @@ impl Broker {
                 let log = Log::restore(&row.value).map_err(|_| unsound("partition"))?;
                 let newest = log.last_sequence().max(log.trimmed_at());
                 namespace.last_sequence = namespace.last_sequence.max(newest);
+                namespace.last_timestamp = namespace.last_timestamp.max(log.last_timestamp());
                 let partition = tail.u32().ok_or_else(|| unsound("key"))? as usize;
                 let state = namespace.topics[topic as usize]
                     .partitions
@@ -175,6 +176,9 @@ fn restore_namespace(namespace: &mut Namespace, value: &[u8]) -> Result<(), Malf
     namespace.last_sequence = Sequence(reader.u64()?);
     namespace.next_topic_id = reader.u32()?;
     namespace.lineage = Lineage::take(&mut reader)?;
+    if !reader.is_empty() {
+        namespace.reserved = Sequence(reader.u64()?);
+    }
     reader.end()
 }
 

@@ -8,11 +8,9 @@ use crate::context::Context;
 use crate::effect::After;
 use crate::error::{ErrorCode, Refusal};
 use crate::ids::{Offset, Partition, Sequence, SubscriptionId};
-use crate::input::Encoding;
 use crate::input::Rights;
 use crate::mutation::Mutation;
 use crate::namespace::Namespace;
-use crate::outbox::put_json;
 use crate::protocol::frame::{Credit, Done, Gap, Reply, Subscribe, Subscribed, Unsubscribe};
 use crate::read::check_offset;
 use crate::subscription::{Behind, From, OnLag, Options, Replay, Subscription, UNLIMITED};
@@ -67,6 +65,9 @@ impl Namespace {
         let position = behind
             .as_ref()
             .map_or(self.last_sequence, |behind| behind.position);
+        let after = cx.connections[connection as usize]
+            .ended
+            .unwrap_or_default();
         let serial = self.next_serial;
         self.next_serial += 1;
         let entry = self.subscriptions.vacant_key() as u32;
@@ -82,7 +83,7 @@ impl Namespace {
             } else {
                 options.credit
             },
-            after: After::default(),
+            after,
             partition,
             behind: behind.map(Box::new),
             options,
@@ -102,7 +103,11 @@ impl Namespace {
             token: &token,
             sequence: position.0,
         };
-        cx.reply(connection, After::default(), &Reply::Subscribed(subscribed));
+        match cx.connections[connection as usize].ended {
+            None => cx.reply(connection, after, &Reply::Subscribed(subscribed)),
+            // Deliveries of one that had the same number may still be on their way.
+            Some(_) => cx.reply_in_order(connection, after, &Reply::Subscribed(subscribed)),
+        }
         if let Some(to) = lost {
             let gap = Gap {
                 subscription: id.0,
@@ -115,14 +120,7 @@ impl Namespace {
                 from_offset: None,
                 to_offset: None,
             };
-            let mut frame = alloc::vec::Vec::new();
-            Reply::Gap(gap).encode(&mut frame);
-            if encoding == Encoding::Json {
-                let mut line = alloc::vec::Vec::new();
-                put_json(&frame, &mut line);
-                frame = line;
-            }
-            cx.outbox.deliver_to(After::default(), connection_id, frame);
+            cx.reply_in_order(connection, after, &Reply::Gap(gap));
         }
         if is_behind {
             self.count_behind();
@@ -151,7 +149,19 @@ impl Namespace {
         let behind = match from {
             From::Latest => return Ok((None, None)),
             From::Earliest => begin,
-            From::Timestamp(since) => Behind { since, ..begin },
+            From::Timestamp(since) => {
+                let logs = self.topics_matching(filter).flat_map(|topic| {
+                    let topic = &self.topics[topic as usize];
+                    topic.partitions.iter().map(|state| &state.log)
+                });
+                let before = logs.map(|log| log.sequence_before_time(since)).min();
+                let position = before.unwrap_or(self.last_sequence);
+                Behind {
+                    position,
+                    since,
+                    ..begin
+                }
+            }
             From::Resume(incarnation, position) => {
                 let survived = self
                     .lineage
@@ -172,6 +182,7 @@ impl Namespace {
                     return Ok((None, None));
                 }
                 Behind {
+                    position: self.position_before(&replay),
                     replay: Some(replay),
                     ..begin
                 }
@@ -195,9 +206,21 @@ impl Namespace {
                 if offset == log.end() {
                     return Ok((None, None));
                 }
-                Behind {
-                    replay: Some(self.replay(filter, partition, |_| offset)),
-                    ..begin
+                let is_kept = offset >= log.start();
+                let replay = self.replay(filter, partition, |_| offset);
+                if is_kept {
+                    Behind {
+                        position: self.position_before(&replay),
+                        replay: Some(replay),
+                        ..begin
+                    }
+                } else {
+                    // What was asked for and is not kept any more is a gap, whenever it went.
+                    Behind {
+                        known_from: Sequence(0),
+                        replay: Some(replay),
+                        ..begin
+                    }
                 }
             }
         };
@@ -229,6 +252,16 @@ impl Namespace {
             upto: self.last_sequence,
             starts,
         }
+    }
+
+    /// A sequence below everything that a replay asks for, as near to it as is known, to resume from.
+    fn position_before(&self, replay: &Replay) -> Sequence {
+        let places = replay.starts.iter().filter_map(|(id, partition, offset)| {
+            let (_, topic) = self.topics.iter().find(|(_, topic)| topic.id == *id)?;
+            let log = &topic.partitions[partition.0 as usize].log;
+            Some(log.sequence_before((*offset).max(log.start())))
+        });
+        places.min().unwrap_or(self.last_sequence)
     }
 
     /// The one partition that the command names, checked.

@@ -527,3 +527,181 @@ fn a_later_message_of_another_topic_does_not_overtake_one_that_waits() {
         "who hears only the second does not wait"
     );
 }
+
+#[test]
+fn what_retention_took_is_not_dropped_again_for_lag() {
+    let mut host = Host::new("{}");
+    host.connect(1, "n");
+    host.send(
+        1,
+        r#"{"type":"configure_topic","request":1,"topic":"a","max_messages":16}"#,
+    );
+    host.send(
+        1,
+        r#"{"type":"subscribe","request":1,"subscription":1,"filter":"a","credit":0,"lag_max":10}"#,
+    );
+    for index in 0..100 {
+        host.publish(1, "a", &index.to_string());
+    }
+    host.heard(1);
+    host.send(1, r#"{"type":"credit","subscription":1,"messages":100}"#);
+    let payloads = host.payloads(1);
+    let expected: Vec<String> = (90..100).map(|index: u32| index.to_string()).collect();
+    assert_eq!(payloads[payloads.len() - 10..], expected, "{payloads:?}");
+}
+
+#[test]
+fn an_offset_that_is_not_kept_any_more_is_told_as_a_gap() {
+    let mut host = Host::new("{}");
+    host.connect(1, "n");
+    host.send(
+        1,
+        r#"{"type":"configure_topic","request":1,"topic":"a","max_messages":16}"#,
+    );
+    for index in 0..40 {
+        host.publish(1, "a", &index.to_string());
+    }
+    host.heard(1);
+    host.send(
+        1,
+        r#"{"type":"subscribe","request":1,"subscription":1,"filter":"a","from":"offset:5"}"#,
+    );
+    let payloads = host.payloads(1);
+    assert_eq!(payloads[..2], ["[trimmed]", "24"], "{payloads:?}");
+    host.send(
+        1,
+        r#"{"type":"subscribe","request":1,"subscription":2,"filter":"a","from":"last:99"}"#,
+    );
+    assert_eq!(
+        host.payloads(1)[0],
+        "24",
+        "what was never asked for is no gap"
+    );
+}
+
+#[test]
+fn a_place_to_resume_from_lies_near_what_was_asked_for() {
+    let mut host = Host::new("{}");
+    host.connect(1, "n");
+    for index in 0..40 {
+        host.publish(1, "a", &index.to_string());
+    }
+    host.heard(1);
+    for from in ["last:3", "offset:37"] {
+        host.send(1, &format!(r#"{{"type":"subscribe","request":1,"subscription":1,"filter":"a","from":"{from}"}}"#));
+        let subscribed = host.heard(1).remove(0);
+        assert!(subscribed.ends_with(r#""sequence":37}"#), "{subscribed}");
+        host.send(1, r#"{"type":"unsubscribe","request":2,"subscription":1}"#);
+        host.heard(1);
+    }
+}
+
+#[test]
+fn a_number_that_is_used_again_gets_nothing_of_its_predecessor() {
+    let mut host = Host::new("{}");
+    host.connect(1, "n");
+    host.connect(2, "n");
+    host.send(
+        2,
+        r#"{"type":"subscribe","request":1,"subscription":1,"filter":"a"}"#,
+    );
+    host.heard(2);
+    host.say(
+        1,
+        r#"{"type":"publish","request":1,"topic":"a","payload":"old","durability":"sync"}"#,
+    );
+    host.say(2, r#"{"type":"unsubscribe","request":2,"subscription":1}"#);
+    host.waits.clear();
+    host.send(
+        2,
+        r#"{"type":"subscribe","request":3,"subscription":1,"filter":"b"}"#,
+    );
+    let heard = host.heard(2);
+    let place = |part: &str| {
+        heard
+            .iter()
+            .position(|line| line.contains(part))
+            .expect("it was sent")
+    };
+    assert!(place("\"delivery\"") < place("\"subscribed\""), "{heard:?}");
+    let last = host
+        .waits
+        .iter()
+        .rfind(|(id, _)| *id == 2)
+        .expect("it was sent");
+    assert!(
+        last.1.synced.0 > 0,
+        "it leaves no sooner than the delivery before it"
+    );
+}
+
+#[test]
+fn a_subscriber_of_one_partition_blocks_no_other() {
+    let mut host = Host::new("{}");
+    host.connect(1, "n");
+    host.connect(2, "n");
+    host.send(
+        1,
+        r#"{"type":"configure_topic","request":1,"topic":"k","partitions":3,"ordering":"per_key"}"#,
+    );
+    host.send(2, r#"{"type":"subscribe","request":1,"subscription":1,"filter":"k","partition":2,"credit":0,"on_lag":"block","lag_max":1}"#);
+    host.heard(1);
+    for (key, receipts) in [("a", 1), ("a", 0)] {
+        host.send(
+            1,
+            &format!(r#"{{"type":"publish","request":1,"topic":"k","key":"{key}","payload":"1"}}"#),
+        );
+        assert_eq!(host.heard(1).len(), receipts);
+    }
+    host.connect(3, "n");
+    host.send(
+        3,
+        r#"{"type":"publish","request":1,"topic":"k","key":"order-1","payload":"1"}"#,
+    );
+    assert_eq!(host.heard(3).len(), 1, "another partition is free");
+}
+
+#[test]
+fn namespaces_that_were_only_connected_to_do_not_count() {
+    let mut host = Host::new(r#"{"namespaces_max":2}"#);
+    for index in 0..5 {
+        host.connect(1, &format!("n{index}"));
+        host.broker.handle(
+            Timestamp(host.now),
+            Input::Disconnect {
+                connection: ConnectionId(1),
+            },
+        );
+        host.flush();
+        assert!(host.heard(1).is_empty());
+    }
+}
+
+#[test]
+fn one_message_cannot_ask_for_more_replies_than_it_may() {
+    let mut host = Host::new(r#"{"replies_bytes_max":1024}"#);
+    host.connect(1, "n");
+    let lines = "{\"type\":\"list_topics\",\"request\":1}\n".repeat(1000);
+    host.send(1, &lines);
+    let heard = host.heard(1);
+    assert!(heard.len() < 50, "{}", heard.len());
+    assert!(
+        heard
+            .last()
+            .is_some_and(|line| line.starts_with("close 4008 limit_reached"))
+    );
+}
+
+#[test]
+fn time_that_goes_back_over_a_restart_does_not_go_back_in_a_log() {
+    let mut host = Host::new("{}");
+    host.connect(1, "n");
+    host.publish(1, "a", "1");
+    host.now -= 500_000;
+    host.restart("{}");
+    host.connect(1, "n");
+    host.publish(1, "a", "2");
+    host.heard(1);
+    host.send(1, r#"{"type":"subscribe","request":1,"subscription":1,"filter":"a","from":"timestamp:900000"}"#);
+    assert_eq!(host.payloads(1), ["1", "2"]);
+}

@@ -132,7 +132,8 @@ export class ActiveSubscription implements Subscription {
       // What a crash took back may be numbered again for other messages: nothing above `after` was heard.
       this.#last = gap.after;
       if (gap.after < this.#resumedAfter) this.#resumedAfter = gap.after;
-    } else if (gap.to > this.#last) {
+    } else if (gap.topic === undefined && gap.to > this.#last) {
+      // A gap of one partition says nothing about the others, which may still have messages below it.
       this.#last = gap.to;
     }
     if (this.#waiting.length === 0) this.#buffer.push(gap);

@@ -20,6 +20,9 @@ const DEPTH_MAX: u32 = 6;
 /// The most values in one text.
 const VALUES_MAX: u32 = 131_072;
 
+/// The most members of one object.
+const MEMBERS_MAX: usize = 128;
+
 /// A parsed JSON value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value<'a> {
@@ -139,6 +142,9 @@ impl<'a> Parser<'a> {
                 return Err(self.error("expected a member name"));
             }
             let name = self.string()?;
+            if members.len() == MEMBERS_MAX {
+                return Err(self.error("an object has too many members"));
+            }
             if members.iter().any(|(other, _)| *other == name) {
                 return Err(self.error(&format!("the member \"{name}\" stands there twice")));
             }
