@@ -1,6 +1,7 @@
 // The Worker with doors that only tests need; it is bundled by them and never deployed.
 //
-// `Broker` is the deployed class, which can be told from outside to crash or to write something into its storage.
+// `Broker` is the deployed class, which can be told from outside to crash or to write something into its storage; the
+// gateway is the deployed one too, and can be told to panic.
 // `Scenario` is the bare guest over the object's SQLite: exact inputs with an explicit time in, the very bytes of the
 // effects out, which is how this runtime is compared with the others.
 
@@ -15,9 +16,26 @@ import { GuestEngine } from "../../wasm/ts/guest.ts";
 import { MemoryStore } from "../../wasm/ts/memory.ts";
 import { restoreWalk } from "../../wasm/ts/restore.ts";
 import { Broker as Deployed } from "../ts/broker.ts";
+import { Gateway } from "../ts/gateway.ts";
 import { SqliteStore } from "../ts/store.ts";
 
-export { Gateway as default } from "../ts/gateway.ts";
+/** Makes the gateway panic in the middle of a request that publishes. */
+const PANIC = "test-panic";
+
+/** The deployed gateway, which takes for impossible that a list of headers ends in an error: here it can. */
+class Front extends Gateway {
+  override fetch(request: Request): Promise<Response> {
+    if (!request.headers.has(PANIC)) return super.fetch(request);
+    const headers = new Headers(request.headers);
+    const entries = headers.entries();
+    entries.next = () => {
+      throw new Error("as the test asked");
+    };
+    headers.entries = () => entries;
+    return super.fetch(Object.defineProperty(request, "headers", { value: headers }));
+  }
+}
+export { Front as default };
 
 export class Broker extends Deployed {
   override async fetch(request: Request): Promise<Response> {

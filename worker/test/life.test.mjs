@@ -201,3 +201,37 @@ test("a configuration that cannot be used is refused by name", async (context) =
   assert.equal((await publish(worker, "x")).status, 503);
   await assert.rejects(knock("/alarm"), /no_such_bound/);
 });
+
+test("a panic of the gateway touches no object and no socket, and the next request finds it at work", async (context) => {
+  const { worker } = start(context);
+  const json = await subscribed(worker, "dunlin.v1.json");
+  const binary = await subscribed(worker, "dunlin.v1.binary");
+  const stream = new EventStream(await worker.dispatchFetch(`${BASE}/v1/chat/subscribe?filter=room`, { headers: AUTHORIZED }));
+  await stream.next();
+  const hear = async (payload) => {
+    for (const client of [json, binary]) {
+      const heard = await client.nextOf("delivery", "resync", "going_away");
+      assert.deepEqual([heard.type, text(heard.payload ?? "")], ["delivery", payload]);
+    }
+    assert.equal(JSON.parse((await stream.next()).data).payload, payload);
+  };
+
+  for (const round of [1, 2]) {
+    const headers = { ...AUTHORIZED, "test-panic": "1" };
+    const panicked = await worker.dispatchFetch(`${BASE}/v1/chat/topics/room`, { method: "POST", body: "lost", headers });
+    assert.equal(panicked.status, 500);
+    assert.match(await panicked.text(), /would never generate a response/);
+
+    // Nothing here asks the gateway for anything, but the stream still runs through it.
+    json.say({ type: "publish", request: 2, topic: "room", payload: `round ${round}` });
+    await hear(`round ${round}`);
+
+    const published = await publish(worker, "and on");
+    assert.deepEqual([published.status, (await published.json()).offset], [200, 2 * round - 1]);
+    await hear("and on");
+    const { incarnation } = (await Client.ready(worker)).welcome;
+    assert.equal(incarnation, json.welcome.incarnation);
+  }
+  for (const client of [json, binary]) assert.equal(client.closed, undefined);
+  await stream.cancel();
+});
