@@ -161,22 +161,16 @@ impl Archive {
             .map(|(_, index)| *index)
     }
 
-    /// The last sequence that a living message of the namespace has.
-    pub(super) fn last_sequence(&self, namespace: usize) -> u64 {
-        let range = self
-            .by_sequence
-            .range((namespace, 0)..(namespace + 1, 0))
-            .rev();
+    /// The last sequence below `bound` that a living message of the namespace has.
+    pub(super) fn last_sequence_below(&self, namespace: usize, bound: u64) -> u64 {
+        let mut range = self.by_sequence.range((namespace, 0)..(namespace, bound));
         let living = |messages: &Vec<usize>| {
             messages
                 .iter()
                 .any(|message| self.is_there(*message, self.life))
         };
-        range
-            .filter(|(_, messages)| living(messages))
-            .map(|((_, sequence), _)| *sequence)
-            .next()
-            .unwrap_or(0)
+        let found = range.rfind(|(_, messages)| living(messages));
+        found.map_or(0, |((_, sequence), _)| *sequence)
     }
 
     /// Whether the message was there in this life, retention apart.

@@ -686,14 +686,14 @@ impl Model {
 
     /// Notes granted subscriptions and what they must get.
     fn take_grants(&mut self, handled: &[(u64, u64)], replies: &Replies<'_>) -> Check {
-        let mut last: BTreeMap<usize, u64> = BTreeMap::new();
+        let mut last: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
         for key in handled {
             let (Some((Pending { request, .. }, reply)), Some(namespace)) =
                 (replies.get(key), self.namespace_of(key.0))
             else {
                 continue;
             };
-            let seen = last.entry(namespace).or_insert_with(|| {
+            let (before, seen) = last.entry(namespace).or_insert_with(|| {
                 // Everything that was placed before this batch.
                 let fresh = replies
                     .iter()
@@ -702,9 +702,12 @@ impl Model {
                     })
                     .filter_map(|(_, (_, reply))| first_sequence(reply))
                     .min();
-                let all = self.archive.last_sequence(namespace);
-                fresh.map_or(all, |fresh| all.min(fresh - 1))
+                let before = self
+                    .archive
+                    .last_sequence_below(namespace, fresh.unwrap_or(u64::MAX));
+                (before, before)
             });
+            let before = *before;
             if let Some(sequence) = last_sequence(reply) {
                 *seen = (*seen).max(sequence);
             }
@@ -713,7 +716,17 @@ impl Model {
             else {
                 continue;
             };
-            let seen = *seen;
+            // A held publish that was given before may be placed after.
+            let seen = match wish.begin {
+                Begin::Latest if told.sequence < before => {
+                    return Err(format!(
+                        "the latest is told to be {}, but is {before}",
+                        told.sequence
+                    ));
+                }
+                Begin::Latest => told.sequence,
+                _ => *seen,
+            };
             if told.subscription != *subscription {
                 return Err(format!(
                     "asked for subscription {subscription}, told {}",
@@ -762,6 +775,14 @@ impl Model {
         {
             if told > *sequence {
                 return Err(format!("resumed at {told}, beyond the asked {sequence}"));
+            }
+            // Told from the very beginning, the broker does not remember the life that the token is of.
+            for (at, message) in known.iter().filter(|(at, _)| *at > told && told > 0) {
+                if self.archive.at_sequence(namespace, *at) == Some(*message) {
+                    return Err(format!(
+                        "resumed at {told} as if message {message} at {at} was lost, which it was not"
+                    ));
+                }
             }
             for (sequence, message) in known.iter().filter(|(sequence, _)| *sequence <= told) {
                 if self

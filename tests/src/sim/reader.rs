@@ -270,7 +270,12 @@ impl Told {
     /// Whether it said that this delivery would not come.
     fn excludes(&self, delivery: &Delivery<'_>) -> bool {
         match self.to_offset {
-            Some(to) => self.is_about(delivery.topic, delivery.partition) && delivery.offset < to,
+            // A topic of the same name that was made later begins anew.
+            Some(to) => {
+                self.is_about(delivery.topic, delivery.partition)
+                    && delivery.offset < to
+                    && delivery.sequence <= self.to
+            }
             None => self.covers(delivery.topic, delivery.partition, delivery.sequence),
         }
     }
