@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use dunlin_core::frame::{Command, JsonError, Layouts, Reply, frame_to_json, json_to_frame};
+use dunlin_core::http::{self, Route};
 use dunlin_core::{CloseCode, ErrorCode, Partition, Reader, partition_of};
 
 static SPECIFICATION: LazyLock<String> = LazyLock::new(|| {
@@ -167,6 +168,10 @@ fn every_code_is_specified() {
         let row = format!("| `{}` |", code.as_str());
         assert!(SPECIFICATION.contains(&row), "PROTOCOL.md has no row {row}");
     }
+    for (code, status) in http::CODES {
+        let row = format!("| `{code}` | {status} |");
+        assert!(SPECIFICATION.contains(&row), "PROTOCOL.md has no row {row}");
+    }
     for code in [
         CloseCode::Protocol,
         CloseCode::TooLarge,
@@ -178,6 +183,50 @@ fn every_code_is_specified() {
         let row = format!("| {} |", code.number());
         assert!(SPECIFICATION.contains(&row), "PROTOCOL.md has no row {row}");
     }
+}
+
+#[test]
+fn every_code_has_its_specified_status() {
+    for code in ErrorCode::ALL {
+        let code = code.as_str();
+        let begin = format!("| {} | ", http::status_of(code));
+        let mut rows = SPECIFICATION
+            .lines()
+            .filter(|line| line.starts_with(&begin));
+        assert!(
+            rows.any(|row| row.contains(&format!("`{code}`"))),
+            "PROTOCOL.md has no row {begin}… with {code}"
+        );
+    }
+}
+
+#[test]
+fn every_route_and_header_is_specified() {
+    for (method, path) in [
+        ("GET", "/v1/{namespace}/connect"),
+        ("POST", "/v1/{namespace}/topics/{topic}"),
+        ("GET", "/v1/{namespace}/topics/{topic}"),
+        ("GET", "/v1/{namespace}/subscribe"),
+        ("GET", "/healthz"),
+        ("GET", "/readyz"),
+    ] {
+        let row = format!("| `{method} {path}` |");
+        assert!(SPECIFICATION.contains(&row), "PROTOCOL.md has no row {row}");
+        let path = path.replace("{namespace}", "n").replace("{topic}", "a/b");
+        let route = Route::parse(method, &path);
+        assert!(matches!(route, Some(Ok(_))), "{method} {path}: {route:?}");
+    }
+    // The headers that publishing takes, as their refusal lists them.
+    let unknown = http::publish_frames("t", [("dunlin-unknown", "x")], b"").unwrap_err();
+    let mut known = 0;
+    for word in unknown.message.split([' ', ',']).skip(3) {
+        if word.starts_with("dunlin-") {
+            known += 1;
+            let row = format!("| `{word}` |");
+            assert!(SPECIFICATION.contains(&row), "PROTOCOL.md has no row {row}");
+        }
+    }
+    assert_eq!(known, 5, "{}", unknown.message);
 }
 
 #[test]
