@@ -22,9 +22,15 @@ import { SqliteStore } from "../ts/store.ts";
 /** Makes the gateway panic in the middle of a request that publishes. */
 const PANIC = "test-panic";
 
+declare global {
+  /** Left there by the gateway's module, which counts in it how often it was instantiated. */
+  var __worker_init_state: { readonly instanceId: number };
+}
+
 /** The deployed gateway, which takes for impossible that a list of headers ends in an error: here it can. */
 class Front extends Gateway {
-  override fetch(request: Request): Promise<Response> {
+  override async fetch(request: Request): Promise<Response> {
+    if (new URL(request.url).pathname === "/instance") return Response.json(globalThis.__worker_init_state.instanceId);
     if (!request.headers.has(PANIC)) return super.fetch(request);
     const headers = new Headers(request.headers);
     const entries = headers.entries();

@@ -202,7 +202,7 @@ test("a configuration that cannot be used is refused by name", async (context) =
   await assert.rejects(knock("/alarm"), /no_such_bound/);
 });
 
-test("a panic of the gateway touches no object and no socket, and the next request finds it at work", async (context) => {
+test("a panic of the gateway touches no object and no socket, and the next request is answered by another instance", async (context) => {
   const { worker } = start(context);
   const json = await subscribed(worker, "dunlin.v1.json");
   const binary = await subscribed(worker, "dunlin.v1.binary");
@@ -216,7 +216,10 @@ test("a panic of the gateway touches no object and no socket, and the next reque
     assert.equal(JSON.parse((await stream.next()).data).payload, payload);
   };
 
+  const instance = async () => (await worker.dispatchFetch(`${BASE}/instance`)).json();
+
   for (const round of [1, 2]) {
+    assert.equal(await instance(), round);
     const headers = { ...AUTHORIZED, "test-panic": "1" };
     const panicked = await worker.dispatchFetch(`${BASE}/v1/chat/topics/room`, { method: "POST", body: "lost", headers });
     assert.equal(panicked.status, 500);
@@ -228,6 +231,7 @@ test("a panic of the gateway touches no object and no socket, and the next reque
 
     const published = await publish(worker, "and on");
     assert.deepEqual([published.status, (await published.json()).offset], [200, 2 * round - 1]);
+    assert.equal(await instance(), round + 1);
     await hear("and on");
     const { incarnation } = (await Client.ready(worker)).welcome;
     assert.equal(incarnation, json.welcome.incarnation);

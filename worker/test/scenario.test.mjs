@@ -1,5 +1,7 @@
 // The door through which scenarios reach the bare guest in this runtime.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 
 import { importTypeScript } from "./clients.mjs";
@@ -9,10 +11,11 @@ const { decodeOutput, encodeInput } = await importTypeScript("../../wasm/ts/abi.
 const { decodeReplies, encodeCommand } = await importTypeScript("../../wasm/ts/frames.ts");
 
 const cleanUp = [];
+let dist;
 let worker;
 
 before(async () => {
-  const dist = await buildWithDoors(temporaryDirectory({ after: (f) => cleanUp.push(f) }));
+  dist = await buildWithDoors(temporaryDirectory({ after: (f) => cleanUp.push(f) }));
   worker = startWorker({ dist, objects: { SCENARIO: "Scenario" } });
 });
 after(async () => {
@@ -25,6 +28,12 @@ async function door(name) {
   const object = namespace.get(namespace.idFromName(name));
   return (path, body = "") => object.fetch(`http://door${path}`, { method: "POST", body });
 }
+
+test("what is deployed has none of the doors", () => {
+  const inside = (directory) => readFileSync(join(directory, "index.js"), "utf8").match(/test-panic|\/crash|Scenario/g) ?? [];
+  assert.deepEqual(inside(join(import.meta.dirname, "../dist/script")), []);
+  assert.deepEqual(new Set(inside(dist)), new Set(["test-panic", "/crash", "Scenario"]));
+});
 
 test("an empty step puts out no effects", async () => {
   const knock = await door("empty");
