@@ -35,6 +35,14 @@ impl Console {
         }
     }
 
+    /// Whether there is a page at all.
+    pub(crate) fn is_there(&self) -> bool {
+        match self {
+            Self::Embedded => !embedded::CONSOLE.is_empty(),
+            Self::Directory(directory) => directory.join("index.html").is_file(),
+        }
+    }
+
     /// The file at the path of a URL; `None` if there is none.
     pub(crate) async fn response(&self, path: &str) -> Option<Response> {
         let path = path.trim_start_matches('/');

@@ -1,15 +1,17 @@
 //! `dunlin serve`.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::num::NonZeroUsize;
+use core::time::Duration;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::available_parallelism;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::print_line;
 use crate::access::Access;
@@ -18,6 +20,10 @@ use crate::engine::{EngineKind, Engines};
 use crate::report;
 use crate::server::{SHARDS_MAX, Server, ServerOptions};
 use crate::store::{FjallStore, MemoryStore, Store, StoreKind};
+
+/// How long after the first signal to stop another one means more than the first. One stop often arrives twice: a
+/// terminal or a supervisor signals the whole group, and whoever started the broker passes the signal on.
+const INSIST_AFTER: Duration = Duration::from_secs(1);
 
 /// The flags of `dunlin serve`.
 #[derive(Args, Debug)]
@@ -72,6 +78,7 @@ impl Serve {
             StoreKind::Memory => "in memory only".to_owned(),
         };
         let console = self.console()?;
+        let has_console = console.is_there();
         let server = Server::start(ServerOptions {
             listen: self.listen,
             shards,
@@ -90,15 +97,24 @@ impl Serve {
             if shards == 1 { "" } else { "s" }
         ));
         print_line(&format!("dunlin listens on http://{}/", server.address()))?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        if has_console {
+            // Whoever started the broker may have read the one line that it needs, and nothing after it.
+            let _ = print_line(&format!("console: {}", console_url(server.address())));
         }
-        report::event("stopping; once more to stop at once");
+        asked_to_stop(&mut terminate, &mut interrupt).await;
+        let asked = Instant::now();
+        report::event("stopping; once more, after a second, to stop at once");
+        let insisted = async {
+            loop {
+                asked_to_stop(&mut terminate, &mut interrupt).await;
+                if insists(asked, Instant::now()) {
+                    break;
+                }
+            }
+        };
         tokio::select! {
             () = server.shut_down() => {}
-            _ = terminate.recv() => bail!("stopped at once; the last unsynced messages may be lost"),
-            _ = interrupt.recv() => bail!("stopped at once; the last unsynced messages may be lost"),
+            () = insisted => bail!("stopped at once; the last unsynced messages may be lost"),
         }
         report::event("stopped");
         Ok(())
@@ -119,6 +135,55 @@ impl Serve {
             }
             Some(directory) => Ok(Console::Directory(directory.clone())),
             None => Ok(Console::found()),
+        }
+    }
+}
+
+/// The next signal to stop.
+async fn asked_to_stop(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Whether a signal that comes `again` is somebody's second wish, and not an echo of the one that was `first`.
+fn insists(first: Instant, again: Instant) -> bool {
+    again.duration_since(first) >= INSIST_AFTER
+}
+
+/// Where a browser on this machine finds the console of a server that listens on `address`.
+fn console_url(address: SocketAddr) -> String {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    format!("http://{}/", SocketAddr::new(ip, address.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_echo_of_a_signal_does_not_insist() {
+        let first = Instant::now();
+        for (after_ms, expected) in [(0, false), (30, false), (999, false), (1_000, true)] {
+            let again = first + Duration::from_millis(after_ms);
+            assert_eq!(insists(first, again), expected, "{after_ms} ms");
+        }
+    }
+
+    #[test]
+    fn the_console_is_where_a_browser_can_go() {
+        for (address, expected) in [
+            ("127.0.0.1:8787", "http://127.0.0.1:8787/"),
+            ("0.0.0.0:80", "http://127.0.0.1:80/"),
+            ("[::]:8787", "http://[::1]:8787/"),
+            ("192.0.2.7:1", "http://192.0.2.7:1/"),
+        ] {
+            assert_eq!(console_url(address.parse().unwrap()), expected);
         }
     }
 }
