@@ -33,6 +33,7 @@ impl DataDirectory {
             ))
         };
         fs::create_dir_all(path).map_err(|error| failed("cannot be created", &error))?;
+        let had_lock = path.join("LOCK").exists();
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -54,6 +55,15 @@ impl DataDirectory {
             }
             Err(TryLockError::Error(error)) => return Err(failed("cannot be locked", &error)),
         }
+        if let Some(name) = foreign(path).map_err(|error| failed("cannot be read", &error))? {
+            if !had_lock {
+                // Nothing of ours stays in a directory of somebody else's; what cannot be removed does no harm.
+                let _ = fs::remove_file(path.join("LOCK"));
+            }
+            return Err(StoreError(format!(
+                "data directory {shown} is not dunlin's: it has no FORMAT file, but {name:?}; choose another with --data, one that is empty or new"
+            )));
+        }
         lock.set_len(0)
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(|error| failed("cannot be written", &error))?;
@@ -71,6 +81,22 @@ impl DataDirectory {
     pub fn rows(&self) -> PathBuf {
         self.path.join("rows")
     }
+}
+
+/// What shows that a directory without a version is somebody else's. A start that was cut short leaves a lock and perhaps
+/// a version that was not renamed yet; `rows` has words of its own; `lost+found` is in the root of every file system.
+fn foreign(path: &Path) -> io::Result<Option<String>> {
+    if path.join("FORMAT").exists() {
+        return Ok(None);
+    }
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name();
+        let ours = ["LOCK", "FORMAT.new", "rows", "lost+found"];
+        if !ours.iter().any(|known| name == *known) {
+            return Ok(Some(name.to_string_lossy().into_owned()));
+        }
+    }
+    Ok(None)
 }
 
 /// Writes the version into a new directory, and refuses one of another version.
@@ -156,6 +182,37 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("rows")).unwrap();
         assert!(refusal(folder.path()).contains("no FORMAT file"));
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_refused_and_left_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("letters.txt"), "dear").unwrap();
+        let told = refusal(folder.path());
+        assert!(told.contains("is not dunlin's"), "{told}");
+        assert!(told.contains("letters.txt"), "{told}");
+        assert!(told.contains("--data"), "{told}");
+        let left = fs::read_dir(folder.path()).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["letters.txt"]);
+    }
+
+    #[test]
+    fn a_start_that_was_cut_short_and_the_root_of_a_file_system_are_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("LOCK"), "1\n").unwrap();
+        fs::write(folder.path().join("FORMAT.new"), "").unwrap();
+        fs::create_dir(folder.path().join("lost+found")).unwrap();
+        DataDirectory::open(folder.path()).unwrap();
+        assert!(folder.path().join("FORMAT").exists());
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_written_is_refused() {
+        // Not even root makes files there.
+        let told = refusal(Path::new("/sys"));
+        assert!(told.contains("cannot be written"), "{told}");
+        assert!(told.contains("--data"), "{told}");
     }
 
     #[test]

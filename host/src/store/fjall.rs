@@ -65,8 +65,16 @@ impl Open {
             })
         };
         open().map_err(|error| {
+            let advice = match error {
+                fjall::Error::Io(_) => "mend the disk or the permissions and start again",
+                fjall::Error::InvalidVersion(_) => "use the dunlin that wrote it",
+                // What is written down cannot be read back as it was.
+                _ => {
+                    "its files are damaged: restore the data directory from a backup, or move it away to begin with an empty one"
+                }
+            };
             StoreError(format!(
-                "the store in {} cannot be opened: {error}",
+                "the store in {} cannot be opened: {error}; {advice}",
                 path.display()
             ))
         })
@@ -152,4 +160,63 @@ impl Store for FjallStore {
 
 fn failed(error: &fjall::Error) -> StoreError {
     StoreError(format!("the store failed: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const VALUE: &[u8] = b"a value that is found again in the journal";
+
+    /// The files below `folder`, with their bytes.
+    fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(files(&path));
+            } else {
+                let bytes = fs::read(&path).unwrap();
+                found.push((path, bytes));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn a_damaged_journal_is_told_and_not_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FjallStore::open(folder.path()).unwrap();
+        for key in [b"a", b"b"] {
+            let put = Op::Put {
+                key: key.to_vec(),
+                value: VALUE.to_vec(),
+            };
+            store.apply(&[put]).unwrap();
+        }
+        store.sync().unwrap();
+        drop(store);
+        let mut flipped = 0;
+        for (path, mut bytes) in files(folder.path()) {
+            let at = bytes.windows(VALUE.len()).position(|part| part == VALUE);
+            if let Some(at) = at {
+                bytes[at] ^= 1;
+                fs::write(&path, &bytes).unwrap();
+                flipped += 1;
+            }
+        }
+        assert_eq!(flipped, 1, "the journal alone holds the value");
+        let told = match FjallStore::open(folder.path()) {
+            Ok(_) => panic!("a damaged journal was taken"),
+            Err(error) => error.0,
+        };
+        assert!(told.contains("damaged"), "{told}");
+        assert!(told.contains("backup"), "{told}");
+        assert!(
+            told.contains(folder.path().to_str().unwrap()),
+            "which: {told}"
+        );
+    }
 }
