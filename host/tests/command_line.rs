@@ -90,6 +90,7 @@ fn a_server_that_cannot_start_says_why() {
     };
     let plain = file("plain", "");
     let inside = format!("{plain}/data");
+    let filled = folder.path().to_str().unwrap();
     let text = file("config.txt", "payload_bytes_max = 5");
     let list = file("list.json", "[]");
     let unknown = file("unknown.json", r#"{"payload_bytes_maximum": 5}"#);
@@ -98,6 +99,8 @@ fn a_server_that_cannot_start_says_why() {
     for (arguments, named) in [
         (&["--data", inside.as_str()] as &[&str], "cannot be created"),
         (&["--data", "/proc/dunlin"], "cannot be created"),
+        (&["--data", "/sys"], "cannot be written"),
+        (&["--data", filled], "is not dunlin's"),
         (&["--config", "/nonexistent.json"], "/nonexistent.json"),
         (&["--config", &text], "configuration"),
         (&["--config", &list], "configuration"),
@@ -172,4 +175,71 @@ fn a_client_without_a_broker_says_so() {
     }
     let told = complaint(&run(&["pub", "a", "--file", "/nonexistent"]));
     assert!(told.contains("--file /nonexistent"), "{told}");
+}
+
+#[test]
+fn a_payload_over_the_bound_is_told() {
+    let broker = Broker::in_memory(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let url = broker.url();
+    let publish = |size: usize| {
+        let file = folder.path().join(size.to_string());
+        fs::write(&file, vec![b'x'; size]).unwrap();
+        let file = file.to_str().unwrap();
+        run(&["pub", "t", "--file", file, "--url", &url])
+    };
+    for over in [1, 1024 * 1024] {
+        let told = complaint(&publish(1024 * 1024 + over));
+        assert!(told.contains("too_large: "), "{told}");
+    }
+    let taken = publish(1024 * 1024);
+    assert!(taken.status.success(), "{taken:?}");
+}
+
+#[test]
+fn a_token_from_the_environment_opens_the_broker_or_is_refused() {
+    let broker = Broker::in_memory(&["--token", "main=secret"]);
+    let publish = |token: &str| {
+        dunlin()
+            .args(["pub", "t", "x", "--namespace", "main", "--url"])
+            .arg(broker.url())
+            .env("DUNLIN_TOKEN", token)
+            .output()
+            .unwrap()
+    };
+    for (token, named) in [
+        ("wrong", "unauthorised"),
+        ("", "unauthorised"),
+        ("line\nbreak", "DUNLIN_TOKEN"),
+    ] {
+        let told = complaint(&publish(token));
+        assert!(told.contains(named), "{token:?}: {told}");
+        assert!(
+            token.is_empty() || !told.contains(token),
+            "a secret is never shown: {told}"
+        );
+    }
+    let taken = publish("secret");
+    assert!(taken.status.success(), "{taken:?}");
+}
+
+#[test]
+fn the_console_is_told_beside_the_address() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("index.html"), "<p>").unwrap();
+    let mut child = dunlin()
+        .args(["serve", "--store", "memory", "--engine", "native"])
+        .args(["--listen", "127.0.0.1:0", "--console"])
+        .arg(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let out = child.stdout.take().unwrap();
+    let lines: Vec<_> = BufReader::new(out).lines().take(2).flatten().collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let url = lines[0].strip_prefix("dunlin listens on ");
+    assert_eq!(lines[1].strip_prefix("console: "), url, "{lines:?}");
+    assert!(url.is_some_and(|url| url.starts_with("http://")));
 }

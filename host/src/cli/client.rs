@@ -63,7 +63,7 @@ impl Client {
         );
         if let Some(token) = token {
             let bearer = HeaderValue::from_str(&format!("Bearer {token}"))
-                .context("--token has a character that no header can carry")?;
+                .context("--token, or DUNLIN_TOKEN, has a character that no header can carry; use visible ASCII")?;
             headers.insert(header::AUTHORIZATION, bearer);
         }
         let port = request.uri().port_u16().unwrap_or(80);
