@@ -21,6 +21,8 @@ pub trait Field<'a>: Sized {
 pub enum FieldKind {
     /// A varint; a JSON integer.
     Int,
+    /// The same, of at most 32 bits.
+    Int32,
     /// One byte, 0 or 1; a JSON boolean.
     Flag,
     /// A length and UTF-8; a JSON string.
@@ -64,7 +66,7 @@ impl<'a> Field<'a> for u64 {
 }
 
 impl<'a> Field<'a> for u32 {
-    const KIND: FieldKind = FieldKind::Int;
+    const KIND: FieldKind = FieldKind::Int32;
     fn put(&self, out: &mut Vec<u8>) {
         out.put_u64((*self).into());
     }

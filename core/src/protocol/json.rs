@@ -390,8 +390,12 @@ fn put_member(
         ))
     };
     match (spec.kind, value) {
-        (FieldKind::Int, Value::Int(value)) => out.put_u64(*value),
-        (FieldKind::Int, _) => return wrong("an integer from 0"),
+        (FieldKind::Int32, Value::Int(value)) if *value > u32::MAX.into() => {
+            let (name, max) = (spec.name, u32::MAX);
+            return Err(format!("\"{name}\" must be from 0 to {max}, not {value}"));
+        }
+        (FieldKind::Int | FieldKind::Int32, Value::Int(value)) => out.put_u64(*value),
+        (FieldKind::Int | FieldKind::Int32, _) => return wrong("an integer from 0"),
         (FieldKind::Flag, Value::Bool(value)) => out.push((*value).into()),
         (FieldKind::Flag, _) => return wrong("a boolean"),
         (FieldKind::Str | FieldKind::Bytes, Value::Str(text)) => out.put_bytes(text.as_bytes()),
@@ -486,7 +490,7 @@ fn put_json_member(
     out.extend_from_slice(b",\"");
     out.extend_from_slice(spec.name.as_bytes());
     match spec.kind {
-        FieldKind::Int => {
+        FieldKind::Int | FieldKind::Int32 => {
             out.extend_from_slice(b"\":");
             put_json_int(reader.u64()?, out);
         }

@@ -48,7 +48,7 @@ fn put_member(
 ) {
     let sound = "the client's own frames are sound";
     let value = match kind {
-        FieldKind::Int => json!(reader.u64().expect(sound)),
+        FieldKind::Int | FieldKind::Int32 => json!(reader.u64().expect(sound)),
         FieldKind::Flag => json!(reader.u8().expect(sound) == 1),
         FieldKind::Str => json!(reader.str().expect(sound)),
         FieldKind::Bytes => {
@@ -156,7 +156,9 @@ fn take_member(
     let wrong = || name.to_owned();
     let value = object.get(name);
     match kind {
-        FieldKind::Int => out.put_u64(value.and_then(Value::as_u64).ok_or_else(wrong)?),
+        FieldKind::Int | FieldKind::Int32 => {
+            out.put_u64(value.and_then(Value::as_u64).ok_or_else(wrong)?)
+        }
         FieldKind::Flag => out.push(value.and_then(Value::as_bool).ok_or_else(wrong)?.into()),
         FieldKind::Str => {
             out.put_bytes(value.and_then(Value::as_str).ok_or_else(wrong)?.as_bytes())
