@@ -56,7 +56,8 @@ export async function readEvents(address, count, lastEventId) {
   const curl = follow("curl", ["--silent", "--no-buffer", "--header", "Accept: text/event-stream", ...last, url]);
   await curl.reached((lines) => lines.filter((line) => line.startsWith("data:")).length >= count);
   await curl.stop();
-  const ids = fields(curl.lines, "id:");
+  // The opening event has an id and no data: it says where the stream begins.
+  const ids = fields(curl.lines, "id:").slice(1);
   return deliveries(fields(curl.lines, "data:")).map((one, index) => ({ ...one, eventId: ids[index] }));
 }
 
