@@ -44,6 +44,8 @@ class Front extends Gateway {
 export { Front as default };
 
 export class Broker extends Deployed {
+  readonly #life = crypto.randomUUID();
+
   override async fetch(request: Request): Promise<Response> {
     const url = new URL(request.url);
     switch (url.pathname) {
@@ -70,6 +72,9 @@ export class Broker extends Deployed {
         this.ctx.storage.kv.put("schema_version", Number(url.searchParams.get("version")));
         return new Response();
       }
+      case "/life":
+        // Another one after every sleep, where the broker goes on as the same incarnation if it slept well.
+        return new Response(this.#life);
       case "/alarm":
         return Response.json(await this.ctx.storage.getAlarm());
       case "/unsettle":

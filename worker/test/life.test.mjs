@@ -39,7 +39,8 @@ const text = (payload) => (typeof payload === "string" ? payload : new TextDecod
 
 describe("an object that sleeps", { concurrency: true }, () => {
   test("wakes, and every subscriber hears what another socket publishes, with no need to resync", async (context) => {
-    const { worker } = start(context);
+    const { worker, knock } = start(context);
+    const life = await lifeOf(knock);
     const json = await subscribed(worker, "dunlin.v1.json");
     const binary = await subscribed(worker, "dunlin.v1.binary");
     const stream = new EventStream(
@@ -67,12 +68,13 @@ describe("an object that sleeps", { concurrency: true }, () => {
     assert.equal(JSON.parse((await stream.next()).data).payload, "after");
     binary.say({ type: "publish", request: 2, topic: "room", payload: new TextEncoder().encode("in binary") });
     assert.equal((await json.next("delivery")).payload, "in binary");
-    await assertAnotherLife(worker, json);
+    assert.notEqual(await lifeOf(knock), life, "the object never slept");
     await stream.cancel();
   });
 
   test("asks everybody to resync where it is not known that its last life ended well", async (context) => {
     const { worker, knock } = start(context);
+    const life = await lifeOf(knock);
     const client = await subscribed(worker, "dunlin.v1.json");
     assert.equal((await publish(worker, "before")).status, 200);
     await client.next("delivery");
@@ -80,7 +82,8 @@ describe("an object that sleeps", { concurrency: true }, () => {
     await wait(SLEEPS_AFTER_MS + 5_000);
     assert.equal((await publish(worker, "after")).status, 200);
     assert.equal((await client.nextOf("delivery", "resync")).type, "resync");
-    await assertAnotherLife(worker, client);
+    assert.notEqual(await lifeOf(knock), life, "the object never slept");
+    await assertAnotherIncarnation(worker, client);
   });
 
   test("does not sleep while it holds a publish back, and has an alarm behind it", async (context) => {
@@ -88,7 +91,8 @@ describe("an object that sleeps", { concurrency: true }, () => {
     const { worker, knock } = start(context, {
       bindings: { DUNLIN_TOKENS: TOKENS, DUNLIN_CONFIG: JSON.stringify({ block_ms_max: blockMs }) },
     });
-    const slow = await subscribed(worker, "dunlin.v1.json", { credit: 0, on_lag: "block", lag_max: 1 });
+    const life = await lifeOf(knock);
+    await subscribed(worker, "dunlin.v1.json", { credit: 0, on_lag: "block", lag_max: 1 });
     const speaker = await Client.ready(worker);
     speaker.say(...["1", "2", "3"].map((payload, n) => ({ type: "publish", request: n + 1, topic: "room", payload })));
     await speaker.next("receipt");
@@ -97,15 +101,18 @@ describe("an object that sleeps", { concurrency: true }, () => {
     await wait(blockMs - 1_000);
     const refused = await speaker.next("error");
     assert.equal(refused.code, "subscriber_blocked");
-    const { incarnation } = (await Client.ready(worker)).welcome;
-    assert.equal(incarnation, slow.welcome.incarnation);
+    assert.equal(await lifeOf(knock), life);
   });
 });
 
-/** The runtime gives no sign of a sleep but that the next life counts as another incarnation. */
-async function assertAnotherLife(worker, client) {
+/** What tells one instance of the object from the next; the runtime itself gives no sign of a sleep. */
+async function lifeOf(knock) {
+  return (await knock("/life")).text();
+}
+
+async function assertAnotherIncarnation(worker, client) {
   const { incarnation } = (await Client.ready(worker)).welcome;
-  assert.ok(incarnation > client.welcome.incarnation, "the object never slept");
+  assert.notEqual(incarnation, client.welcome.incarnation);
 }
 
 test("after a crash the sockets are kept and asked to resync, and go on", async (context) => {
@@ -126,7 +133,7 @@ test("after a crash the sockets are kept and asked to resync, and go on", async 
   }
   assert.equal((await publish(worker, "after")).status, 200);
   for (const client of [json, binary]) assert.equal(text((await client.next("delivery")).payload), "after");
-  await assertAnotherLife(worker, json);
+  await assertAnotherIncarnation(worker, json);
 });
 
 test("a request that the broker crashed on is answered so", async (context) => {
@@ -179,7 +186,7 @@ test("after a restart of the runtime everything that was acknowledged is there",
   const payloads = (await history.text()).trim().split("\n").map((line) => JSON.parse(line).payload);
   assert.deepEqual(payloads, Array.from({ length: 20 }, (_, n) => `${n}`));
   const again = await Client.ready(second.worker);
-  assert.ok(again.welcome.incarnation > client.welcome.incarnation);
+  assert.notEqual(again.welcome.incarnation, client.welcome.incarnation);
   again.say({ type: "describe_topic", request: 2, topic: "room" });
   assert.equal((await again.next("topic")).max_messages, 100);
 });
@@ -203,7 +210,8 @@ test("a configuration that cannot be used is refused by name", async (context) =
 });
 
 test("a panic of the gateway touches no object and no socket, and the next request is answered by another instance", async (context) => {
-  const { worker } = start(context);
+  const { worker, knock } = start(context);
+  const life = await lifeOf(knock);
   const json = await subscribed(worker, "dunlin.v1.json");
   const binary = await subscribed(worker, "dunlin.v1.binary");
   const stream = new EventStream(await worker.dispatchFetch(`${BASE}/v1/chat/subscribe?filter=room`, { headers: AUTHORIZED }));
@@ -235,6 +243,7 @@ test("a panic of the gateway touches no object and no socket, and the next reque
     await hear("and on");
     const { incarnation } = (await Client.ready(worker)).welcome;
     assert.equal(incarnation, json.welcome.incarnation);
+    assert.equal(await lifeOf(knock), life);
   }
   for (const client of [json, binary]) assert.equal(client.closed, undefined);
   await stream.cancel();
