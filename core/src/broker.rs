@@ -889,6 +889,7 @@ impl Broker {
                 node,
                 serial,
                 queued: false,
+                starved: false,
             });
             self.cx.connections[index as usize]
                 .subscriptions

@@ -140,6 +140,7 @@ impl Namespace {
     pub(crate) fn catch_up(&mut self, cx: &mut Context, index: u32) {
         let subscription = &mut self.subscriptions[index as usize];
         subscription.queued = false;
+        subscription.starved = false;
         let Some(mut behind) = subscription.behind.take() else {
             return;
         };
@@ -176,6 +177,13 @@ impl Namespace {
         }
         self.subscriptions[index as usize].behind = Some(behind);
         if matches!(progress, Progress::More) {
+            if !cx.starved.is_empty() {
+                // Others wait for a place; a long way to the tail must not keep them from a short one.
+                let entry = self.subscriptions[index as usize].behind.as_mut();
+                if let Some(round) = entry.and_then(|behind| behind.round.take()) {
+                    round.abandon(cx);
+                }
+            }
             self.queue_subscription(cx, index);
             cx.more = true;
         }
@@ -652,16 +660,17 @@ impl Namespace {
         self.remove_subscription(cx, index);
     }
 
-    fn starve(&self, cx: &mut Context, index: u32) {
-        let serial = self.subscriptions[index as usize].serial;
-        let work = Work::Subscription {
+    fn starve(&mut self, cx: &mut Context, index: u32) {
+        let subscription = &mut self.subscriptions[index as usize];
+        if core::mem::replace(&mut subscription.starved, true) {
+            return;
+        }
+        let serial = subscription.serial;
+        cx.starved.push_back(Work::Subscription {
             namespace: self.index,
             subscription: index,
             serial,
-        };
-        if !cx.starved.contains(&work) {
-            cx.starved.push_back(work);
-        }
+        });
     }
 
     /// The topic with this index, if it is still the same one.

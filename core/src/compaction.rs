@@ -3,7 +3,8 @@
 //! A pass has two halves, as in Kafka's log cleaner: the first reads what came since the last pass and notes the
 //! newest offset of every key; the second reads the log from its start and rewrites the rows that hold older ones.
 //! A row keeps its key and the offsets it stands for. A message with an empty payload deletes its key: it stays
-//! for the pass that takes the older values, so that readers hear of it, and goes with the next.
+//! for the pass that takes the older values and for `tombstone_ms_min`, so that readers hear of it, and goes with the
+//! next pass.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -14,7 +15,7 @@ use crate::config::Config;
 use crate::context::{Context, LoadOwner, Work};
 use crate::effect::{Effect, Op};
 use crate::hash::Map;
-use crate::ids::{Offset, Partition, Ticket, TopicId};
+use crate::ids::{Offset, Partition, Ticket, Timestamp, TopicId};
 use crate::input::{LoadFailed, Row};
 use crate::log::{Log, LogKeys, RowHead, read_record};
 use crate::namespace::Namespace;
@@ -35,10 +36,10 @@ pub(crate) struct Compaction {
     /// Where to read on, and where the pass ends.
     next: Offset,
     upto: Offset,
-    /// Where the previous pass ended; tombstones below have been heard.
+    /// Where the previous pass ended; only tombstones below may go.
     heard: Offset,
-    /// How many bytes had come when it began.
-    dirty_bytes: u64,
+    /// How many bytes of new messages it has looked at.
+    noted_bytes: u64,
     ticket: Option<Ticket>,
 }
 
@@ -71,7 +72,7 @@ impl Namespace {
                 next: log.compacted_to.max(log.start()),
                 upto: log.end(),
                 heard: log.compacted_to,
-                dirty_bytes: log.dirty_bytes,
+                noted_bytes: 0,
                 ticket: None,
             }));
         }
@@ -150,7 +151,7 @@ impl Namespace {
         };
         let log = &mut self.topics[pass.topic as usize].partitions[pass.partition.0 as usize].log;
         log.compacted_to = pass.upto;
-        log.dirty_bytes = log.dirty_bytes.saturating_sub(pass.dirty_bytes);
+        log.dirty_bytes = log.dirty_bytes.saturating_sub(pass.noted_bytes);
         self.touch_log(cx, pass.topic, pass.partition);
         self.next_compaction(cx);
     }
@@ -181,13 +182,14 @@ impl Namespace {
         if rows.is_empty() {
             pass.next = pass.upto;
         }
+        let settled = Timestamp(cx.now.0.saturating_sub(cx.config.tombstone_ms_min));
         for row in rows {
             let Some(first) = row_first_offset(&row.key) else {
                 continue;
             };
             pass.next = pass.next.max(first.next());
             let done = if pass.rewrites {
-                pass.rewrite(log, first, &row, &mut cx.ops)
+                pass.rewrite(log, first, &row, settled, &mut cx.ops)
             } else {
                 pass.note(&row.value, cx.config.compaction_keys_max)
             };
@@ -210,7 +212,8 @@ impl Compaction {
     /// Notes the newest offsets of a row's keys; the offset after the row.
     fn note(&mut self, value: &[u8], keys_max: u64) -> Result<Offset, Malformed> {
         let mut end = Offset(0);
-        for_each_record(value, |record, _| {
+        for_each_record(value, |record, bytes| {
+            self.noted_bytes += bytes.len() as u64;
             end = Offset(record.offset).next();
             let hash = key_hash(record.key.unwrap_or(""));
             if self.newest.insert(hash, Offset(record.offset)).is_none() {
@@ -230,6 +233,7 @@ impl Compaction {
         log: &mut Log,
         first: Offset,
         row: &Row,
+        settled: Timestamp,
         ops: &mut Vec<Op>,
     ) -> Result<Offset, Malformed> {
         let mut reader = Reader::new(&row.value);
@@ -239,7 +243,9 @@ impl Compaction {
         for_each_record(&row.value, |record, bytes| {
             let newest = self.newest.get(&key_hash(record.key.unwrap_or("")));
             let superseded = newest.is_some_and(|newest| newest.0 > record.offset);
-            let heard = record.payload.is_empty() && record.offset < self.heard.0;
+            let heard = record.payload.is_empty()
+                && record.offset < self.heard.0
+                && record.timestamp < settled.0;
             if superseded || heard {
                 dropped_bytes += bytes.len() as u64;
             } else {

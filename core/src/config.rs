@@ -112,6 +112,8 @@ bounds! {
     compaction_keys_max: 65_536, 1 => 1 << 24;
     /// How many bytes must have been added before key compaction begins.
     compaction_bytes_min: 64 << 10, 1 => 1 << 40;
+    /// How long an empty message of a compacted topic, which deletes its key, is kept at least, in milliseconds.
+    tombstone_ms_min: 24 * 3_600_000, 0 => 1 << 40;
     /// What a client that is told to go away waits before it connects again, in milliseconds.
     reconnect_after_ms: 1000, 0 => 3_600_000;
 }

@@ -77,6 +77,7 @@ impl Namespace {
         connection: u32,
         command: &DescribeTopic<'_>,
     ) -> Result<(), Refusal> {
+        require_any(cx, connection)?;
         let index = self.known_topic(command.topic)?;
         self.expire_topic(cx, index);
         self.reply_description(cx, connection, command.request, index, After::default());
@@ -90,6 +91,7 @@ impl Namespace {
         connection: u32,
         command: &ListTopics<'_>,
     ) -> Result<(), Refusal> {
+        require_any(cx, connection)?;
         let filter = command.filter.unwrap_or("#");
         topic::check_filter(filter)?;
         let max = command
@@ -215,6 +217,19 @@ impl Namespace {
             "those who hold publishers back are counted"
         );
     }
+}
+
+/// Refuses to tell of topics to who may neither hear nor manage them.
+fn require_any(cx: &Context, connection: u32) -> Result<(), Refusal> {
+    let rights = cx.connections[connection as usize].claims.rights;
+    let any = [Rights::SUBSCRIBE, Rights::HISTORY, Rights::MANAGE];
+    if any.iter().any(|right| rights.contains(*right)) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        ErrorCode::Forbidden,
+        "this connection may not see topics",
+    ))
 }
 
 fn require(cx: &Context, connection: u32, right: Rights, what: &str) -> Result<(), Refusal> {

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use crate::context::{Context, LoadOwner, Work};
 use crate::cursor::{Cursor, Start, Step};
 use crate::error::{ErrorCode, Refusal};
-use crate::ids::{ConnectionId, Offset, Partition, Sequence, Ticket, Timestamp, TopicId};
+use crate::ids::{ConnectionId, Offset, Partition, Ticket, Timestamp, TopicId};
 use crate::input::{LoadFailed, Rights, Row};
 use crate::log::LogKeys;
 use crate::namespace::Namespace;
@@ -99,10 +99,10 @@ impl Namespace {
                 since,
                 ..Start::default()
             },
-            From::Resume(_, after) => Start {
-                after: Sequence(after.0),
-                ..Start::default()
-            },
+            From::Resume(..) => {
+                let message = "a read begins at earliest, offset:N, timestamp:MS or last:N";
+                return Err(Refusal::new(ErrorCode::InvalidArgument, message));
+            }
         };
         let read = self.reads.insert(ReadJob {
             connection,

@@ -91,6 +91,7 @@ impl Namespace {
             node,
             serial,
             queued: false,
+            starved: false,
         });
         cx.connections[connection as usize]
             .subscriptions

@@ -42,6 +42,8 @@ pub(crate) struct Subscription {
     pub(crate) serial: u64,
     /// Whether it stands in the queue of those that want to catch up.
     pub(crate) queued: bool,
+    /// Whether it stands among those that wait for a place or a load.
+    pub(crate) starved: bool,
 }
 
 /// What the client asked for and what outlives hibernation.

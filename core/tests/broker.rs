@@ -705,3 +705,69 @@ fn time_that_goes_back_over_a_restart_does_not_go_back_in_a_log() {
     host.send(1, r#"{"type":"subscribe","request":1,"subscription":1,"filter":"a","from":"timestamp:900000"}"#);
     assert_eq!(host.payloads(1), ["1", "2"]);
 }
+
+#[test]
+fn a_key_that_was_deleted_stays_deleted_for_those_who_were_away() {
+    for (tombstone_ms_min, kept) in [(0, 0), (1_000_000, 1)] {
+        let config =
+            format!(r#"{{"compaction_bytes_min":100,"tombstone_ms_min":{tombstone_ms_min}}}"#);
+        let mut host = Host::new(&config);
+        host.connect(1, "n");
+        host.send(
+            1,
+            r#"{"type":"configure_topic","request":1,"topic":"c","kind":"compacted"}"#,
+        );
+        host.send(
+            1,
+            r#"{"type":"publish","request":1,"topic":"c","key":"gone","payload":"v"}"#,
+        );
+        host.send(
+            1,
+            r#"{"type":"publish","request":1,"topic":"c","key":"gone","payload":""}"#,
+        );
+        for index in 0..100 {
+            host.now += 1;
+            host.send(
+                1,
+                &format!(
+                    r#"{{"type":"publish","request":1,"topic":"c","key":"k","payload":"{index}"}}"#
+                ),
+            );
+        }
+        host.connect(2, "n");
+        host.send(
+            2,
+            r#"{"type":"subscribe","request":1,"subscription":1,"filter":"c","from":"earliest"}"#,
+        );
+        let payloads = host.payloads(2);
+        let tombstones = payloads.iter().filter(|payload| payload.is_empty()).count();
+        assert_eq!(tombstones, kept, "{payloads:?}");
+        assert!(!payloads.contains(&"v".to_string()));
+    }
+}
+
+#[test]
+fn who_may_only_publish_sees_no_topics() {
+    let mut host = Host::new("{}");
+    let claims = Claims {
+        namespace: "n".into(),
+        user: String::new(),
+        device: String::new(),
+        rights: Rights::PUBLISH,
+    };
+    let connection = ConnectionId(1);
+    let input = Input::Connect {
+        connection,
+        encoding: Encoding::Json,
+        claims,
+        ip: Vec::new(),
+    };
+    host.broker.handle(Timestamp(host.now), input);
+    host.send(1, r#"{"type":"hello","version":1}"#);
+    host.publish(1, "a", "1");
+    host.heard(1);
+    for command in [r#""list_topics""#, r#""describe_topic","topic":"a""#] {
+        host.send(1, &format!(r#"{{"type":{command},"request":2}}"#));
+        assert!(host.heard(1)[0].contains("forbidden"), "{command}");
+    }
+}
