@@ -1,6 +1,7 @@
 //! Rows on disk, in fjall: a log-structured merge tree behind a checksummed journal.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
@@ -65,17 +66,10 @@ impl Open {
             })
         };
         open().map_err(|error| {
-            let advice = match error {
-                fjall::Error::Io(_) => "mend the disk or the permissions and start again",
-                fjall::Error::InvalidVersion(_) => "use the dunlin that wrote it",
-                // What is written down cannot be read back as it was.
-                _ => {
-                    "its files are damaged: restore the data directory from a backup, or move it away to begin with an empty one"
-                }
-            };
             StoreError(format!(
-                "the store in {} cannot be opened: {error}; {advice}",
-                path.display()
+                "the store in {} cannot be opened: {error}; {}",
+                path.display(),
+                advice(&error)
             ))
         })
     }
@@ -159,7 +153,31 @@ impl Store for FjallStore {
 }
 
 fn failed(error: &fjall::Error) -> StoreError {
-    StoreError(format!("the store failed: {error}"))
+    StoreError(format!("the store failed: {error}; {}", advice(error)))
+}
+
+/// What the person who runs the broker can do about `error`.
+fn advice(error: &fjall::Error) -> &'static str {
+    use fjall::{Error, LsmError};
+    match error {
+        // A file that is gone or ends too early is no fault of the disk's.
+        Error::Io(error) | Error::Storage(LsmError::Io(error))
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            "make room on the disk, or mend it or its permissions"
+        }
+        Error::Poisoned => "an earlier write failed: mend the disk and start again",
+        Error::Locked => "stop the other process that has it open",
+        Error::InvalidVersion(_) | Error::Storage(LsmError::InvalidVersion(_)) => {
+            "use the dunlin that wrote it"
+        }
+        _ => {
+            "its files are damaged: restore the data directory from a backup, or move it away to begin with an empty one"
+        }
+    }
 }
 
 #[cfg(test)]
@@ -183,6 +201,24 @@ mod tests {
             }
         }
         found
+    }
+
+    #[test]
+    fn every_failure_comes_with_what_to_do() {
+        use fjall::{Error, LsmError};
+        let io = |kind: io::ErrorKind| Error::Io(kind.into());
+        for (error, expected) in [
+            (io(io::ErrorKind::StorageFull), "make room on the disk"),
+            (io(io::ErrorKind::UnexpectedEof), "damaged"),
+            (Error::Poisoned, "start again"),
+            (Error::Locked, "stop the other process"),
+            (Error::InvalidVersion(None), "use the dunlin that wrote it"),
+            (Error::InvalidTrailer, "damaged"),
+            (Error::Storage(LsmError::Unrecoverable), "damaged"),
+        ] {
+            let told = failed(&error).0;
+            assert!(told.contains(expected), "{told}");
+        }
     }
 
     #[test]
