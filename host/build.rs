@@ -12,7 +12,9 @@ use std::{env, fs};
 const GUEST_VARIABLE: &str = "DUNLIN_GUEST";
 
 fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+    // Asked for when it runs, since two clones that share a target directory share this program as well.
+    let host = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let root = Path::new(&host)
         .parent()
         .expect("host/ lies in the repository");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
