@@ -1,7 +1,8 @@
 //! Runs the simulator over many seeds: `simulate --seeds N [--from SEED] [--events N]`.
 
+use core::time::Duration;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Parser;
 use dunlin_tests::sim::{EVENTS, Report, simulate};

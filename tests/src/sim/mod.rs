@@ -10,6 +10,7 @@ mod audit;
 mod client;
 mod command;
 mod engine;
+mod grants;
 mod json;
 mod model;
 mod plan;
@@ -19,10 +20,12 @@ mod render;
 mod rng;
 mod rows;
 mod store;
+mod told;
 mod trace;
 mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 
 use self::model::Tally;
 use self::world::World;

@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dunlin_core::frame::{Delivery, Record, Reply};
+use dunlin_core::frame::Reply;
 use dunlin_core::{Durability, Effect, Op, Reader};
 
-use super::archive::{Archive, Check, Place, Told, filter_matches};
-use super::command::{Begin, Order, Request, Wish};
+use super::archive::{Archive, Check, Place, filter_matches};
+use super::command::{Order, Request, Wish};
 use super::rows::{StateRow, read_state_row};
 
 /// The bounds that the simulated brokers have: small, so that they are met.
@@ -52,23 +52,23 @@ pub(super) enum Given {
 
 /// A connection that the broker knows.
 #[derive(Debug, Default)]
-struct Connection {
-    namespace: usize,
-    greeted: bool,
-    pending: BTreeMap<u64, Pending>,
-    commands: u64,
+pub(super) struct Connection {
+    pub(super) namespace: usize,
+    pub(super) greeted: bool,
+    pub(super) pending: BTreeMap<u64, Pending>,
+    pub(super) commands: u64,
     /// The sequences of its publishes, by the order in which they were given.
     published: BTreeMap<u64, (u64, u64)>,
-    subscriptions: BTreeMap<u32, usize>,
+    pub(super) subscriptions: BTreeMap<u32, usize>,
 }
 
 /// A command without an answer.
 #[derive(Clone, Debug)]
-struct Pending {
+pub(super) struct Pending {
     /// Its place among the commands of its connection.
-    order: u64,
-    given_at: u64,
-    request: Arc<Request>,
+    pub(super) order: u64,
+    pub(super) given_at: u64,
+    pub(super) request: Arc<Request>,
 }
 
 /// A subscription, once it was granted.
@@ -82,25 +82,25 @@ pub(super) struct Granted {
     pub(super) base: BTreeMap<(usize, u32), u64>,
     /// Below these offsets it may or may not get what retention took when it began.
     pub(super) gone: BTreeMap<(usize, u32), u64>,
-    credit: Option<u64>,
+    pub(super) credit: Option<u64>,
     /// The most that it ever had.
-    credit_most: u64,
+    pub(super) credit_most: u64,
     /// Whether a resume lost something, so that a gap must tell.
     pub(super) truncated: bool,
 }
 
 /// A frame that the broker gave to the host, before it has left.
-struct Said {
-    connection: u64,
-    frame: Vec<u8>,
+pub(super) struct Said {
+    pub(super) connection: u64,
+    pub(super) frame: Vec<u8>,
 }
 
 pub(super) struct Model {
     pub(super) archive: Archive,
     pub(super) namespaces: Vec<String>,
     pub(super) granted: Vec<Granted>,
-    bounds: Bounds,
-    connections: BTreeMap<u64, Connection>,
+    pub(super) bounds: Bounds,
+    pub(super) connections: BTreeMap<u64, Connection>,
     /// The connections that speak JSON, also those that are gone.
     json: BTreeSet<u64>,
     /// The newest grant of a connection's subscription.
@@ -243,8 +243,8 @@ impl Model {
                             messages,
                         } = &request.order
                         {
-                            if let Some(index) = connection.subscriptions.get(subscription) {
-                                let granted = &mut self.granted[*index];
+                            let granted = connection.subscriptions.get(subscription);
+                            if let Some(granted) = granted.map(|index| &mut self.granted[*index]) {
                                 granted.credit = granted.credit.map(|credit| credit + messages);
                                 granted.credit_most =
                                     granted.credit_most.max(granted.credit.unwrap_or(0));
@@ -684,198 +684,10 @@ impl Model {
         Ok(())
     }
 
-    /// Notes granted subscriptions and what they must get.
-    fn take_grants(&mut self, handled: &[(u64, u64)], replies: &Replies<'_>) -> Check {
-        let mut last: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
-        for key in handled {
-            let (Some((Pending { request, .. }, reply)), Some(namespace)) =
-                (replies.get(key), self.namespace_of(key.0))
-            else {
-                continue;
-            };
-            let (before, seen) = last.entry(namespace).or_insert_with(|| {
-                // Everything that was placed before this batch.
-                let fresh = replies
-                    .iter()
-                    .filter(|((connection, _), _)| {
-                        self.namespace_of(*connection) == Some(namespace)
-                    })
-                    .filter_map(|(_, (_, reply))| first_sequence(reply))
-                    .min();
-                let before = self
-                    .archive
-                    .last_sequence_below(namespace, fresh.unwrap_or(u64::MAX));
-                (before, before)
-            });
-            let before = *before;
-            if let Some(sequence) = last_sequence(reply) {
-                *seen = (*seen).max(sequence);
-            }
-            let (Order::Subscribe { subscription, wish }, Reply::Subscribed(told)) =
-                (&request.order, reply)
-            else {
-                continue;
-            };
-            // A held publish that was given before may be placed after.
-            let seen = match wish.begin {
-                Begin::Latest if told.sequence < before => {
-                    return Err(format!(
-                        "the latest is told to be {}, but is {before}",
-                        told.sequence
-                    ));
-                }
-                Begin::Latest => told.sequence,
-                _ => *seen,
-            };
-            if told.subscription != *subscription {
-                return Err(format!(
-                    "asked for subscription {subscription}, told {}",
-                    told.subscription
-                ));
-            }
-            self.stats.subscriptions += 1;
-            let base = self.base(namespace, wish, seen, told.sequence)?;
-            let truncated =
-                matches!(&wish.begin, Begin::Resume { sequence, .. } if told.sequence < *sequence);
-            let gone = self.gone(&base, wish);
-            let index = self.granted.len();
-            self.granted.push(Granted {
-                namespace,
-                wish: wish.clone(),
-                sequence: told.sequence,
-                base,
-                gone,
-                credit: wish.credit,
-                credit_most: wish.credit.unwrap_or(0),
-                truncated,
-            });
-            let connection = self
-                .connections
-                .get_mut(&key.0)
-                .expect("its namespace was just asked for");
-            connection.subscriptions.insert(*subscription, index);
-            self.granted_by.insert((key.0, *subscription), index);
-        }
-        Ok(())
-    }
-
-    /// The first offset of every partition that a new subscription must get, when the last sequence was `seen`.
-    fn base(
-        &self,
-        namespace: usize,
-        wish: &Wish,
-        seen: u64,
-        told: u64,
-    ) -> Result<BTreeMap<(usize, u32), u64>, String> {
-        if let Begin::Resume {
-            seen: known,
-            sequence,
-            ..
-        } = &wish.begin
-        {
-            if told > *sequence {
-                return Err(format!("resumed at {told}, beyond the asked {sequence}"));
-            }
-            // Told from the very beginning, the broker does not remember the life that the token is of.
-            for (at, message) in known.iter().filter(|(at, _)| *at > told && told > 0) {
-                if self.archive.at_sequence(namespace, *at) == Some(*message) {
-                    return Err(format!(
-                        "resumed at {told} as if message {message} at {at} was lost, which it was not"
-                    ));
-                }
-            }
-            for (sequence, message) in known.iter().filter(|(sequence, _)| *sequence <= told) {
-                if self
-                    .archive
-                    .at_sequence(namespace, *sequence)
-                    .is_some_and(|other| other != *message)
-                {
-                    return Err(format!(
-                        "resumed at {told}, but sequence {sequence} is not message {message} any more"
-                    ));
-                }
-                if !self.archive.is_there(*message, self.archive.life) && !self.is_live(*message) {
-                    return Err(format!(
-                        "resumed at {told} without telling that message {message} was lost"
-                    ));
-                }
-            }
-        }
-        let mut base = BTreeMap::new();
-        for topic in self.archive.topics_of(namespace) {
-            let model = &self.archive.topics[topic];
-            if !filter_matches(&wish.filter, &model.name) {
-                continue;
-            }
-            for (partition, part) in model.partitions.iter().enumerate() {
-                let partition = partition as u32;
-                let wants = |offset: u64| {
-                    let message = self.archive.at(topic, partition, offset, self.archive.life);
-                    let Some(place) =
-                        message.and_then(|message| self.archive.places[message].as_ref())
-                    else {
-                        return false;
-                    };
-                    let past = match &wish.begin {
-                        Begin::Latest => false,
-                        // What a live topic had is gone for all who do not resume.
-                        Begin::Resume { .. } => place.sequence > told,
-                        _ if model.kind == "live" => false,
-                        Begin::Earliest => true,
-                        Begin::Offset(asked) => offset >= *asked,
-                        Begin::Timestamp(at) => place.timestamp >= *at,
-                        Begin::Last(count) => {
-                            let later = part.offsets.range(offset..part.end);
-                            let later = later.filter(|(_, messages)| {
-                                messages.iter().any(|message| {
-                                    self.archive.is_there(*message, self.archive.life)
-                                        && self.archive.places[*message]
-                                            .as_ref()
-                                            .is_some_and(|place| place.sequence <= seen)
-                                })
-                            });
-                            later.count() as u64 <= *count
-                        }
-                    };
-                    past || place.sequence > seen
-                };
-                let first = (part.start_before..part.end)
-                    .find(|offset| wants(*offset))
-                    .unwrap_or(part.end);
-                base.insert((topic, partition), first);
-            }
-        }
-        Ok(base)
-    }
-
-    /// What is due for retention goes when a log is looked at, before a new reader begins; one that resumes is told.
-    fn gone(&self, base: &BTreeMap<(usize, u32), u64>, wish: &Wish) -> BTreeMap<(usize, u32), u64> {
-        if matches!(wish.begin, Begin::Resume { .. }) {
-            return BTreeMap::new();
-        }
-        let start =
-            |log: &(usize, u32)| self.archive.topics[log.0].partitions[log.1 as usize].start;
-        base.keys().map(|log| (*log, start(log))).collect()
-    }
-
-    fn is_live(&self, message: usize) -> bool {
-        self.archive.places[message]
-            .as_ref()
-            .is_none_or(|place| self.archive.topics[place.topic].kind == "live")
-    }
-
     /// Checks all replies that neither place messages nor grant subscriptions.
     fn take_others(&mut self, now: u64, replies: &Replies<'_>) -> Check {
-        for (
-            (id, number),
-            (
-                Pending {
-                    request, given_at, ..
-                },
-                reply,
-            ),
-        ) in replies
-        {
+        for ((id, number), (pending, reply)) in replies {
+            let request = &pending.request;
             let Some(namespace) = self.namespace_of(*id) else {
                 continue;
             };
@@ -911,32 +723,15 @@ impl Model {
                         .expect("its namespace was just asked for");
                     connection.subscriptions.remove(subscription);
                 }
-                (
-                    Order::Read {
-                        topic,
-                        partition,
-                        begin,
-                        messages_max,
-                    },
-                    Reply::Page(page),
-                ) => {
+                (Order::Read { topic, begin, .. }, Reply::Page(page)) => {
                     self.stats.pages += 1;
-                    self.check_page(
-                        now,
-                        *given_at,
-                        namespace,
-                        topic,
-                        *partition,
-                        begin,
-                        *messages_max,
-                        page,
-                    )
-                    .map_err(|error| {
-                        format!(
-                            "page {number} of \"{topic}\" from {}: {error}",
-                            begin.text()
-                        )
-                    })?;
+                    self.check_page(now, namespace, pending, page)
+                        .map_err(|error| {
+                            format!(
+                                "page {number} of \"{topic}\" from {}: {error}",
+                                begin.text()
+                            )
+                        })?;
                 }
                 (Order::Describe { topic }, Reply::TopicDescription(told)) => {
                     let index = self.archive.topic_named(namespace, topic);
@@ -1004,267 +799,6 @@ impl Model {
         Ok(())
     }
 
-    fn check_page(
-        &self,
-        now: u64,
-        given_at: u64,
-        namespace: usize,
-        topic: &str,
-        partition: u32,
-        begin: &Begin,
-        messages_max: u64,
-        page: &dunlin_core::frame::Page<'_>,
-    ) -> Check {
-        let index = self
-            .archive
-            .topic_named(namespace, topic)
-            .ok_or("the topic is not there")?;
-        let live = self.archive.topics[index].kind == "live";
-        let part = &self.archive.topics[index].partitions[partition as usize];
-        if page.log_start_offset > page.log_end_offset || page.log_end_offset > part.end {
-            return Err(format!(
-                "the log is told to be {}..{}, it ends at {}",
-                page.log_start_offset, page.log_end_offset, part.end
-            ));
-        }
-        let mut next = match begin {
-            _ if live => None,
-            Begin::Earliest => Some(0),
-            Begin::Offset(asked) => Some(*asked),
-            _ => None,
-        };
-        let mut count = 0;
-        for record in page.records.iter() {
-            let record: Record<'_> = record.map_err(|_| "a malformed record".to_owned())?;
-            count += 1;
-            let message = self.archive.number_of(record.payload)?;
-            let told = Told {
-                namespace,
-                topic,
-                partition,
-                offset: record.offset,
-                sequence: record.sequence,
-                timestamp: record.timestamp,
-                expires_at: record.expires_at,
-                key: record.key,
-                id: record.id,
-                headers: record
-                    .headers
-                    .iter()
-                    .flat_map(|headers| headers.iter())
-                    .collect(),
-            };
-            self.archive.check_told(message, &told)?;
-            // A page may take long to read; what was alive when it was asked for may be in it.
-            if record.expires_at.is_some_and(|at| at <= given_at) {
-                return Err(format!("message {message} has expired"));
-            }
-            let from = next.unwrap_or(record.offset);
-            self.check_passed(now, index, partition, from, record.offset)?;
-            next = Some(record.offset + 1);
-        }
-        let limit = messages_max.min(self.bounds.read_messages_max);
-        if count > limit {
-            return Err(format!("{count} records, {limit} are allowed"));
-        }
-        if let Some(next) = next {
-            self.check_passed(now, index, partition, next, page.next_offset)?;
-            if count == 0 && page.next_offset < page.log_end_offset {
-                return Err(format!(
-                    "nothing before the log's end at {}, next is {}",
-                    page.log_end_offset, page.next_offset
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// Nothing that lies from `from` to below `to` may be missed.
-    fn check_passed(&self, now: u64, topic: usize, partition: u32, from: u64, to: u64) -> Check {
-        if to < from {
-            return Err(format!("went back from {from} to {to}"));
-        }
-        let start = self.archive.topics[topic].partitions[partition as usize].start;
-        for offset in from.max(start)..to {
-            if let Some(message) = self.archive.at(topic, partition, offset, self.archive.life) {
-                if !self.archive.is_excused(message, now) {
-                    return Err(format!(
-                        "offset {offset}, message {message}, was passed over"
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Checks what a subscription is told.
-    fn take_delivery(&mut self, now: u64, said: &Said) -> Check {
-        let reply = decode(&said.frame)?;
-        let (id, gone) = match &reply {
-            Reply::Delivery(delivery) => (delivery.subscription, false),
-            Reply::Gap(gap) => (gap.subscription, false),
-            Reply::Ended(ended) => (ended.subscription, true),
-            Reply::Resync(_) => {
-                if let Some(connection) = self.connections.get_mut(&said.connection) {
-                    connection.subscriptions.clear();
-                }
-                return Ok(());
-            }
-            _ => return Ok(()),
-        };
-        let Some(connection) = self.connections.get_mut(&said.connection) else {
-            return Ok(());
-        };
-        let Some(&index) = connection.subscriptions.get(&id) else {
-            // It ended in this very batch, after this was given to it.
-            let known = self.granted_by.contains_key(&(said.connection, id));
-            return if known {
-                Ok(())
-            } else {
-                Err(format!("{reply:?} for a subscription that was never there"))
-            };
-        };
-        if gone {
-            self.stats.ended += 1;
-            connection.subscriptions.remove(&id);
-            return Ok(());
-        }
-        match reply {
-            Reply::Delivery(delivery) => {
-                self.stats.deliveries += 1;
-                self.check_delivery(now, index, &delivery).map_err(|error| {
-                    format!(
-                        "subscription {id} of connection {}: {error}",
-                        said.connection
-                    )
-                })
-            }
-            Reply::Gap(gap) => {
-                self.stats.gaps += 1;
-                let wish = &self.granted[index].wish;
-                let sound = match gap.reason {
-                    "trimmed" => true,
-                    "dropped" => wish.on_lag.starts_with("drop") || gap.topic.is_some(),
-                    "truncated" => self.granted[index].truncated,
-                    _ => false,
-                };
-                if !sound || gap.after > gap.to {
-                    return Err(format!("a gap that cannot be: {gap:?} for {wish:?}"));
-                }
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn check_delivery(&mut self, now: u64, index: usize, delivery: &Delivery<'_>) -> Check {
-        let message = self.archive.number_of(delivery.payload)?;
-        let granted = &mut self.granted[index];
-        if let Some(credit) = &mut granted.credit {
-            *credit = credit
-                .checked_sub(1)
-                .ok_or_else(|| format!("message {message} exceeds the credit"))?;
-        }
-        let told = Told {
-            namespace: granted.namespace,
-            topic: delivery.topic,
-            partition: delivery.partition,
-            offset: delivery.offset,
-            sequence: delivery.sequence,
-            timestamp: delivery.timestamp,
-            expires_at: delivery.expires_at,
-            key: delivery.key,
-            id: delivery.id,
-            headers: delivery
-                .headers
-                .iter()
-                .flat_map(|headers| headers.iter())
-                .collect(),
-        };
-        let granted = &self.granted[index];
-        self.archive.check_told(message, &told)?;
-        if !filter_matches(&granted.wish.filter, delivery.topic) {
-            return Err(format!(
-                "message {message} on \"{}\" does not match \"{}\"",
-                delivery.topic, granted.wish.filter
-            ));
-        }
-        if granted
-            .wish
-            .partition
-            .is_some_and(|only| only != delivery.partition)
-        {
-            return Err(format!(
-                "message {message} of partition {}",
-                delivery.partition
-            ));
-        }
-        if delivery.expires_at.is_some_and(|at| at <= now) {
-            return Err(format!("message {message} has expired"));
-        }
-        Ok(())
-    }
-
-    /// Checks what leaves the host: nothing that was asked to be safe may be told of before it is.
-    pub(super) fn released(
-        &mut self,
-        connection: u64,
-        bytes: &[u8],
-        applied: u64,
-        synced: u64,
-    ) -> Check {
-        let Some(namespace) = self.namespace_of(connection) else {
-            return Ok(());
-        };
-        let life = self.archive.life;
-        for frame in frames_in(self.is_json(connection), bytes)? {
-            match decode(&frame)? {
-                Reply::Receipt(receipt) => {
-                    let message = self.archive.at_sequence(namespace, receipt.sequence);
-                    self.promise(message, applied, synced)?;
-                }
-                Reply::Receipts(receipts) => {
-                    for place in receipts.receipts.iter().flatten() {
-                        let message = self.archive.at_sequence(namespace, place.sequence);
-                        self.promise(message, applied, synced)?;
-                    }
-                }
-                Reply::Delivery(delivery) => {
-                    let message = self.archive.number_of(delivery.payload)?;
-                    let place = self.archive.place(message)?;
-                    if place.life == life && place.level == Durability::Sync && place.write > synced
-                    {
-                        return Err(format!(
-                            "message {message} is delivered before it is durable"
-                        ));
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn promise(&mut self, message: Option<usize>, applied: u64, synced: u64) -> Check {
-        let message = message.ok_or("a receipt leaves for a message that was never placed")?;
-        let place = self.archive.places[message]
-            .as_mut()
-            .expect("it was found by its place");
-        let reached = match place.level {
-            Durability::None => return Ok(()),
-            Durability::Async => applied,
-            Durability::Sync => synced,
-        };
-        if place.write > reached {
-            let level = super::command::word(place.level);
-            return Err(format!(
-                "the receipt of message {message} leaves before it is {level}"
-            ));
-        }
-        place.promised = Some(place.write);
-        Ok(())
-    }
-
     /// Every command that was handled must have been answered.
     pub(super) fn check_answered(&self) -> Check {
         for (id, connection) in &self.connections {
@@ -1324,7 +858,7 @@ impl Model {
     }
 }
 
-type Replies<'a> = BTreeMap<(u64, u64), (Pending, Reply<'a>)>;
+pub(super) type Replies<'a> = BTreeMap<(u64, u64), (Pending, Reply<'a>)>;
 
 /// The write of a batch; 0 if it has none.
 fn write_of(effects: &[Effect]) -> u64 {
@@ -1378,7 +912,7 @@ pub(super) const fn request_of(reply: &Reply<'_>) -> Option<u64> {
     })
 }
 
-fn first_sequence(reply: &Reply<'_>) -> Option<u64> {
+pub(super) fn first_sequence(reply: &Reply<'_>) -> Option<u64> {
     match reply {
         Reply::Receipt(receipt) => Some(receipt.sequence),
         Reply::Receipts(receipts) => receipts
@@ -1391,7 +925,7 @@ fn first_sequence(reply: &Reply<'_>) -> Option<u64> {
     }
 }
 
-fn last_sequence(reply: &Reply<'_>) -> Option<u64> {
+pub(super) fn last_sequence(reply: &Reply<'_>) -> Option<u64> {
     match reply {
         Reply::Receipt(receipt) => Some(receipt.sequence),
         Reply::Receipts(receipts) => receipts

@@ -1,7 +1,7 @@
 //! What happened: a hash of all of it, and the newest of it as text.
 
+use core::fmt::Arguments;
 use std::collections::VecDeque;
-use std::fmt::Arguments;
 
 /// The record of one run. The text is only made when asked for: a failing seed is run again to get it.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 //! First comes a phase in which everything goes wrong that may; whatever was promised must hold at every moment.
 //! Then the faults end, everybody comes back, and everything that was promised must also arrive.
 
-use std::cmp::Reverse;
+use core::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
@@ -244,11 +244,10 @@ impl World {
             Event::HostRestarts { sockets } => self.restart(sockets, false)?,
             Event::ClientNotices(connection) => self.client_notices(connection),
             Event::HostNotices(connection) => {
-                if let Some(link) = self.links.get_mut(&connection) {
-                    if link.host_open {
-                        link.host_open = false;
-                        self.give(Given::Disconnect { connection }, None);
-                    }
+                let link = self.links.get_mut(&connection);
+                if let Some(link) = link.filter(|link| link.host_open) {
+                    link.host_open = false;
+                    self.give(Given::Disconnect { connection }, None);
                 }
             }
             Event::OutageEnds => {
