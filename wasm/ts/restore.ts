@@ -21,7 +21,7 @@ export function* restoreWalk(take: (rows: readonly Row[]) => void): Generator<Ra
     if (first === undefined) return;
     const prefix = namespacePrefix(first.key);
     yield* pages(extended(prefix, 0x00), extended(prefix, 0x80), take);
-    cursor = extended(prefix, 0xff, 0xff);
+    cursor = behind(prefix);
   }
 }
 
@@ -38,6 +38,16 @@ function* pages(
     take(rows);
     cursor = extended(last.key, 0);
   }
+}
+
+/** The first key behind all that begin with `prefix`, also those that no version has written. */
+function behind(prefix: Uint8Array): Uint8Array<ArrayBuffer> {
+  let length = prefix.length;
+  while (prefix[length - 1] === 0xff) length -= 1;
+  if (length === 0) return Uint8Array.from(END);
+  const key = prefix.slice(0, length);
+  key[length - 1] = (key[length - 1] ?? 0) + 1;
+  return Uint8Array.from(key);
 }
 
 function namespacePrefix(key: Uint8Array): Uint8Array {
