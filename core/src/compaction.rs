@@ -47,7 +47,8 @@ impl Log {
     /// Whether enough came since the last pass: as much as was left by it, and at least the bound.
     pub(crate) fn wants_compaction(&self, config: &Config) -> bool {
         let clean = self.size_bytes().saturating_sub(self.dirty_bytes);
-        self.dirty_bytes >= clean.max(config.compaction_bytes_min)
+        // Without a message that no pass has looked at, another would find what the last one did, for ever.
+        self.compacted_to < self.end() && self.dirty_bytes >= clean.max(config.compaction_bytes_min)
     }
 }
 
