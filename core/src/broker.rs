@@ -861,7 +861,7 @@ impl Broker {
         connection.stored = true;
         let index = self.insert_connection(connection);
         // Where one that was behind stands is not stored with every delivery; its client knows.
-        let behind = subscriptions.iter().any(|stored| stored.behind.is_some());
+        let behind = subscriptions.iter().any(|stored| stored.is_behind);
         if !clean || behind {
             self.cx
                 .reply(index, After::default(), &Reply::Resync(Resync {}));

@@ -309,15 +309,16 @@ impl Namespace {
                 since: behind.since,
             };
             if let Some(replay) = &behind.replay {
+                let wanted = (state.id, partition);
                 let asked = replay
                     .starts
-                    .iter()
-                    .find(|start| start.0 == state.id && start.1 == partition);
-                let Some((_, _, offset)) = asked else {
+                    .binary_search_by_key(&wanted, |start| (start.0, start.1));
+                let Ok(asked) = asked else {
                     continue;
                 };
-                start.offset = *offset;
-                let missed = log.start() > *offset && log.trimmed_to() > behind.position;
+                let (_, _, offset) = replay.starts[asked];
+                start.offset = offset;
+                let missed = log.start() > offset && log.trimmed_to() > behind.position;
                 if missed && log.trimmed_at() > behind.known_from {
                     trims.push((topic, partition));
                 }

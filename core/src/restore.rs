@@ -18,7 +18,7 @@ use crate::rows::{
     FORMAT_KEY, KeyTail, ROW_VERSION, Scope, TABLE_CONNECTION, TABLE_NAMESPACE, TABLE_PARTITION,
     TABLE_SEGMENT, TABLE_TOPIC, scope_of,
 };
-use crate::subscription::{Behind, OnLag, Options};
+use crate::subscription::{OnLag, Options};
 use crate::wire::{Malformed, Put as _, Reader};
 
 /// The stored rows cannot be used; the text says which row and why.
@@ -40,7 +40,7 @@ pub(crate) struct DormantSubscription {
     pub(crate) filter: Box<str>,
     pub(crate) options: Options,
     pub(crate) partition: Option<Partition>,
-    pub(crate) behind: Option<Behind>,
+    pub(crate) is_behind: bool,
 }
 
 /// What has been read so far.
@@ -203,9 +203,6 @@ pub(crate) fn connection_row(connection: &Connection, namespace: &Namespace) -> 
                 .map_or(0, |partition| u64::from(partition.0) + 1),
         );
         value.push(subscription.behind.is_some().into());
-        if let Some(behind) = &subscription.behind {
-            behind.put(&mut value);
-        }
     }
     value
 }
@@ -241,11 +238,7 @@ fn read_connection(namespace: u32, name: &str, value: &[u8]) -> Result<Dormant, 
             _ => return Err(Malformed),
         };
         let partition = reader.u32()?.checked_sub(1).map(Partition);
-        let behind = if reader.u8()? == 0 {
-            None
-        } else {
-            Some(Behind::take(&mut reader)?)
-        };
+        let is_behind = reader.u8()? != 0;
         let options = Options {
             credit,
             on_lag,
@@ -256,7 +249,7 @@ fn read_connection(namespace: u32, name: &str, value: &[u8]) -> Result<Dormant, 
             filter: filter.into(),
             options,
             partition,
-            behind,
+            is_behind,
         });
     }
     Ok(Dormant {

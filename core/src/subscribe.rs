@@ -183,7 +183,7 @@ impl Namespace {
                     return Ok((None, None));
                 }
                 Behind {
-                    position: self.position_before(&replay),
+                    position: self.position_before(filter, &replay),
                     replay: Some(replay),
                     ..begin
                 }
@@ -211,7 +211,7 @@ impl Namespace {
                 let replay = self.replay(filter, partition, |_| offset);
                 if is_kept {
                     Behind {
-                        position: self.position_before(&replay),
+                        position: self.position_before(filter, &replay),
                         replay: Some(replay),
                         ..begin
                     }
@@ -249,6 +249,7 @@ impl Namespace {
                 }
             }
         }
+        starts.sort_unstable();
         Replay {
             upto: self.last_sequence,
             starts,
@@ -256,11 +257,22 @@ impl Namespace {
     }
 
     /// A sequence below everything that a replay asks for, as near to it as is known, to resume from.
-    fn position_before(&self, replay: &Replay) -> Sequence {
-        let places = replay.starts.iter().filter_map(|(id, partition, offset)| {
-            let (_, topic) = self.topics.iter().find(|(_, topic)| topic.id == *id)?;
-            let log = &topic.partitions[partition.0 as usize].log;
-            Some(log.sequence_before((*offset).max(log.start())))
+    fn position_before(&self, filter: &str, replay: &Replay) -> Sequence {
+        let topics = self.topics_matching(filter);
+        let places = topics.flat_map(|topic| {
+            let topic = &self.topics[topic as usize];
+            topic
+                .partitions
+                .iter()
+                .enumerate()
+                .filter_map(|(index, state)| {
+                    let wanted = (topic.id, Partition(index as u32));
+                    let start = replay
+                        .starts
+                        .binary_search_by_key(&wanted, |start| (start.0, start.1));
+                    let (_, _, offset) = replay.starts[start.ok()?];
+                    Some(state.log.sequence_before(offset.max(state.log.start())))
+                })
         });
         places.min().unwrap_or(self.last_sequence)
     }

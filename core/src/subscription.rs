@@ -14,7 +14,6 @@ use crate::ids::{
     ConnectionId, Incarnation, Offset, Partition, Sequence, SubscriptionId, Timestamp, TopicId,
 };
 use crate::input::Encoding;
-use crate::wire::{Malformed, Put, Reader};
 
 /// Credit that never ends.
 pub(crate) const UNLIMITED: u64 = u64::MAX;
@@ -111,7 +110,7 @@ pub(crate) struct Behind {
 pub(crate) struct Replay {
     /// The last sequence when the client asked.
     pub(crate) upto: Sequence,
-    /// Topic, partition, first offset.
+    /// Topic, partition, first offset; in their order.
     pub(crate) starts: Vec<(TopicId, Partition, Offset)>,
 }
 
@@ -128,48 +127,6 @@ impl Behind {
     /// Whether one more message makes it further behind than it may.
     pub(crate) const fn is_full(&self, lag_max: u64) -> bool {
         self.lag_counts && self.lag >= lag_max
-    }
-
-    pub(crate) fn put(&self, out: &mut Vec<u8>) {
-        for value in [
-            self.position.0,
-            self.known_from.0,
-            self.live_from.0,
-            self.since.0,
-        ] {
-            out.put_u64(value);
-        }
-        out.push(self.lag_counts.into());
-        let replay = self.replay.as_ref();
-        out.put_u64(replay.map_or(0, |replay| replay.upto.0));
-        out.put_u64(replay.map_or(0, |replay| replay.starts.len() as u64));
-        for (topic, partition, offset) in replay.iter().flat_map(|replay| &replay.starts) {
-            out.put_u64(topic.0.into());
-            out.put_u64(partition.0.into());
-            out.put_u64(offset.0);
-        }
-    }
-
-    pub(crate) fn take(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let mut behind = Self {
-            position: Sequence(reader.u64()?),
-            known_from: Sequence(reader.u64()?),
-            live_from: Sequence(reader.u64()?),
-            since: Timestamp(reader.u64()?),
-            lag_counts: reader.u8()? != 0,
-            ..Self::default()
-        };
-        let upto = Sequence(reader.u64()?);
-        let mut starts = Vec::new();
-        for _ in 0..reader.u64()? {
-            starts.push((
-                TopicId(reader.u32()?),
-                Partition(reader.u32()?),
-                Offset(reader.u64()?),
-            ));
-        }
-        behind.replay = (!starts.is_empty()).then_some(Replay { upto, starts });
-        Ok(behind)
     }
 }
 
@@ -251,25 +208,5 @@ mod tests {
         ] {
             assert!(From::parse(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn a_place_survives_its_row() {
-        let behind = Behind {
-            since: Timestamp(9),
-            lag_counts: true,
-            replay: Some(Replay {
-                upto: Sequence(5),
-                starts: [(TopicId(1), Partition(2), Offset(3))].to_vec(),
-            }),
-            ..Behind::at(Sequence(4))
-        };
-        let mut bytes = Vec::new();
-        behind.put(&mut bytes);
-        let again = Behind::take(&mut Reader::new(&bytes)).unwrap();
-        assert_eq!(
-            (again.position, again.since, again.replay),
-            (behind.position, behind.since, behind.replay)
-        );
     }
 }
