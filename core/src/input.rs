@@ -54,7 +54,7 @@ pub enum Input<'a> {
         /// The rows in the order asked for, or that they could not be read.
         result: Result<Vec<Row>, LoadFailed>,
     },
-    /// The state of the store.
+    /// The state of the store. In front of a batch it holds for that batch already, elsewhere from the next one on.
     Storage {
         /// Whether writes can be made durable.
         available: bool,

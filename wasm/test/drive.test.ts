@@ -244,12 +244,12 @@ test("a drive that is closed while its store fails does not probe any more", asy
   assert.equal(world.armed, undefined);
 });
 
-test("the broker is told that the store is unavailable, after the survivors", () => {
+test("the broker is told that the store is unavailable, before it hears of the survivors", () => {
   const world = running();
   world.store.failure = new Error("quota");
   exchange(world, [write(1)]);
   world.turn();
-  assert.deepEqual(world.calls().at(-1), "step 1000: restored 1 unclean, restored 2 unclean, storage unavailable 0");
+  assert.deepEqual(world.calls().at(-1), "step 1000: storage unavailable 0, restored 1 unclean, restored 2 unclean");
 });
 
 test("a broker that crashes again and again is given up, until a client comes later", () => {

@@ -479,7 +479,8 @@ export class Drive {
     }
     const first: Input[] = [...this.#encodings.keys()].map((connection) => ({ kind: "restored", connection, clean: false }));
     if (reason === "storage") {
-      first.push({ kind: "storage", available: false, commitLatencyMs: 0 });
+      // In front, so that it holds for this batch already: what the survivors cause is not written yet.
+      first.unshift({ kind: "storage", available: false, commitLatencyMs: 0 });
       this.#probeLater(now);
     }
     this.#beginOrFail(first);

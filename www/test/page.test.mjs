@@ -17,6 +17,7 @@ describe("console on the broker in the page", { concurrency: 2 }, () => {
     await subscribe(page, "#", "latest");
     await publish(page, "orders/us", "two");
     await page.locator(".chip").filter({ hasText: "orders/+" }).getByText("2", { exact: true }).waitFor();
+    await liveMessage(page, "two").nth(1).waitFor();
     assert.equal(await liveMessage(page, "two").count(), 2, "each subscription gets its delivery");
     await page.getByRole("button", { name: "End the subscription to #" }).click();
     await publish(page, "orders/us", "three");
