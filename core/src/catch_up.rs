@@ -435,38 +435,35 @@ impl Namespace {
                 round.unknown.push_back(head_index);
                 continue;
             };
-            {
-                let dropped = behind.drop_oldest > 0;
-                let expired = record.expires_at.is_some_and(|at| at <= cx.now.0)
-                    || (Mutation::CatchUpSkips.is_active() && sequence.0 % 16 == 0);
-                if dropped {
-                    behind.drop_oldest -= 1;
-                    cx.counters.dropped_messages += 1;
-                    let (_, to, count) =
-                        behind.dropped.get_or_insert((behind.position, sequence, 0));
-                    *to = sequence;
-                    *count += 1;
-                } else {
-                    behind.lag = behind.lag.saturating_sub(1);
-                    if let Some((after, to, count)) = behind.dropped.take() {
-                        out.sequence_gap("dropped", after, to, Some(count));
-                    }
+            let dropped = behind.drop_oldest > 0;
+            let expired = record.expires_at.is_some_and(|at| at <= cx.now.0)
+                || (Mutation::CatchUpSkips.is_active() && sequence.0 % 16 == 0);
+            if dropped {
+                behind.drop_oldest -= 1;
+                cx.counters.dropped_messages += 1;
+                let (_, to, count) = behind.dropped.get_or_insert((behind.position, sequence, 0));
+                *to = sequence;
+                *count += 1;
+            } else {
+                behind.lag = behind.lag.saturating_sub(1);
+                if let Some((after, to, count)) = behind.dropped.take() {
+                    out.sequence_gap("dropped", after, to, Some(count));
                 }
-                if !dropped && !expired {
-                    taken = true;
-                    cx.counters.delivered_messages += 1;
-                    let topic = &self.topics[head.topic as usize];
-                    out.delivery(&DeliveryBody {
-                        topic: &topic.name,
-                        partition: head.partition,
-                        record: bytes,
-                    });
-                    out.after = out
-                        .after
-                        .and(self.delivery_after(head.topic, head.partition));
-                }
-                behind.position = sequence;
             }
+            if !dropped && !expired {
+                taken = true;
+                cx.counters.delivered_messages += 1;
+                let topic = &self.topics[head.topic as usize];
+                out.delivery(&DeliveryBody {
+                    topic: &topic.name,
+                    partition: head.partition,
+                    record: bytes,
+                });
+                out.after = out
+                    .after
+                    .and(self.delivery_after(head.topic, head.partition));
+            }
+            behind.position = sequence;
             let credit = &mut self.subscriptions[index as usize].credit;
             if taken && *credit != UNLIMITED {
                 *credit -= 1;

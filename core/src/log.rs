@@ -315,7 +315,7 @@ impl Log {
     }
 
     /// Whether retention wants the oldest segment gone.
-    fn oldest_is_due(&self, retention: &Retention, now: Timestamp) -> bool {
+    pub(crate) fn is_trim_due(&self, retention: &Retention, now: Timestamp) -> bool {
         let Some(oldest) = self.segments.front() else {
             return false;
         };
@@ -337,7 +337,7 @@ impl Log {
         rows_left: &mut u64,
     ) -> bool {
         let mut trimmed = false;
-        while *rows_left > 0 && self.oldest_is_due(retention, now) {
+        while *rows_left > 0 && self.is_trim_due(retention, now) {
             if self.segments.len() == 1 {
                 self.close_row();
             }
@@ -362,11 +362,6 @@ impl Log {
             trimmed = true;
         }
         trimmed
-    }
-
-    /// Whether retention still has something to delete.
-    pub(crate) fn is_trim_due(&self, retention: &Retention, now: Timestamp) -> bool {
-        self.oldest_is_due(retention, now)
     }
 
     /// Appends the operations that store what changed.

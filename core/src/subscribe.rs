@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::context::Context;
 use crate::effect::After;
@@ -49,19 +50,15 @@ impl Namespace {
         }
         let options = options(cx, command)?;
         let partition = self.subscribed_partition(command)?;
-        for topic in self
-            .topics_matching(command.filter)
-            .collect::<alloc::vec::Vec<_>>()
-        {
-            if from != From::Latest {
+        if from != From::Latest {
+            let matching: Vec<u32> = self.topics_matching(command.filter).collect();
+            for topic in matching {
                 self.expire_topic(cx, topic);
             }
         }
         let (behind, lost) = self.place(command.filter, partition, from)?;
-        let (connection_id, encoding) = (
-            client_id(cx, connection),
-            cx.connections[connection as usize].encoding,
-        );
+        let client = &cx.connections[connection as usize];
+        let (connection_id, encoding) = (client.id, client.encoding);
         let position = behind
             .as_ref()
             .map_or(self.last_sequence, |behind| behind.position);
@@ -234,7 +231,7 @@ impl Namespace {
         only: Option<Partition>,
         start: impl Fn(Offset) -> Offset,
     ) -> Replay {
-        let mut starts = alloc::vec::Vec::new();
+        let mut starts = Vec::new();
         for topic in self.topics_matching(filter) {
             let topic = &self.topics[topic as usize];
             if topic.config.kind == Kind::Live {
@@ -369,10 +366,6 @@ impl Namespace {
         }
         Ok(())
     }
-}
-
-fn client_id(cx: &Context, connection: u32) -> crate::ids::ConnectionId {
-    cx.connections[connection as usize].id
 }
 
 fn options(cx: &Context, command: &Subscribe<'_>) -> Result<Options, Refusal> {
