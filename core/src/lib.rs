@@ -7,6 +7,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod abi;
+mod archive;
 mod broker;
 mod catch_up;
 mod compaction;
@@ -37,6 +38,7 @@ mod topic;
 mod trie;
 mod wire;
 
+pub use archive::{ARCHIVE_VERSION, ArchiveError, ArchiveReader, ArchiveWriter};
 pub use broker::Broker;
 pub use config::ConfigError;
 pub use effect::{After, CloseCode, Durability, Effect, Event, Op, Recipient};
