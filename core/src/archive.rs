@@ -236,7 +236,12 @@ impl ArchiveReader {
                     }
                     self.ended = true;
                 }
-                _ => return Err(damaged(at, &format!("a block of kind {kind} has no place there"))),
+                _ => {
+                    return Err(damaged(
+                        at,
+                        &format!("a block of kind {kind} has no place there"),
+                    ));
+                }
             }
         }
     }
@@ -292,7 +297,8 @@ impl ArchiveReader {
         let Some((head, rest)) = rest.split_first_chunk::<HEAD_BYTES>() else {
             return Ok(None);
         };
-        let u32_at = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let u32_at =
+            |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let block = BlockHead {
             kind: head[0],
             raw_bytes: u32_at(1),
@@ -308,7 +314,10 @@ impl ArchiveReader {
         let mut checksum = [0; 8];
         checksum.copy_from_slice(&head[9..]);
         if block.checksum(stored) != u64::from_le_bytes(checksum) {
-            return Err(damaged(at, "a block does not have the checksum that it names"));
+            return Err(damaged(
+                at,
+                "a block does not have the checksum that it names",
+            ));
         }
         let raw_bytes = block.raw_bytes as usize;
         let raw = if stored.len() == raw_bytes {
@@ -428,7 +437,10 @@ mod tests {
             let (rows, reader) = read(&archive, piece).unwrap();
             assert_eq!(reader.namespace(), Some("a \"name\""));
             assert_eq!(reader.rows(), 4);
-            let rows: Vec<_> = rows.iter().map(|(k, v)| (k.as_slice(), v.as_slice())).collect();
+            let rows: Vec<_> = rows
+                .iter()
+                .map(|(k, v)| (k.as_slice(), v.as_slice()))
+                .collect();
             assert_eq!(rows, ROWS);
         }
     }
@@ -438,7 +450,10 @@ mod tests {
         let archive = archive();
         for length in 0..archive.len() {
             let ArchiveError(told) = read(&archive[..length], 50).unwrap_err();
-            assert!(told.contains(&format!("cut off at byte {length}")), "{told}");
+            assert!(
+                told.contains(&format!("cut off at byte {length}")),
+                "{told}"
+            );
         }
     }
 

@@ -30,7 +30,7 @@ use crate::subscription::Subscription;
 use crate::wire::{Put as _, Reader};
 
 /// What this build can do beyond the words that every version 1 has.
-const FEATURES: &[&str] = &["batch", "history", "topics"];
+const FEATURES: &[&str] = &["archive", "batch", "history", "topics"];
 
 /// The broker of any number of namespaces.
 ///
@@ -99,7 +99,8 @@ impl Broker {
                 self.cx.wake_starved();
                 let (LoadOwner::Subscription { namespace, .. }
                 | LoadOwner::Read { namespace, .. }
-                | LoadOwner::Compaction { namespace }) = owner
+                | LoadOwner::Compaction { namespace }
+                | LoadOwner::Export { namespace, .. }) = owner
                 else {
                     return;
                 };
@@ -123,6 +124,9 @@ impl Broker {
                     }
                     LoadOwner::Compaction { .. } => {
                         namespace.compaction_loaded(&mut self.cx, ticket, result)
+                    }
+                    LoadOwner::Export { export, .. } => {
+                        namespace.export_loaded(&mut self.cx, export, ticket, result)
                     }
                     LoadOwner::Nobody => {}
                 }
@@ -166,7 +170,9 @@ impl Broker {
         if self.cx.more {
             return Some(self.cx.now);
         }
-        self.cx.held.first().map(|(deadline, _)| *deadline)
+        let held = self.cx.held.first().map(|(deadline, _)| *deadline);
+        let transfer = self.cx.transfers.first().map(|(deadline, ..)| *deadline);
+        [held, transfer].into_iter().flatten().min()
     }
 
     /// Counters and gauges as a JSON object.
@@ -252,6 +258,9 @@ impl Broker {
         self.started = true;
         for (_, namespace) in &mut self.namespaces {
             namespace.begin_incarnation(&self.cx.config, self.seed);
+            if core::mem::take(&mut namespace.import_broken_off) {
+                namespace.delete_import(&mut self.cx);
+            }
         }
     }
 
@@ -487,6 +496,16 @@ impl Broker {
         let namespace = self.cx.connections[index as usize].namespace;
         let namespace = &mut self.namespaces[namespace as usize];
         let cx = &mut self.cx;
+        let comes_in = matches!(
+            command,
+            Command::Publish(_)
+                | Command::PublishBatch(_)
+                | Command::Subscribe(_)
+                | Command::ConfigureTopic(_)
+        );
+        if comes_in && namespace.import.is_some() {
+            return Err(namespace.importing());
+        }
         match command {
             Command::Hello(_) => Ok(()),
             Command::Publish(publish) => {
@@ -509,6 +528,8 @@ impl Broker {
             Command::DescribeTopic(describe) => namespace.describe_topic(cx, index, describe),
             Command::ListTopics(list) => namespace.list_topics(cx, index, list),
             Command::DeleteTopic(delete) => namespace.delete_topic_command(cx, index, delete),
+            Command::Export(export) => namespace.export(cx, index, *export),
+            Command::Import(import) => namespace.import(cx, index, import, self.seed),
             Command::Ping(ping) => {
                 let pong = Pong {
                     request: ping.request,
@@ -707,12 +728,15 @@ impl Broker {
 
     /// Does what was left for the end of the batch, until nothing can go on.
     fn work(&mut self) {
+        self.expire_transfers();
         loop {
             let mut batch = core::mem::take(&mut self.cx.ready);
             while let Some(work) = batch.pop_front() {
                 let (Work::Subscription { namespace, .. }
                 | Work::Read { namespace, .. }
-                | Work::Compaction { namespace }) = work;
+                | Work::Compaction { namespace }
+                | Work::Export { namespace, .. }
+                | Work::Import { namespace }) = work;
                 let Some(namespace) = self.namespaces.get_mut(namespace as usize) else {
                     continue;
                 };
@@ -729,6 +753,8 @@ impl Broker {
                     }
                     Work::Read { read, .. } => namespace.advance_read(&mut self.cx, read),
                     Work::Compaction { .. } => namespace.compact(&mut self.cx),
+                    Work::Export { export, .. } => namespace.advance_export(&mut self.cx, export),
+                    Work::Import { .. } => namespace.advance_import(&mut self.cx, self.seed),
                 }
             }
             if self.cx.more || self.cx.ready.is_empty() {
@@ -832,10 +858,27 @@ impl Broker {
             });
         }
         namespace.connections -= 1;
-        // Names that were only connected to do not count for ever.
-        if namespace.is_vacant() && self.restoring.dormant.is_empty() {
-            let namespace = self.namespaces.remove(connection.namespace as usize);
+        self.remove_if_vacant(connection.namespace);
+    }
+
+    /// Names that were only connected to do not count for ever.
+    fn remove_if_vacant(&mut self, index: u32) {
+        if self.namespaces[index as usize].is_vacant() && self.restoring.dormant.is_empty() {
+            let namespace = self.namespaces.remove(index as usize);
             self.namespace_index.remove(namespace.name.as_str());
+        }
+    }
+
+    /// Gives up the exports and imports that nobody goes on with.
+    fn expire_transfers(&mut self) {
+        while let Some(&(deadline, index, id)) = self.cx.transfers.first()
+            && deadline <= self.cx.now
+        {
+            self.cx.transfers.remove(&(deadline, index, id));
+            let namespace = &mut self.namespaces[index as usize];
+            namespace.expire_export(&mut self.cx, id);
+            namespace.expire_import(&mut self.cx, id);
+            self.remove_if_vacant(index);
         }
     }
 

@@ -53,8 +53,11 @@ impl Log {
 }
 
 impl Namespace {
-    /// Begins the next pass or goes on with the one under way.
+    /// Begins the next pass or goes on with the one under way, unless an export reads what it would rewrite.
     pub(crate) fn compact(&mut self, cx: &mut Context) {
+        if !self.exports.is_empty() {
+            return;
+        }
         if self.compaction.is_none() {
             let Some((topic, topic_id, partition)) = self.compaction_queue.pop_front() else {
                 return;
@@ -171,6 +174,10 @@ impl Namespace {
             return;
         }
         pass.ticket = None;
+        if !self.exports.is_empty() {
+            // Read again when the pass goes on.
+            return;
+        }
         let topic = self
             .topics
             .get_mut(pass.topic as usize)

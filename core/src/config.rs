@@ -114,6 +114,16 @@ bounds! {
     compaction_bytes_min: 64 << 10, 1 => 1 << 40;
     /// How long an empty message of a compacted topic, which deletes its key, is kept at least, in milliseconds.
     tombstone_ms_min: 24 * 3_600_000, 0 => 1 << 40;
+    /// The most exports of a namespace under way.
+    exports_max: 4, 1 => 1024;
+    /// The most imports under way.
+    imports_max: 4, 1 => 1024;
+    /// The size of an export's parts, in bytes.
+    archive_part_bytes: 256 << 10, 1024 => 1 << 20;
+    /// The largest state of a namespace that is exported or imported, in bytes.
+    archive_state_bytes_max: 32 << 20, 1024 => 1 << 30;
+    /// How long an export or import waits for who goes on with it, in milliseconds.
+    transfer_idle_ms: 60_000, 1 => 1 << 40;
     /// What a client that is told to go away waits before it connects again, in milliseconds.
     reconnect_after_ms: 1000, 0 => 3_600_000;
 }

@@ -11,7 +11,7 @@ use crate::connection::Connection;
 use crate::effect::{After, CloseCode, Durability, Op};
 use crate::error::{ErrorCode, Refusal};
 use crate::hash::Map;
-use crate::ids::{ConnectionId, Ticket, Timestamp, WriteSequence};
+use crate::ids::{ConnectionId, Ticket, Timestamp, TransferId, WriteSequence};
 use crate::input::Encoding;
 use crate::mutation::Mutation;
 use crate::outbox::{Outbox, put_json};
@@ -48,6 +48,11 @@ pub(crate) struct Context {
     pub(crate) held_bytes: u64,
     /// Whether a held command may go through now.
     pub(crate) unblocked: bool,
+    /// Exports and imports under way, by the time when they are given up, with their namespaces.
+    pub(crate) transfers: BTreeSet<(Timestamp, u32, TransferId)>,
+    next_transfer: u64,
+    /// How many of them are imports.
+    pub(crate) imports: u64,
     pub(crate) dirty_connections: Vec<u32>,
     pub(crate) dirty_namespaces: Vec<u32>,
     /// How many subscriptions have a round of catching up under way.
@@ -78,6 +83,8 @@ pub(crate) enum LoadOwner {
     Read { namespace: u32, read: u32 },
     /// A pass of key compaction: namespace.
     Compaction { namespace: u32 },
+    /// An export.
+    Export { namespace: u32, export: TransferId },
     /// Nobody any more; it is under way nevertheless and counts.
     Nobody,
 }
@@ -95,6 +102,10 @@ pub(crate) enum Work {
     Read { namespace: u32, read: u32 },
     /// Go on with key compaction.
     Compaction { namespace: u32 },
+    /// Go on with an export.
+    Export { namespace: u32, export: TransferId },
+    /// Go on with an import.
+    Import { namespace: u32 },
 }
 
 macro_rules! counters {
@@ -167,6 +178,10 @@ impl Context {
             held: BTreeSet::new(),
             held_bytes: 0,
             unblocked: false,
+            transfers: BTreeSet::new(),
+            // Those of earlier incarnations are not known any more, and must not be taken for ours. JSON carries it.
+            next_transfer: (seed >> 44 << 32) + 1,
+            imports: 0,
             dirty_connections: Vec::new(),
             dirty_namespaces: Vec::new(),
             catch_ups: 0,
@@ -223,6 +238,31 @@ impl Context {
         self.counters.loads += 1;
         self.loads.insert(ticket, owner);
         Some(ticket)
+    }
+
+    /// Begins an export or import that is given up at `deadline`.
+    pub(crate) fn begin_transfer(&mut self, namespace: u32, deadline: Timestamp) -> TransferId {
+        let id = TransferId(self.next_transfer);
+        self.next_transfer += 1;
+        self.transfers.insert((deadline, namespace, id));
+        id
+    }
+
+    /// Notes that somebody goes on with an export or import.
+    pub(crate) fn move_transfer(
+        &mut self,
+        namespace: u32,
+        id: TransferId,
+        deadline: &mut Timestamp,
+    ) {
+        self.transfers.remove(&(*deadline, namespace, id));
+        *deadline = self.now.after_ms(self.config.transfer_idle_ms);
+        self.transfers.insert((*deadline, namespace, id));
+    }
+
+    /// Notes that an export or import is over.
+    pub(crate) fn end_transfer(&mut self, namespace: u32, id: TransferId, deadline: Timestamp) {
+        self.transfers.remove(&(deadline, namespace, id));
     }
 
     /// Gives a reply to a connection at the end of the batch.

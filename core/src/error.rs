@@ -59,6 +59,12 @@ codes! {
     SlowConsumer = "slow_consumer",
     /// The store cannot take or give data now.
     StorageUnavailable = "storage_unavailable",
+    /// Something that is under way forbids it for now.
+    Busy = "busy",
+    /// The export or import is not under way.
+    UnknownTransfer = "unknown_transfer",
+    /// The archive is damaged, cut off, of a later version, or none at all.
+    InvalidArchive = "invalid_archive",
     /// The broker is stopping.
     Draining = "draining",
 }
@@ -74,7 +80,18 @@ pub struct Refusal {
     pub retry_after_ms: Option<u64>,
 }
 
+/// What a client waits that asks for something which others have taken, in milliseconds.
+const LATER_MS: u64 = 1000;
+
 impl Refusal {
+    /// A refusal of what may be granted a little later.
+    pub(crate) fn later(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            retry_after_ms: Some(LATER_MS),
+            ..Self::new(code, message)
+        }
+    }
+
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             code,

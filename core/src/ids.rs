@@ -54,6 +54,11 @@ id!(
     Ticket(u64)
 );
 
+id!(
+    /// An export or import under way; 0 is none. Not given again in a later incarnation.
+    TransferId(u64)
+);
+
 impl Timestamp {
     /// This time plus `ms` milliseconds; at the end of time it stays there.
     pub const fn after_ms(self, ms: u64) -> Self {

@@ -17,9 +17,11 @@ mod context;
 mod cursor;
 mod effect;
 mod error;
+mod export;
 mod hash;
 pub mod http;
 mod ids;
+mod import;
 mod input;
 mod lineage;
 mod log;
@@ -36,6 +38,7 @@ mod subscribe;
 mod subscription;
 mod topic;
 mod trie;
+mod verify;
 mod wire;
 
 pub use archive::{ARCHIVE_VERSION, ArchiveError, ArchiveReader, ArchiveWriter};
@@ -46,7 +49,7 @@ pub use error::{ErrorCode, Refusal};
 pub use hash::partition_of;
 pub use ids::{
     ConnectionId, Incarnation, Offset, Partition, RequestId, Sequence, SubscriptionId, Ticket,
-    Timestamp, TopicId, WriteSequence,
+    Timestamp, TopicId, TransferId, WriteSequence,
 };
 pub use input::{Claims, Encoding, Input, LoadFailed, Rights, Row};
 #[doc(hidden)]
@@ -64,4 +67,5 @@ pub mod frame {
         JsonError, Layouts, frame_to_json, json_to_frame, put_json_members,
     };
 }
+pub use verify::{NamespaceSummary, NamespaceVerifier};
 pub use wire::{Malformed, Put, Reader};

@@ -88,7 +88,14 @@ pub(crate) struct Log {
     /// Rows that are closed but not written: first offset and value.
     closed: Vec<(Offset, Vec<u8>)>,
     open: Option<OpenRow>,
-    deletes: Vec<Op>,
+    /// Segments that retention took and whose own rows are still to be deleted.
+    unlisted: Vec<Offset>,
+    /// Segments that retention took and whose messages' rows are still to be deleted: where each ends,
+    /// and how many rows.
+    doomed: VecDeque<(Offset, u64)>,
+    /// Up to where rows were deleted in this life. After a restart deleting begins from the front again, in case
+    /// that the last life came to its end before it deleted what it meant to.
+    deleted_to: Offset,
     ring: VecDeque<RingEntry>,
     ring_bytes: u64,
     /// Up to where key compaction has looked, and how many bytes came since.
@@ -333,7 +340,6 @@ impl Log {
         retention: &Retention,
         now: Timestamp,
         at: Sequence,
-        keys: &LogKeys<'_>,
         rows_left: &mut u64,
     ) -> bool {
         let mut trimmed = false;
@@ -345,15 +351,10 @@ impl Log {
             let oldest = self.segments.pop_front().expect("what is due is there");
             *rows_left = rows_left.saturating_sub(oldest.rows);
             if oldest.base < self.written_end {
-                self.deletes.push(Op::DeleteRange {
-                    from: keys.messages(oldest.base),
-                    to: keys.messages(end),
-                });
+                self.doomed.push_back((end, oldest.rows));
             }
             if oldest.stored {
-                self.deletes.push(Op::Delete {
-                    key: keys.segment(oldest.base),
-                });
+                self.unlisted.push(oldest.base);
             }
             self.start = end;
             self.size_bytes -= oldest.size_bytes;
@@ -364,8 +365,39 @@ impl Log {
         trimmed
     }
 
-    /// Appends the operations that store what changed.
-    pub(crate) fn flush(&mut self, keys: &LogKeys<'_>, kind: Kind, ops: &mut Vec<Op>) {
+    /// Whether rows of messages are to be deleted.
+    pub(crate) fn is_doomed(&self) -> bool {
+        !self.doomed.is_empty()
+    }
+
+    /// Appends the one operation that deletes the messages which retention took, about `rows_max` rows of them.
+    fn delete_doomed(&mut self, keys: &LogKeys<'_>, rows_max: u64, ops: &mut Vec<Op>) {
+        let mut to = None;
+        let mut deleted = 0;
+        while deleted < rows_max
+            && let Some((end, rows)) = self.doomed.pop_front()
+        {
+            to = Some(end);
+            deleted += rows.max(1);
+        }
+        if let Some(to) = to {
+            ops.push(Op::DeleteRange {
+                from: keys.messages(self.deleted_to),
+                to: keys.messages(to),
+            });
+            self.deleted_to = to;
+        }
+    }
+
+    /// Appends the operations that store what changed. Unless `rows_max` is 0, the messages that retention took are
+    /// deleted as well, about so many rows of them.
+    pub(crate) fn flush(
+        &mut self,
+        keys: &LogKeys<'_>,
+        kind: Kind,
+        rows_max: u64,
+        ops: &mut Vec<Op>,
+    ) {
         if kind == Kind::Live {
             return;
         }
@@ -379,7 +411,12 @@ impl Log {
             }
         }
         self.written_end = self.end;
-        ops.append(&mut self.deletes);
+        self.delete_doomed(keys, rows_max, ops);
+        for base in self.unlisted.drain(..) {
+            ops.push(Op::Delete {
+                key: keys.segment(base),
+            });
+        }
         let sealed = self.segments.len().saturating_sub(1);
         for segment in self.segments.iter_mut().take(sealed).rev() {
             if segment.stored {
@@ -481,6 +518,14 @@ impl Log {
         self.segments.push_back(segment);
         self.segments.push_back(newest);
         Ok(())
+    }
+
+    /// Whether the segments cover the log, and their sizes make up its size: what is restored row by row may lack one.
+    pub(crate) fn is_whole(&self) -> bool {
+        let front = self.segments.front();
+        let sizes = self.segments.iter().map(|segment| segment.size_bytes);
+        front.map_or(self.end, |oldest| oldest.base) == self.start
+            && sizes.fold(0, u64::saturating_add) == self.size_bytes
     }
 
     /// Accounts for bytes that key compaction took from the row at `first`.

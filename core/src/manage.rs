@@ -28,7 +28,7 @@ impl Namespace {
         connection: u32,
         command: &ConfigureTopic<'_>,
     ) -> Result<(), Refusal> {
-        require(cx, connection, Rights::MANAGE, "manage topics")?;
+        require_manage(cx, connection, "manage topics")?;
         topic::check_name(command.topic)?;
         if !cx.storage_available {
             return Err(Refusal::new(
@@ -127,8 +127,13 @@ impl Namespace {
         connection: u32,
         command: &DeleteTopic<'_>,
     ) -> Result<(), Refusal> {
-        require(cx, connection, Rights::MANAGE, "manage topics")?;
+        require_manage(cx, connection, "manage topics")?;
         let index = self.known_topic(command.topic)?;
+        if !self.exports.is_empty() {
+            let message =
+                "topics cannot be deleted while an export of their namespace is under way";
+            return Err(Refusal::later(ErrorCode::Busy, message));
+        }
         if !cx.storage_available {
             return Err(Refusal::new(
                 ErrorCode::StorageUnavailable,
@@ -232,12 +237,10 @@ fn require_any(cx: &Context, connection: u32) -> Result<(), Refusal> {
     ))
 }
 
-fn require(cx: &Context, connection: u32, right: Rights, what: &str) -> Result<(), Refusal> {
-    if cx.connections[connection as usize]
-        .claims
-        .rights
-        .contains(right)
-    {
+/// Refuses to do `what` for who may not manage the namespace.
+pub(crate) fn require_manage(cx: &Context, connection: u32, what: &str) -> Result<(), Refusal> {
+    let rights = cx.connections[connection as usize].claims.rights;
+    if rights.contains(Rights::MANAGE) {
         return Ok(());
     }
     Err(Refusal::new(

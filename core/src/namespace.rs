@@ -14,8 +14,10 @@ use crate::config::Config;
 use crate::context::{Context, LoadOwner, Work};
 use crate::effect::{After, Event, Op};
 use crate::error::{ErrorCode, Refusal};
+use crate::export::Export;
 use crate::hash::Map;
-use crate::ids::{ConnectionId, Partition, Sequence, Timestamp, TopicId};
+use crate::ids::{ConnectionId, Incarnation, Partition, Sequence, Timestamp, TopicId};
+use crate::import::Import;
 use crate::lineage::Lineage;
 use crate::log::{Log, LogKeys, RollBounds};
 use crate::manage::topic_row;
@@ -73,6 +75,12 @@ pub(crate) struct Namespace {
     pub(crate) reads: Slab<ReadJob>,
     pub(crate) compaction: Option<Box<Compaction>>,
     pub(crate) compaction_queue: VecDeque<(u32, TopicId, Partition)>,
+    /// Exports under way; while there are any, no row of messages is deleted or rewritten.
+    pub(crate) exports: Vec<Export>,
+    /// The import under way; while there is one, nothing else comes into the namespace.
+    pub(crate) import: Option<Box<Import>>,
+    /// Whether the store has the beginning of an import that was never finished.
+    pub(crate) import_broken_off: bool,
 }
 
 pub(crate) struct Topic {
@@ -125,6 +133,9 @@ impl Namespace {
             reads: Slab::new(),
             compaction: None,
             compaction_queue: VecDeque::new(),
+            exports: Vec::new(),
+            import: None,
+            import_broken_off: false,
         }
     }
 
@@ -147,12 +158,33 @@ impl Namespace {
         }
     }
 
+    /// Becomes what was imported, under its own name and with its own connections.
+    pub(crate) fn replace_with(&mut self, imported: Self) {
+        *self = Self {
+            index: self.index,
+            connections: self.connections,
+            next_serial: self.next_serial,
+            listed: self.listed,
+            // Written with the import as it is; the life that begins now is stored with its first write.
+            dirty: false,
+            ..imported
+        };
+    }
+
     /// After a clean hibernation nothing was lost that anybody saw: the life that is stored goes on, and with it the
     /// tokens that clients hold.
     pub(crate) fn go_on(&mut self) {
         if !self.incarnation_stored && self.stored_lineage.current().0 != 0 {
             self.lineage = self.stored_lineage.clone();
             self.incarnation_stored = true;
+        }
+    }
+
+    /// Notes that a token was handed out. A later life must know this one, lest it take the token for another's: of a
+    /// namespace that is stored, it is stored too.
+    pub(crate) fn vouch(&mut self, cx: &mut Context) {
+        if !self.incarnation_stored && self.stored_lineage.current() != Incarnation(0) {
+            self.touch(cx);
         }
     }
 
@@ -316,14 +348,9 @@ impl Namespace {
         let Some(state) = self.topics.get_mut(topic as usize) else {
             return false;
         };
-        let keys = LogKeys {
-            keys: &self.keys,
-            topic: state.id,
-            partition,
-        };
         let retention = state.config.effective_retention();
         let log = &mut state.partitions[partition.0 as usize].log;
-        let trimmed = log.trim(&retention, cx.now, at, &keys, &mut cx.trim_rows_left);
+        let trimmed = log.trim(&retention, cx.now, at, &mut cx.trim_rows_left);
         cx.more |= log.is_trim_due(&retention, cx.now);
         trimmed
     }
@@ -372,7 +399,14 @@ impl Namespace {
             let kind = state.config.kind;
             let slot = &mut state.partitions[partition.0 as usize];
             slot.dirty = false;
-            slot.log.flush(&keys, kind, &mut cx.ops);
+            // What an export may still read is deleted when it is over.
+            let rows_max = if self.exports.is_empty() {
+                cx.config.trim_rows_max
+            } else {
+                0
+            };
+            slot.log.flush(&keys, kind, rows_max, &mut cx.ops);
+            cx.more |= rows_max > 0 && slot.log.is_doomed();
             if kind == Kind::Compacted && slot.log.wants_compaction(&cx.config) {
                 self.queue_compaction(cx, topic, partition);
             }
@@ -402,10 +436,8 @@ impl Namespace {
     fn retouch_if_due(&mut self, cx: &mut Context, topic: u32, partition: Partition) {
         let state = &self.topics[topic as usize];
         let retention = state.config.effective_retention();
-        if state.partitions[partition.0 as usize]
-            .log
-            .is_trim_due(&retention, cx.now)
-        {
+        let log = &state.partitions[partition.0 as usize].log;
+        if log.is_trim_due(&retention, cx.now) || log.is_doomed() {
             self.touch_log(cx, topic, partition);
         }
     }
@@ -490,7 +522,13 @@ impl Namespace {
 
     /// Whether nothing would be lost with it.
     pub(crate) fn is_vacant(&self) -> bool {
-        self.connections == 0 && self.topics.is_empty() && !self.incarnation_stored && !self.dirty
+        self.connections == 0
+            && self.topics.is_empty()
+            && !self.incarnation_stored
+            && self.stored_lineage.current() == Incarnation(0)
+            && !self.dirty
+            && self.exports.is_empty()
+            && self.import.is_none()
     }
 
     /// Gives up the reads of a connection that is gone.

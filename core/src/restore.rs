@@ -6,7 +6,9 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::archive::hex;
 use crate::broker::Broker;
+use crate::config::Config;
 use crate::connection::Connection;
 use crate::ids::{ConnectionId, Offset, Partition, Sequence, SubscriptionId, TopicId};
 use crate::input::{Claims, Encoding, Rights, Row};
@@ -15,8 +17,8 @@ use crate::log::Log;
 use crate::manage::read_topic_row;
 use crate::namespace::Namespace;
 use crate::rows::{
-    FORMAT_KEY, KeyTail, ROW_VERSION, Scope, TABLE_CONNECTION, TABLE_NAMESPACE, TABLE_PARTITION,
-    TABLE_SEGMENT, TABLE_TOPIC, scope_of,
+    FORMAT_KEY, KeyTail, ROW_VERSION, Scope, TABLE_CONNECTION, TABLE_IMPORT, TABLE_NAMESPACE,
+    TABLE_PARTITION, TABLE_SEGMENT, TABLE_TOPIC, scope_of,
 };
 use crate::subscription::{OnLag, Options};
 use crate::wire::{Malformed, Put as _, Reader};
@@ -46,9 +48,9 @@ pub(crate) struct DormantSubscription {
 /// What has been read so far.
 #[derive(Debug, Default)]
 pub(crate) struct Restoring {
-    /// The namespace being read, and its topics by their stored numbers.
+    /// The namespace being read, and what is known of its rows so far.
     namespace: Option<u32>,
-    topics: BTreeMap<TopicId, u32>,
+    rows: StateRows,
     pub(crate) dormant: BTreeMap<ConnectionId, Dormant>,
     pub(crate) format_stored: bool,
 }
@@ -58,10 +60,8 @@ impl Broker {
     /// first input. May be called any number of times.
     pub fn restore(&mut self, rows: impl IntoIterator<Item = Row>) -> Result<(), RestoreError> {
         for row in rows {
-            self.restore_row(&row).map_err(|why| {
-                let key: String = row.key.iter().map(|byte| format!("{byte:02x}")).collect();
-                RestoreError(format!("stored row {key}: {why}"))
-            })?;
+            self.restore_row(&row)
+                .map_err(|why| RestoreError(format!("stored row {}: {why}", hex(&row.key))))?;
         }
         Ok(())
     }
@@ -88,65 +88,12 @@ impl Broker {
     fn restore_state(&mut self, name: &str, row: &Row) -> Result<(), String> {
         let index = self.restored_namespace(name);
         let namespace = &mut self.namespaces[index as usize];
-        let mut tail = KeyTail::of(&row.key);
-        let table = tail.u8();
-        let topics = &mut self.restoring.topics;
-        let known = |topics: &BTreeMap<TopicId, u32>, id: Option<u32>| {
-            let id = TopicId(id.ok_or_else(|| unsound("key"))?);
-            topics
-                .get(&id)
-                .copied()
-                .ok_or_else(|| format!("its topic {} has no row", id.0))
-        };
-        match table {
-            Some(TABLE_NAMESPACE) => {
-                restore_namespace(namespace, &row.value).map_err(|_| unsound("namespace"))
-            }
-            Some(TABLE_TOPIC) => {
-                let id = TopicId(tail.u32().ok_or_else(|| unsound("key"))?);
-                let (name, config) = read_topic_row(&row.value).ok_or_else(|| unsound("topic"))?;
-                if namespace.topic_by_name(name).is_some() || u64::from(config.partitions) > 1 << 16
-                {
-                    return Err(unsound("topic"));
-                }
-                let index = namespace.insert_topic(&self.cx.config, id, name, config);
-                namespace.next_topic_id = namespace.next_topic_id.max(id.0.saturating_add(1));
-                topics.insert(id, index);
-                Ok(())
-            }
-            Some(TABLE_PARTITION) => {
-                let topic = known(topics, tail.u32())?;
-                let log = Log::restore(&row.value).map_err(|_| unsound("partition"))?;
-                let newest = log.last_sequence().max(log.trimmed_at());
-                namespace.last_sequence = namespace.last_sequence.max(newest);
-                namespace.last_timestamp = namespace.last_timestamp.max(log.last_timestamp());
-                let partition = tail.u32().ok_or_else(|| unsound("key"))? as usize;
-                let state = namespace.topics[topic as usize]
-                    .partitions
-                    .get_mut(partition);
-                state.ok_or_else(|| unsound("key"))?.log = log;
-                Ok(())
-            }
-            Some(TABLE_SEGMENT) => {
-                let topic = known(topics, tail.u32())?;
-                let partition = tail.u32().ok_or_else(|| unsound("key"))? as usize;
-                let base = Offset(tail.u64().ok_or_else(|| unsound("key"))?);
-                let state = namespace.topics[topic as usize]
-                    .partitions
-                    .get_mut(partition);
-                let log = &mut state.ok_or_else(|| unsound("key"))?.log;
-                log.restore_segment(base, &row.value)
-                    .map_err(|_| unsound("segment"))
-            }
-            Some(TABLE_CONNECTION) => {
-                let id = ConnectionId(tail.u64().ok_or_else(|| unsound("key"))?);
-                let dormant =
-                    read_connection(index, name, &row.value).map_err(|_| unsound("connection"))?;
-                self.restoring.dormant.insert(id, dormant);
-                Ok(())
-            }
-            _ => Err(String::from("no version has such a table")),
+        let key = KeyTail::of(&row.key).0;
+        let rows = &mut self.restoring.rows;
+        if let Some((id, dormant)) = rows.take(&self.cx.config, namespace, key, &row.value)? {
+            self.restoring.dormant.insert(id, dormant);
         }
+        Ok(())
     }
 
     fn restored_namespace(&mut self, name: &str) -> u32 {
@@ -157,14 +104,91 @@ impl Broker {
         if let Some(index) = known {
             return index;
         }
-        self.restoring.topics.clear();
+        self.restoring.rows = StateRows::default();
         let index = self.insert_namespace(name);
         self.restoring.namespace = Some(index);
         index
     }
 }
 
-fn unsound(what: &str) -> String {
+/// Puts the rows of one namespace's state into it, in the order of their keys.
+#[derive(Debug, Default)]
+pub(crate) struct StateRows {
+    /// The topics by their stored numbers.
+    topics: BTreeMap<TopicId, u32>,
+}
+
+impl StateRows {
+    /// Takes a row, whose key is given without the namespace. A connection's row is handed back.
+    pub(crate) fn take(
+        &mut self,
+        config: &Config,
+        namespace: &mut Namespace,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<Option<(ConnectionId, Dormant)>, String> {
+        let mut tail = KeyTail(key);
+        match tail.u8() {
+            Some(TABLE_NAMESPACE) => {
+                restore_namespace(namespace, value).map_err(|_| unsound("namespace"))?;
+            }
+            Some(TABLE_TOPIC) => {
+                let id = TopicId(tail.u32().ok_or_else(|| unsound("key"))?);
+                let (name, topic) = read_topic_row(value).ok_or_else(|| unsound("topic"))?;
+                if namespace.topic_by_name(name).is_some() || u64::from(topic.partitions) > 1 << 16
+                {
+                    return Err(unsound("topic"));
+                }
+                let index = namespace.insert_topic(config, id, name, topic);
+                namespace.next_topic_id = namespace.next_topic_id.max(id.0.saturating_add(1));
+                self.topics.insert(id, index);
+            }
+            Some(TABLE_PARTITION) => {
+                let log = Log::restore(value).map_err(|_| unsound("partition"))?;
+                let newest = log.last_sequence().max(log.trimmed_at());
+                namespace.last_sequence = namespace.last_sequence.max(newest);
+                namespace.last_timestamp = namespace.last_timestamp.max(log.last_timestamp());
+                *self.log(namespace, &mut tail)? = log;
+            }
+            Some(TABLE_SEGMENT) => {
+                let log = self.log(namespace, &mut tail)?;
+                let base = Offset(tail.u64().ok_or_else(|| unsound("key"))?);
+                log.restore_segment(base, value)
+                    .map_err(|_| unsound("segment"))?;
+            }
+            Some(TABLE_CONNECTION) => {
+                let id = ConnectionId(tail.u64().ok_or_else(|| unsound("key"))?);
+                let dormant = read_connection(namespace.index, &namespace.name, value)
+                    .map_err(|_| unsound("connection"))?;
+                return Ok(Some((id, dormant)));
+            }
+            Some(TABLE_IMPORT) => namespace.import_broken_off = true,
+            _ => return Err(String::from("no version has such a table")),
+        }
+        if !tail.0.is_empty() {
+            return Err(unsound("key"));
+        }
+        Ok(None)
+    }
+
+    /// The log that a key names by its topic and partition.
+    fn log<'a>(
+        &self,
+        namespace: &'a mut Namespace,
+        tail: &mut KeyTail<'_>,
+    ) -> Result<&'a mut Log, String> {
+        let id = TopicId(tail.u32().ok_or_else(|| unsound("key"))?);
+        let partition = tail.u32().ok_or_else(|| unsound("key"))? as usize;
+        let topic = self.topics.get(&id);
+        let topic = *topic.ok_or_else(|| format!("its topic {} has no row", id.0))?;
+        let state = namespace.topics[topic as usize]
+            .partitions
+            .get_mut(partition);
+        Ok(&mut state.ok_or_else(|| unsound("key"))?.log)
+    }
+}
+
+pub(crate) fn unsound(what: &str) -> String {
     format!("the {what} is not what any version writes")
 }
 

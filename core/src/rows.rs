@@ -24,7 +24,9 @@ pub(crate) const TABLE_TOPIC: u8 = 0x02;
 pub(crate) const TABLE_PARTITION: u8 = 0x03;
 pub(crate) const TABLE_SEGMENT: u8 = 0x04;
 pub(crate) const TABLE_CONNECTION: u8 = 0x05;
-const TABLE_MESSAGES: u8 = 0x80;
+/// There while an import is under way: the messages in the store belong to no topic yet.
+pub(crate) const TABLE_IMPORT: u8 = 0x06;
+pub(crate) const TABLE_MESSAGES: u8 = 0x80;
 
 /// Whose row a key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,13 +68,20 @@ pub fn state_range(namespace: &str) -> (Vec<u8>, Vec<u8>) {
 
 /// The range of all of a namespace's rows; its end is where the next namespace is to be looked for.
 pub fn namespace_range(namespace: &str) -> (Vec<u8>, Vec<u8>) {
-    // The prefix as a number plus one: behind every key that begins with it, also one that no version has written, so
-    // that a walk from namespace to namespace always goes on. No byte of UTF-8 is 0xff.
-    let mut to = Keys::new(namespace).prefix;
+    (
+        namespace_key(namespace, 0x00),
+        behind(&Keys::new(namespace).prefix),
+    )
+}
+
+/// The prefix as a number plus one: behind every key that begins with it, also one that no version has written, so
+/// that a walk from namespace to namespace always goes on. No byte of UTF-8 is 0xff.
+fn behind(prefix: &[u8]) -> Vec<u8> {
+    let mut to = prefix.to_vec();
     if let Some(last) = to.last_mut() {
         *last += 1;
     }
-    (namespace_key(namespace, 0x00), to)
+    to
 }
 
 fn namespace_key(namespace: &str, table: u8) -> Vec<u8> {
@@ -121,6 +130,23 @@ impl Keys {
 
     pub(crate) fn connection(&self, connection: ConnectionId) -> Vec<u8> {
         self.key(TABLE_CONNECTION, &[&connection.0.to_be_bytes()])
+    }
+
+    pub(crate) fn import(&self) -> Vec<u8> {
+        self.key(TABLE_IMPORT, &[])
+    }
+
+    /// The key of this namespace that is called so without it.
+    pub(crate) fn with_tail(&self, tail: &[u8]) -> Vec<u8> {
+        let mut key = Vec::with_capacity(self.prefix.len() + tail.len());
+        key.extend_from_slice(&self.prefix);
+        key.extend_from_slice(tail);
+        key
+    }
+
+    /// The range of everything that is not state.
+    pub(crate) fn all_messages(&self) -> (Vec<u8>, Vec<u8>) {
+        (self.key(0x80, &[]), behind(&self.prefix))
     }
 
     /// All rows of `table` that belong to `topic`.

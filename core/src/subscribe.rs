@@ -94,6 +94,7 @@ impl Namespace {
             .subscriptions
             .insert(id, entry);
         cx.touch_connection(connection);
+        self.vouch(cx);
         let token = self.token();
         let subscribed = Subscribed {
             request: command.request,

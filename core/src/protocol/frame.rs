@@ -143,6 +143,10 @@ frames! { 'a
         11 "delete_topic" DeleteTopic<'a>,
         /// Asks for a sign of life from the broker itself.
         12 "ping" Ping,
+        /// Asks for the next part of an archive of the namespace.
+        13 "export" Export,
+        /// Gives the next part of an archive that becomes the namespace.
+        14 "import" Import<'a>,
     }
 }
 
@@ -179,6 +183,10 @@ frames! { 'a
         142 "resync" Resync,
         /// Tells that the broker stops; the close follows.
         143 "going_away" GoingAway,
+        /// Answers `export`.
+        144 "archive_part" ArchivePart<'a>,
+        /// Answers `import`.
+        145 "imported" Imported,
     }
 }
 
@@ -358,6 +366,30 @@ layouts! { 'a
     Ping {
         /// The number that the reply carries.
         request: u64,
+    }
+
+    /// See [`Command::Export`].
+    Export {
+        /// The number that the reply carries.
+        request: u64,
+        /// The export to go on with, 0 to begin one.
+        export: u64,
+        /// Which part, from 0; each once, in order.
+        part: u64,
+    }
+
+    /// See [`Command::Import`].
+    Import<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The import to go on with, 0 to begin one.
+        import: u64,
+        /// Which part, from 0; in order.
+        part: u64,
+        /// Whether the archive ends with it; then it becomes the namespace.
+        last: bool,
+        /// The next bytes of the archive, cut wherever it suits.
+        bytes: &'a [u8],
     }
 
     /// See [`Reply::Welcome`].
@@ -603,6 +635,32 @@ layouts! { 'a
 
     /// See [`Reply::Resync`].
     Resync {}
+
+    /// See [`Reply::ArchivePart`].
+    ArchivePart<'a> {
+        /// The command's number.
+        request: u64,
+        /// The export, to go on with.
+        export: u64,
+        /// Which part it is.
+        part: u64,
+        /// Whether the archive ends with it.
+        last: bool,
+        /// The next bytes of the archive.
+        bytes: &'a [u8],
+    }
+
+    /// See [`Reply::Imported`].
+    Imported {
+        /// The command's number.
+        request: u64,
+        /// The import, to go on with.
+        import: u64,
+        /// Which part was taken.
+        part: u64,
+        /// How many rows were read so far.
+        rows: u64,
+    }
 
     /// See [`Reply::GoingAway`].
     GoingAway {

@@ -1,0 +1,274 @@
+//! Whether the rows of a namespace fit one another: what an import insists on, and what a doctor looks for.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::config::Config;
+use crate::ids::{Offset, Partition, TopicId};
+use crate::log::{RowHead, read_record};
+use crate::namespace::Namespace;
+use crate::restore::StateRows;
+use crate::rows::{KeyTail, TABLE_CONNECTION, TABLE_IMPORT, TABLE_MESSAGES};
+use crate::topic::Kind;
+use crate::wire::Reader;
+
+/// Takes all rows of one namespace in the order of their keys, and says which of them cannot be right.
+///
+/// What memory it takes is that of the namespace's state, not that of its messages.
+pub struct NamespaceVerifier {
+    config: Config,
+    namespace: Box<Namespace>,
+    state: StateRows,
+    /// The logs whose messages are still to come, in the order of their keys; the first one's may have begun. `None`
+    /// while the state is being read.
+    logs: Option<VecDeque<LogVerifier>>,
+    summary: NamespaceSummary,
+}
+
+/// What the rows of a namespace hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceSummary {
+    /// Topics.
+    pub topics: u64,
+    /// Messages that are kept.
+    pub messages: u64,
+    /// Rows of messages that retention took and that are still to be deleted. They do no harm.
+    pub leftover_rows: u64,
+    /// Whether an import was broken off; its rows are deleted when the broker starts.
+    pub import_broken_off: bool,
+}
+
+/// How far the messages of one partition were read.
+struct LogVerifier {
+    topic: u32,
+    topic_id: TopicId,
+    partition: Partition,
+    next: Offset,
+    segment: usize,
+    segment_bytes: u64,
+}
+
+impl NamespaceVerifier {
+    /// A verifier of the namespace `name`.
+    pub fn new(name: &str) -> Self {
+        Self::with_config(name, Config::default(), 0)
+    }
+
+    pub(crate) fn with_config(name: &str, config: Config, seed: u64) -> Self {
+        Self {
+            config,
+            namespace: Box::new(Namespace::new(0, name, seed)),
+            state: StateRows::default(),
+            logs: None,
+            summary: NamespaceSummary::default(),
+        }
+    }
+
+    /// Takes the next row, whose key is given without the namespace. The text says what is wrong with it.
+    pub fn row(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        if key.first().is_some_and(|table| *table < 0x80) {
+            if self.logs.is_some() {
+                return Err(String::from("a row of the state stands behind messages"));
+            }
+            self.state
+                .take(&self.config, &mut self.namespace, key, value)?;
+            return Ok(());
+        }
+        self.end_of_state()?;
+        if self.namespace.import_broken_off {
+            return Ok(());
+        }
+        let mut tail = KeyTail(key);
+        let place = (
+            tail.u8(),
+            tail.u32().map(TopicId),
+            tail.u32().map(Partition),
+            tail.u64().map(Offset),
+        );
+        let (Some(TABLE_MESSAGES), Some(topic_id), Some(partition), Some(first)) = place else {
+            return Err(String::from("no version has such a key"));
+        };
+        let logs = self.logs.get_or_insert_default();
+        while let Some(log) = logs.front() {
+            if (log.topic_id, log.partition) >= (topic_id, partition) {
+                break;
+            }
+            log.finish(&self.namespace)?;
+            logs.pop_front();
+        }
+        let log = logs
+            .front_mut()
+            .filter(|log| (log.topic_id, log.partition) == (topic_id, partition));
+        let log = log.ok_or_else(|| {
+            format!(
+                "messages of topic {} partition {}, which the state does not know",
+                topic_id.0, partition.0
+            )
+        })?;
+        match log.row(&self.namespace, first, value)? {
+            Some(messages) => self.summary.messages += messages,
+            None => self.summary.leftover_rows += 1,
+        }
+        Ok(())
+    }
+
+    /// Says whether anything is missing, now that all rows were given, or else what they hold.
+    pub fn finish(&mut self) -> Result<NamespaceSummary, String> {
+        self.end_of_state()?;
+        for log in self.logs.iter().flatten() {
+            log.finish(&self.namespace)?;
+        }
+        self.summary.topics = self.namespace.topics.len() as u64;
+        self.summary.import_broken_off = self.namespace.import_broken_off;
+        Ok(self.summary)
+    }
+
+    /// Whether an archive may have a row with such a key: what belongs to one place does not travel.
+    pub(crate) fn travels(key: &[u8]) -> bool {
+        !matches!(key.first(), None | Some(&TABLE_CONNECTION | &TABLE_IMPORT))
+    }
+
+    /// The namespace of the rows.
+    pub(crate) fn into_namespace(self) -> Namespace {
+        *self.namespace
+    }
+
+    fn end_of_state(&mut self) -> Result<(), String> {
+        if self.logs.is_some() {
+            return Ok(());
+        }
+        let mut logs = Vec::new();
+        for (index, topic) in &self.namespace.topics {
+            for (partition, state) in (0..).map(Partition).zip(&topic.partitions) {
+                if !state.log.is_whole() {
+                    return Err(format!(
+                        "segments of topic \"{}\" partition {} are missing",
+                        topic.name, partition.0
+                    ));
+                }
+                if topic.config.kind == Kind::Live {
+                    continue;
+                }
+                logs.push(LogVerifier {
+                    topic: index as u32,
+                    topic_id: topic.id,
+                    partition,
+                    next: state.log.start(),
+                    segment: 0,
+                    segment_bytes: 0,
+                });
+            }
+        }
+        if self.namespace.import_broken_off {
+            // The messages belong to topics that never came to be.
+            logs.clear();
+        }
+        logs.sort_by_key(|log| (log.topic_id, log.partition));
+        self.logs = Some(logs.into());
+        Ok(())
+    }
+}
+
+impl LogVerifier {
+    /// Takes a row of messages; how many it holds, `None` if the log does not reach back to it any more.
+    fn row(
+        &mut self,
+        namespace: &Namespace,
+        first: Offset,
+        value: &[u8],
+    ) -> Result<Option<u64>, String> {
+        let topic = &namespace.topics[self.topic as usize];
+        let log = &topic.partitions[self.partition.0 as usize].log;
+        let unsound = |_| String::from("the messages are not what any version writes");
+        let mut reader = Reader::new(value);
+        let head = RowHead::take(&mut reader).map_err(unsound)?;
+        let end = Offset(first.0.saturating_add(head.span));
+        if end <= log.start() {
+            return Ok(None);
+        }
+        let compacted = topic.config.kind == Kind::Compacted;
+        if first < self.next
+            || end > log.end()
+            || head.span == 0
+            || (!compacted && first > self.next)
+        {
+            return Err(format!(
+                "offsets {}..{} do not follow {} in topic \"{}\" partition {}, which ends at {}",
+                first.0,
+                end.0,
+                self.next.0,
+                topic.name,
+                self.partition.0,
+                log.end().0
+            ));
+        }
+        while first >= log.segment_end(self.segment) {
+            self.end_segment(namespace)?;
+        }
+        let mut messages = 0;
+        let mut at = first;
+        while !reader.is_empty() {
+            let bytes = reader.bytes().map_err(unsound)?;
+            let offset = Offset(read_record(bytes).map_err(unsound)?.offset);
+            if offset < at || offset >= end || (!compacted && offset > at) {
+                return Err(format!(
+                    "offset {} stands at {} of topic \"{}\" partition {}",
+                    offset.0, at.0, topic.name, self.partition.0
+                ));
+            }
+            at = offset.next();
+            messages += 1;
+            self.segment_bytes += bytes.len() as u64;
+        }
+        if !compacted && at != end {
+            return Err(format!(
+                "offset {} is missing in topic \"{}\" partition {}",
+                at.0, topic.name, self.partition.0
+            ));
+        }
+        self.next = end;
+        Ok(Some(messages))
+    }
+
+    fn end_segment(&mut self, namespace: &Namespace) -> Result<(), String> {
+        let topic = &namespace.topics[self.topic as usize];
+        let log = &topic.partitions[self.partition.0 as usize].log;
+        let segment = &log.segments()[self.segment];
+        if self.segment_bytes != segment.size_bytes {
+            return Err(format!(
+                "the segment at offset {} of topic \"{}\" partition {} has {} bytes of messages instead of {}",
+                segment.base.0,
+                topic.name,
+                self.partition.0,
+                self.segment_bytes,
+                segment.size_bytes
+            ));
+        }
+        self.segment += 1;
+        self.segment_bytes = 0;
+        Ok(())
+    }
+
+    /// Says what is missing at the end.
+    fn finish(&self, namespace: &Namespace) -> Result<(), String> {
+        let topic = &namespace.topics[self.topic as usize];
+        let log = &topic.partitions[self.partition.0 as usize].log;
+        if topic.config.kind != Kind::Compacted && self.next != log.end() {
+            return Err(format!(
+                "offsets {}..{} of topic \"{}\" partition {} are missing",
+                self.next.0,
+                log.end().0,
+                topic.name,
+                self.partition.0
+            ));
+        }
+        let mut rest = Self { ..*self };
+        while rest.segment < log.segments().len() {
+            rest.end_segment(namespace)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,407 @@
+//! Exports and imports through the broker's public door.
+
+mod host;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use dunlin_core::{
+    ArchiveReader, Claims, ConnectionId, Encoding, Input, NamespaceVerifier, Rights, Timestamp,
+};
+
+use host::Host;
+
+const SMALL: &str = r#"{"archive_part_bytes":1024,"segment_bytes_max":600,"compaction_bytes_min":300,"tombstone_ms_min":0}"#;
+
+fn member<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let rest = line.split(&format!("\"{name}\":")).nth(1)?;
+    Some(rest.split([',', '}']).next()?.trim_matches('"'))
+}
+
+/// The next part of an export: its number, its bytes, and whether it is the last; or the refusal.
+fn part(host: &mut Host, id: u64, export: u64, part: u64) -> Result<(u64, Vec<u8>, bool), String> {
+    host.heard(id);
+    let line = format!(r#"{{"type":"export","request":9,"export":{export},"part":{part}}}"#);
+    host.send(id, &line);
+    let answer = host.heard(id).pop().expect("an export is answered");
+    if !answer.contains("archive_part") {
+        return Err(answer);
+    }
+    // Bytes that happen to be text come as text.
+    let bytes = match member(&answer, "bytes_base64") {
+        Some(text) => BASE64_STANDARD.decode(text).unwrap(),
+        None => panic!("parts are not text: {answer}"),
+    };
+    let export = member(&answer, "export").unwrap().parse().unwrap();
+    Ok((export, bytes, member(&answer, "last") == Some("true")))
+}
+
+/// A whole export, with something done after every part.
+fn export_while(host: &mut Host, id: u64, mut meanwhile: impl FnMut(&mut Host, u64)) -> Vec<u8> {
+    let (mut export, mut archive) = (0, Vec::new());
+    for number in 0.. {
+        let (given, bytes, last) = part(host, id, export, number).unwrap();
+        export = given;
+        archive.extend(bytes);
+        if last {
+            break;
+        }
+        meanwhile(host, number);
+    }
+    archive
+}
+
+fn export(host: &mut Host, id: u64) -> Vec<u8> {
+    export_while(host, id, |_, _| {})
+}
+
+fn import_part(
+    host: &mut Host,
+    id: u64,
+    import: u64,
+    part: u64,
+    last: bool,
+    bytes: &[u8],
+) -> String {
+    host.heard(id);
+    let bytes = BASE64_STANDARD.encode(bytes);
+    let line = format!(
+        r#"{{"type":"import","request":9,"import":{import},"part":{part},"last":{last},"bytes_base64":"{bytes}"}}"#
+    );
+    host.send(id, &line);
+    host.heard(id).pop().expect("an import is answered")
+}
+
+/// A whole import; what the last part was answered, or the first refusal.
+fn import(host: &mut Host, id: u64, archive: &[u8], piece: usize) -> String {
+    let (mut import, mut answer) = (0, String::new());
+    let pieces: Vec<&[u8]> = archive.chunks(piece).collect();
+    for (number, bytes) in pieces.iter().enumerate() {
+        let last = number + 1 == pieces.len();
+        answer = import_part(host, id, import, number as u64, last, bytes);
+        let Some(given) = member(&answer, "import") else {
+            return answer;
+        };
+        import = given.parse().unwrap();
+    }
+    answer
+}
+
+/// A namespace with something of everything.
+fn furnished() -> Host {
+    let mut host = Host::new(SMALL);
+    host.connect(1, "home");
+    for line in [
+        r#"{"type":"configure_topic","request":1,"topic":"kept","kind":"log","ordering":"per_key","partitions":3}"#,
+        r#"{"type":"configure_topic","request":1,"topic":"newest","kind":"compacted"}"#,
+        r#"{"type":"configure_topic","request":1,"topic":"last","kind":"last_value"}"#,
+        r#"{"type":"configure_topic","request":1,"topic":"gone","kind":"live"}"#,
+        r#"{"type":"configure_topic","request":1,"topic":"short","max_messages":10}"#,
+        r#"{"type":"configure_topic","request":1,"topic":"empty"}"#,
+    ] {
+        host.send(1, line);
+    }
+    for number in 0..120 {
+        let topic = ["kept", "newest", "last", "gone", "short"][number % 5];
+        let line = format!(
+            r#"{{"type":"publish","request":1,"topic":"{topic}","payload":"{number} {}","key":"k{}","headers":[["n","{number}"]]}}"#,
+            "x".repeat(number),
+            number % 7
+        );
+        host.send(1, &line);
+    }
+    host
+}
+
+/// Every row of the namespace itself, which its connections are not.
+fn rows(host: &Host) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let rows = host
+        .store
+        .iter()
+        .filter(|(key, _)| key[0] != 0 && key[1 + usize::from(key[0])] != 5);
+    rows.map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+fn read(host: &mut Host, id: u64, topic: &str, partition: u64) -> String {
+    host.heard(id);
+    let line =
+        format!(r#"{{"type":"read","request":1,"topic":"{topic}","partition":{partition}}}"#);
+    host.send(id, &line);
+    host.heard(id).pop().unwrap()
+}
+
+#[test]
+fn a_namespace_that_moves_is_the_same_byte_for_byte() {
+    let mut home = furnished();
+    let archive = export(&mut home, 1);
+    for piece in [100, 5_000, 1 << 20] {
+        let mut abroad = Host::new(SMALL);
+        abroad.connect(4, "home");
+        let answer = import(&mut abroad, 4, &archive, piece);
+        assert!(answer.contains("\"type\":\"imported\""), "{answer}");
+        assert_eq!(rows(&abroad), rows(&home));
+        assert_eq!(export(&mut abroad, 4), archive);
+        for partition in 0..3 {
+            assert_eq!(
+                read(&mut abroad, 4, "kept", partition),
+                read(&mut home, 1, "kept", partition)
+            );
+        }
+        // It is alive, also after a restart.
+        for restarts in [false, true] {
+            if restarts {
+                abroad.restart(SMALL);
+                abroad.connect(5, "home");
+            }
+            let id = if restarts { 5 } else { 4 };
+            abroad.publish(id, "short", "more");
+            let receipt = abroad.heard(id).pop().unwrap();
+            let offset = if restarts { "25" } else { "24" };
+            assert_eq!(member(&receipt, "offset"), Some(offset), "{receipt}");
+        }
+    }
+}
+
+#[test]
+fn an_archive_shows_one_moment_while_the_namespace_goes_on() {
+    let mut home = furnished();
+    home.connect(2, "home");
+    let before = export(&mut home, 1);
+    let mut parts = 0;
+    let archive = export_while(&mut home, 1, |host, number| {
+        parts = number + 1;
+        // Retention, compaction and new messages, each more than a segment.
+        for round in 0..12 {
+            host.publish(2, "short", &"s".repeat(200));
+            let line = format!(
+                r#"{{"type":"publish","request":1,"topic":"newest","payload":"{}","key":"k{round}"}}"#,
+                "n".repeat(100)
+            );
+            host.send(2, &line);
+        }
+    });
+    assert!(parts >= 2, "it came in several parts");
+    assert!(archive == before, "what came later is not in it");
+    // What had to wait for the export has happened since.
+    let start = member(&read(&mut home, 1, "short", 0), "log_start_offset")
+        .unwrap()
+        .to_owned();
+    let mut verifier = NamespaceVerifier::new("home");
+    for (key, value) in &rows(&home) {
+        verifier
+            .row(&key[1 + usize::from(key[0])..], value)
+            .unwrap();
+    }
+    let summary = verifier.finish().unwrap();
+    assert!(start.parse::<u64>().unwrap() > 24, "{start}");
+    assert_eq!(summary.leftover_rows, 0);
+}
+
+#[test]
+fn what_an_export_kept_is_deleted_after_a_restart_too() {
+    let mut home = furnished();
+    let (_, _, last) = part(&mut home, 1, 0, 0).unwrap();
+    assert!(!last);
+    let leftovers = |host: &Host| {
+        let mut verifier = NamespaceVerifier::new("home");
+        for (key, value) in &rows(host) {
+            verifier
+                .row(&key[1 + usize::from(key[0])..], value)
+                .unwrap();
+        }
+        verifier.finish().unwrap().leftover_rows
+    };
+    let publish = |host: &mut Host, id| {
+        for _ in 0..12 {
+            host.publish(id, "short", &"s".repeat(200));
+        }
+    };
+    publish(&mut home, 1);
+    assert!(leftovers(&home) > 0, "the export still reads them");
+    home.restart(SMALL);
+    home.connect(3, "home");
+    publish(&mut home, 3);
+    assert_eq!(leftovers(&home), 0);
+}
+
+#[test]
+fn what_is_not_a_whole_archive_leaves_nothing_behind() {
+    let mut home = furnished();
+    let archive = export(&mut home, 1);
+    let mut abroad = Host::new(SMALL);
+    abroad.connect(4, "home");
+    for length in (0..archive.len()).step_by(97) {
+        let answer = import(&mut abroad, 4, &archive[..length.max(1)], 1_000);
+        assert!(answer.contains("invalid_archive"), "{answer}");
+        assert!(answer.contains("cut off at byte"), "{answer}");
+        assert_eq!(rows(&abroad), []);
+    }
+    for at in (0..archive.len()).step_by(89) {
+        let mut flipped = archive.clone();
+        flipped[at] ^= 0x10;
+        let answer = import(&mut abroad, 4, &flipped, 1_000);
+        assert!(answer.contains("invalid_archive"), "{answer}");
+        assert_eq!(rows(&abroad), []);
+    }
+    let answer = import(&mut abroad, 4, &archive, 1_000);
+    assert!(answer.contains("\"type\":\"imported\""), "{answer}");
+}
+
+#[test]
+fn rows_that_do_not_fit_one_another_are_refused_in_an_archive() {
+    let home = furnished();
+    let rows = rows(&home);
+    let tail = |key: &[u8]| key[1 + usize::from(key[0])..].to_vec();
+    let mut refused = 0;
+    for left_out in 0..rows.len() {
+        let mut writer = dunlin_core::ArchiveWriter::new("home");
+        for (index, (key, value)) in rows.iter().enumerate() {
+            if index != left_out {
+                writer.row(&tail(key), value);
+            }
+        }
+        writer.finish();
+        let mut abroad = Host::new(SMALL);
+        abroad.connect(4, "home");
+        let answer = import(&mut abroad, 4, &writer.take(usize::MAX), 1 << 20);
+        if answer.contains("invalid_archive") {
+            refused += 1;
+        } else {
+            // A topic that holds nothing, and the namespace's row: without them it is another whole namespace.
+            let table = tail(&rows[left_out].0)[0];
+            assert!(
+                table <= 2,
+                "row {left_out} of table {table:02x} is missing unnoticed"
+            );
+        }
+    }
+    assert!(refused > 20, "{refused} of {} rows", rows.len());
+}
+
+#[test]
+fn an_import_that_is_broken_off_is_deleted() {
+    let mut home = furnished();
+    for number in 0..200u64 {
+        let noise: String = (0..60)
+            .map(|n| {
+                format!(
+                    "{:x}",
+                    (number * 60 + n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                )
+            })
+            .collect();
+        home.publish(1, "short", &noise);
+        home.publish(1, "noise", &noise);
+    }
+    let archive = export(&mut home, 1);
+    let half = archive.len() * 3 / 4;
+    // By a crash.
+    let mut abroad = Host::new(SMALL);
+    abroad.connect(4, "home");
+    let answer = import_part(&mut abroad, 4, 0, 0, false, &archive[..half]);
+    assert!(answer.contains("imported"), "{answer}");
+    assert!(
+        rows(&abroad).len() > 10,
+        "messages are written as they come"
+    );
+    abroad.restart(SMALL);
+    assert_eq!(rows(&abroad), []);
+    abroad.connect(5, "home");
+    let gone = member(&answer, "import").unwrap().parse().unwrap();
+    let answer = import_part(&mut abroad, 5, gone, 1, true, &archive[half..]);
+    assert!(answer.contains("unknown_transfer"), "{answer}");
+    // By silence.
+    import_part(&mut abroad, 5, 0, 0, false, &archive[..half]);
+    abroad.publish(5, "t", "x");
+    let busy = abroad.heard(5).pop().unwrap();
+    assert!(busy.contains("\"code\":\"busy\""), "{busy}");
+    abroad.now += 60_000;
+    assert_eq!(abroad.broker.poll_timeout(), Some(Timestamp(abroad.now)));
+    abroad.broker.handle(Timestamp(abroad.now), Input::Timeout);
+    abroad.flush();
+    assert_eq!(rows(&abroad), []);
+    abroad.publish(5, "t", "x");
+    let receipt = abroad.heard(5).pop().unwrap();
+    assert!(receipt.contains("receipt"), "{receipt}");
+}
+
+#[test]
+fn commands_that_do_not_fit_are_refused() {
+    let mut home = furnished();
+    let archive = export(&mut home, 1);
+    let refusal = |answer: Result<(u64, Vec<u8>, bool), String>| answer.unwrap_err();
+    assert!(refusal(part(&mut home, 1, 77, 0)).contains("unknown_transfer"));
+    let (id, ..) = part(&mut home, 1, 0, 0).unwrap();
+    let wrong = refusal(part(&mut home, 1, id, 5));
+    assert!(
+        wrong.contains("part 1 of the export comes next, not 5"),
+        "{wrong}"
+    );
+    home.send(1, r#"{"type":"delete_topic","request":1,"topic":"kept"}"#);
+    let busy = home.heard(1).pop().unwrap();
+    assert!(
+        busy.contains("\"code\":\"busy\"") && busy.contains("retry_after_ms"),
+        "{busy}"
+    );
+    for _ in 0..3 {
+        part(&mut home, 1, 0, 0).unwrap();
+    }
+    let full = refusal(part(&mut home, 1, 0, 0));
+    assert!(full.contains("exports_max"), "{full}");
+    // An idle one makes room.
+    home.now += 60_000;
+    home.flush();
+    part(&mut home, 1, 0, 0).unwrap();
+    assert!(refusal(part(&mut home, 1, id, 1)).contains("unknown_transfer"));
+
+    let used = import(&mut home, 1, &archive, 1_000);
+    assert!(
+        used.contains("conflicting_config") && used.contains("in use"),
+        "{used}"
+    );
+
+    let claims = Claims {
+        namespace: "home".into(),
+        user: String::new(),
+        device: String::new(),
+        rights: Rights::PUBLISH,
+    };
+    let connection = ConnectionId(9);
+    home.broker.handle(
+        Timestamp(home.now),
+        Input::Connect {
+            connection,
+            encoding: Encoding::Json,
+            claims,
+            ip: Vec::new(),
+        },
+    );
+    home.send(9, r#"{"type":"hello","version":1}"#);
+    assert!(refusal(part(&mut home, 9, 0, 0)).contains("forbidden"));
+    assert!(import(&mut home, 9, &archive, 1_000).contains("forbidden"));
+}
+
+#[test]
+fn an_import_takes_few_blocks_in_a_batch_however_well_they_were_packed() {
+    let mut host = Host::new(r#"{"archive_part_bytes":1048576}"#);
+    host.connect(1, "home");
+    for _ in 0..40 {
+        host.publish(1, "zeros", &"0".repeat(500_000));
+    }
+    let archive = export(&mut host, 1);
+    assert!(archive.len() < 200_000, "{}", archive.len());
+    let mut reader = ArchiveReader::new();
+    reader.push(&archive);
+    let mut blocks = 0;
+    while reader.next_rows(|_, _| Ok(())).unwrap() {
+        blocks += 1;
+    }
+    let mut abroad = Host::new("{}");
+    abroad.connect(1, "home");
+    let before = abroad.broker.stats_json();
+    import(&mut abroad, 1, &archive, 1 << 20);
+    let writes = |stats: &str| member(stats, "writes").unwrap().parse::<u64>().unwrap();
+    let batches = writes(&abroad.broker.stats_json()) - writes(&before);
+    assert!(batches >= blocks, "{blocks} blocks in {batches} batches");
+    assert_eq!(rows(&abroad), rows(&host));
+}
