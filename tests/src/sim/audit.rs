@@ -9,7 +9,7 @@ use dunlin_core::{
 
 use dunlin_host::RangeRead;
 
-use super::model::decode;
+use super::frames::decode;
 use super::store::{Rows, apply, read_range};
 
 /// One topic as it is stored.

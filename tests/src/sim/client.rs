@@ -7,7 +7,8 @@ use dunlin_core::frame::Reply;
 
 use super::archive::Check;
 use super::command::{Begin, Draft, Order, Request};
-use super::model::{Model, decode, frames_in, request_of};
+use super::frames::{decode, frames_in, request_of};
+use super::model::Model;
 use super::plan::Plan;
 use super::reader::SubscriptionView;
 use super::rng::Rng;

@@ -6,7 +6,8 @@ use dunlin_core::frame::Reply;
 
 use super::archive::{Check, filter_matches};
 use super::command::{Begin, Order, Wish};
-use super::model::{Granted, Model, Pending, Replies, first_sequence, last_sequence};
+use super::frames::{first_sequence, last_sequence};
+use super::model::{Granted, Model, Pending, Replies};
 
 impl Model {
     /// Notes granted subscriptions and what they must get.

@@ -5,14 +5,18 @@
 //! is emitted (`model`), every frame when it arrives (`reader`), and every crash by reading back what is stored
 //! (`audit`, `recovery`). Nothing in it depends on anything but the seed, so a failure is replayed by its number.
 
+mod answers;
 mod archive;
 mod audit;
 mod client;
 mod command;
 mod engine;
+mod frames;
 mod grants;
+mod host;
 mod json;
 mod model;
+mod network;
 mod plan;
 mod reader;
 mod recovery;
@@ -22,6 +26,7 @@ mod rows;
 mod store;
 mod told;
 mod trace;
+mod trouble;
 mod world;
 
 use core::panic::AssertUnwindSafe;

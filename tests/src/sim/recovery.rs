@@ -6,7 +6,8 @@ use dunlin_core::Row;
 
 use super::archive::Check;
 use super::audit::{PartitionDump, TopicDump};
-use super::model::{Model, level};
+use super::frames::level;
+use super::model::Model;
 use super::rows::{StateRow, read_state_row};
 
 /// How a life ended.

@@ -3,7 +3,8 @@
 use dunlin_core::Effect;
 use dunlin_core::frame::Reply;
 
-use super::model::{Model, decode, frames_in};
+use super::frames::{decode, frames_in};
+use super::model::Model;
 
 pub(super) fn effect(effect: &Effect, model: &Model) -> String {
     match effect {

@@ -6,7 +6,8 @@ use dunlin_core::frame::{Delivery, Page, Record, Reply};
 
 use super::archive::{Check, Told, filter_matches};
 use super::command::{Begin, Order};
-use super::model::{Model, Pending, Said, decode, frames_in};
+use super::frames::{decode, frames_in};
+use super::model::{Model, Pending, Said};
 
 impl Model {
     /// Checks a page against the log that it is of.
