@@ -26,5 +26,7 @@ pub use drive::{BATCH_BYTES_MAX, Drive, DriveError, Load, Outbox, ShardSpan, Ste
 pub use engine::{Engine, EngineError, EngineKind, Engines, GuestModule, NativeEngine, WasmEngine};
 pub use server::{SHARDS_MAX, Server, ServerOptions};
 pub use store::{
-    DataDirectory, FORMAT_VERSION, FjallStore, MemoryStore, RangeRead, Store, StoreError, StoreKind,
+    Base, Change, Cut, DataDirectory, DirectoryDisk, Disk, DiskFile, FORMAT_VERSION, FjallBase,
+    JournalOptions, JournaledStore, MemoryStore, NativeStore, OpenBase, RangeRead, Recovery, Rows,
+    Store, StoreError, StoreKind,
 };

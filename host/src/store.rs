@@ -3,17 +3,29 @@
 //! A store knows nothing of what rows mean. Writers call [`Store::apply`] from any thread; one thread, the committer,
 //! calls [`Store::sync`], which makes everything applied before it durable.
 
+mod base;
 mod directory;
+mod disk;
 mod fjall;
+mod journal;
 mod memory;
+mod native;
+mod overlay;
+mod recovery;
+mod segment;
 
 use core::fmt;
 
 use dunlin_core::{Op, Row};
 
+pub use self::base::{Base, Change, Rows};
 pub use self::directory::{DataDirectory, FORMAT_VERSION};
-pub use self::fjall::FjallStore;
+pub use self::disk::{DirectoryDisk, Disk, DiskFile};
+pub use self::fjall::FjallBase;
+pub use self::journal::{JournalOptions, JournaledStore, OpenBase};
 pub use self::memory::MemoryStore;
+pub use self::native::NativeStore;
+pub use self::recovery::{Cut, Recovery};
 
 /// An ordered map of byte strings.
 pub trait Store: Send + Sync {
@@ -85,7 +97,7 @@ impl core::error::Error for StoreError {}
 /// Which store to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum StoreKind {
-    /// A log-structured store on disk.
+    /// On disk: a journal, and a log-structured store behind it.
     #[default]
     Fjall,
     /// Nothing is kept when the process ends.
@@ -118,7 +130,7 @@ mod tests {
     fn on_every_store(check: impl Fn(&dyn Store)) {
         check(&MemoryStore::default());
         let folder = tempfile::tempdir().unwrap();
-        check(&FjallStore::open(folder.path()).unwrap());
+        check(&NativeStore::open(folder.path()).unwrap());
     }
 
     #[test]

@@ -140,9 +140,9 @@ fn a_port_in_use_is_told() {
 #[test]
 fn a_data_directory_of_a_newer_version_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("FORMAT"), "2\n").unwrap();
+    fs::write(folder.path().join("FORMAT"), "3\n").unwrap();
     let told = refused(&["--data", folder.path().to_str().unwrap()]);
-    assert!(told.contains("version 2"), "{told}");
+    assert!(told.contains("version 3"), "{told}");
     assert!(!folder.path().join("rows").exists());
 }
 

@@ -19,7 +19,7 @@ use crate::console::Console;
 use crate::engine::{EngineKind, Engines};
 use crate::report;
 use crate::server::{SHARDS_MAX, Server, ServerOptions};
-use crate::store::{FjallStore, MemoryStore, Store, StoreKind};
+use crate::store::{MemoryStore, NativeStore, Store, StoreKind};
 
 /// How long after the first signal to stop another one means more than the first. One stop often arrives twice: a
 /// terminal or a supervisor signals the whole group, and whoever started the broker passes the signal on.
@@ -70,7 +70,7 @@ impl Serve {
             u32::try_from(cores).unwrap_or(SHARDS_MAX).min(SHARDS_MAX)
         });
         let store: Arc<dyn Store> = match self.store {
-            StoreKind::Fjall => Arc::new(FjallStore::open(&self.data)?),
+            StoreKind::Fjall => Arc::new(NativeStore::open(&self.data)?),
             StoreKind::Memory => Arc::new(MemoryStore::default()),
         };
         let kept = match self.store {

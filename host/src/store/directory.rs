@@ -3,7 +3,8 @@
 //! ```text
 //! LOCK      held by the process that uses the directory; says which
 //! FORMAT    the version, one line
-//! rows/     the store's own
+//! journal/  what was written last
+//! rows/     what was written before
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -12,8 +13,9 @@ use std::path::{Path, PathBuf};
 
 use super::StoreError;
 
-/// The version of the directory that this build reads and writes.
-pub const FORMAT_VERSION: u32 = 1;
+/// The version of the directory that this build writes. It takes over one of version 1, which had no journal of its own:
+/// from then on a dunlin that would not read the journal refuses the directory.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// A data directory that this process owns until the value is dropped.
 #[derive(Debug)]
@@ -77,7 +79,12 @@ impl DataDirectory {
         })
     }
 
-    /// Where the store keeps its files.
+    /// Where the journal keeps its files.
+    pub fn journal(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
+    /// Where fjall keeps its files.
     pub fn rows(&self) -> PathBuf {
         self.path.join("rows")
     }
@@ -91,7 +98,7 @@ fn foreign(path: &Path) -> io::Result<Option<String>> {
     }
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
-        let ours = ["LOCK", "FORMAT.new", "rows", "lost+found"];
+        let ours = ["LOCK", "FORMAT.new", "journal", "rows", "lost+found"];
         if !ours.iter().any(|known| name == *known) {
             return Ok(Some(name.to_string_lossy().into_owned()));
         }
@@ -105,9 +112,9 @@ fn check_format(path: &Path) -> Result<(), Result<String, io::Error>> {
     let text = match fs::read_to_string(&file) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if path.join("rows").exists() {
+            if path.join("rows").exists() || path.join("journal").exists() {
                 return Err(Ok(
-                    "has rows but no FORMAT file; it is damaged, restore it from a backup"
+                    "has data but no FORMAT file; it is damaged, restore it from a backup"
                         .to_owned(),
                 ));
             }
@@ -117,6 +124,7 @@ fn check_format(path: &Path) -> Result<(), Result<String, io::Error>> {
     };
     match text.trim().parse::<u32>() {
         Ok(FORMAT_VERSION) => Ok(()),
+        Ok(1) => write_format(path, &file).map_err(Err),
         Ok(version) if version > FORMAT_VERSION => Err(Ok(format!(
             "is of version {version} and this dunlin reads version {FORMAT_VERSION}; use the newer dunlin that wrote it"
         ))),
@@ -162,7 +170,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let format = folder.path().join("FORMAT");
         for (text, named) in [
-            ("2\n", "version 2"),
+            ("3\n", "version 3"),
             ("4294967295\n", "version 4294967295"),
             ("0\n", "damaged"),
             ("-1\n", "damaged"),

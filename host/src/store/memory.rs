@@ -1,17 +1,21 @@
 //! Rows in memory, for tests and for brokers that need to keep nothing.
 
 use core::ops::Bound;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dunlin_core::{Op, Row};
 
+use super::base::{Base, Change, Rows};
 use super::{RangeRead, Store, StoreError};
 
 /// A [`Store`] that lives as long as the process.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     rows: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
+    /// What the last checkpoint said, where this is the base of a journal.
+    through: AtomicU64,
 }
 
 impl MemoryStore {
@@ -77,5 +81,43 @@ impl Store for MemoryStore {
 
     fn probe(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+}
+
+/// What a journal is emptied into in tests and simulation, where it is as durable as its owner wants it.
+impl Base for Arc<MemoryStore> {
+    fn range<'a>(&'a self, from: &[u8], to: &[u8], reverse: bool) -> Rows<'a> {
+        let read = RangeRead {
+            from: from.to_vec(),
+            to: to.to_vec(),
+            reverse,
+            rows_max: u32::MAX,
+            bytes_max: u32::MAX,
+        };
+        match Store::range(self.as_ref(), &read) {
+            Ok(rows) => Box::new(rows.into_iter().map(Ok)),
+            Err(error) => Box::new(core::iter::once(Err(error))),
+        }
+    }
+
+    fn checkpoint(
+        &self,
+        changes: &mut dyn Iterator<Item = Result<Change, StoreError>>,
+        through: u64,
+    ) -> Result<(), StoreError> {
+        let changes: Vec<_> = changes.collect::<Result<_, _>>()?;
+        let mut rows = self.rows();
+        for Change { key, value } in changes {
+            match value {
+                Some(value) => rows.insert(key, value),
+                None => rows.remove(&key),
+            };
+        }
+        self.through.store(through, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn through(&self) -> Result<u64, StoreError> {
+        Ok(self.through.load(Ordering::Relaxed))
     }
 }

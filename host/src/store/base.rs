@@ -1,0 +1,35 @@
+//! What the journal is emptied into: rows that are durable already.
+
+use dunlin_core::Row;
+
+use super::StoreError;
+
+/// An ordered map that changes rarely and much at a time.
+pub trait Base: Send + Sync {
+    /// The rows from `from` up to, but without, `to`, in key order or in reverse: those that are there at this call,
+    /// whatever changes while they are read.
+    fn range<'a>(&'a self, from: &[u8], to: &[u8], reverse: bool) -> Rows<'a>;
+
+    /// Makes all changes, which come in key order, or none; they are durable when this returns. `through` is the
+    /// last record of the journal that they contain, and is kept with them.
+    fn checkpoint(
+        &self,
+        changes: &mut dyn Iterator<Item = Result<Change, StoreError>>,
+        through: u64,
+    ) -> Result<(), StoreError>;
+
+    /// What the last checkpoint said; 0 before the first.
+    fn through(&self) -> Result<u64, StoreError>;
+}
+
+/// Rows as they are read.
+pub type Rows<'a> = Box<dyn Iterator<Item = Result<Row, StoreError>> + 'a>;
+
+/// What became of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The key.
+    pub key: Vec<u8>,
+    /// Its new value, or that it is gone.
+    pub value: Option<Vec<u8>>,
+}
