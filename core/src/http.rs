@@ -9,6 +9,8 @@
 //! POST /v1/{namespace}/topics/{topic}                               publish the body
 //! GET  /v1/{namespace}/topics/{topic}?from=&partition=&limit=       history, one record a line
 //! GET  /v1/{namespace}/subscribe?filter=&from=&partition=           server-sent events
+//! GET  /v1/{namespace}/export                                       the namespace as an archive
+//! PUT  /v1/{namespace}/import                                       an archive becomes the namespace
 //! GET  /healthz, /readyz                                            the host's own
 //! ```
 //!
@@ -29,8 +31,8 @@ use crate::error::ErrorCode;
 use crate::input::Encoding;
 use crate::protocol::field::Headers;
 use crate::protocol::frame::{
-    Command, Delivery, Failed, Gap, Hello, PROTOCOL_VERSION, Page, Publish, Read, Receipt, Record,
-    Reply, SUBPROTOCOL_BINARY, SUBPROTOCOL_JSON, Subscribe,
+    Command, Delivery, Export, Failed, Gap, Hello, Import, Imported, PROTOCOL_VERSION, Page,
+    Publish, Read, Receipt, Record, Reply, SUBPROTOCOL_BINARY, SUBPROTOCOL_JSON, Subscribe,
 };
 
 /// The number of the one command that a request becomes; the reply carries it.
@@ -50,6 +52,12 @@ pub const JSON: &str = "application/json";
 
 /// The media type of history: one JSON object a line.
 pub const NDJSON: &str = "application/x-ndjson";
+
+/// The media type of an archive.
+pub const ARCHIVE: &str = "application/vnd.dunlin.archive";
+
+/// How many bytes of an archive a host gives to the broker at once.
+pub const IMPORT_PART_BYTES: usize = 256 << 10;
 
 /// What a method and a path ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +90,16 @@ pub enum Route {
         /// The namespace, decoded.
         namespace: String,
     },
+    /// The namespace as an archive.
+    Export {
+        /// The namespace, decoded.
+        namespace: String,
+    },
+    /// An archive becomes the namespace.
+    Import {
+        /// The namespace, decoded.
+        namespace: String,
+    },
 }
 
 impl Route {
@@ -92,7 +110,9 @@ impl Route {
             Self::Connect { namespace }
             | Self::Publish { namespace, .. }
             | Self::Read { namespace, .. }
-            | Self::Subscribe { namespace } => Some(namespace),
+            | Self::Subscribe { namespace }
+            | Self::Export { namespace }
+            | Self::Import { namespace } => Some(namespace),
         }
     }
 
@@ -108,12 +128,13 @@ impl Route {
         };
         let allow = match route {
             Self::Publish { .. } | Self::Read { .. } => "GET, HEAD, POST",
+            Self::Export { .. } => "GET",
+            Self::Import { .. } => "PUT",
             _ => "GET, HEAD",
         };
-        let allowed = match method {
-            "GET" | "HEAD" => !matches!(route, Self::Publish { .. }),
-            "POST" => matches!(route, Self::Publish { .. }),
-            _ => false,
+        let allowed = match route {
+            Self::Publish { .. } => method == "POST",
+            _ => method != "POST" && allow.split(", ").any(|allowed| allowed == method),
         };
         Some(if allowed {
             Ok(route)
@@ -134,6 +155,8 @@ impl Route {
         match rest.split_once('/').unwrap_or((rest, "")) {
             ("connect", "") => Ok(Self::Connect { namespace }),
             ("subscribe", "") => Ok(Self::Subscribe { namespace }),
+            ("export", "") => Ok(Self::Export { namespace }),
+            ("import", "") => Ok(Self::Import { namespace }),
             ("topics", topic) if !topic.is_empty() => {
                 let topic = decode(topic, "topic")?.into_owned();
                 Ok(if method == "POST" {
@@ -146,7 +169,7 @@ impl Route {
                 404,
                 UNKNOWN_ROUTE,
                 format!(
-                    "nothing is at /v1/{path}; there are /v1/{{namespace}}/connect, /v1/{{namespace}}/topics/{{topic}} and /v1/{{namespace}}/subscribe"
+                    "nothing is at /v1/{path}; there are connect, subscribe, topics/{{topic}}, export and import below /v1/{{namespace}}/"
                 ),
             )),
         }
@@ -369,6 +392,28 @@ pub fn subscribe_frames(
     })))
 }
 
+/// The frames that ask for the next part of an archive; the first part of `export` 0 begins one. The reply is
+/// [`Reply::ArchivePart`].
+pub fn export_frames(export: u64, part: u64) -> Vec<u8> {
+    frames(&Command::Export(Export {
+        request: REQUEST,
+        export,
+        part,
+    }))
+}
+
+/// The frames that give the next part of an archive; the first part of `import` 0 begins. The reply is
+/// [`Reply::Imported`].
+pub fn import_frames(import: u64, part: u64, last: bool, bytes: &[u8]) -> Vec<u8> {
+    frames(&Command::Import(Import {
+        request: REQUEST,
+        import,
+        part,
+        last,
+        bytes,
+    }))
+}
+
 /// `hello` and the command, as one message in the binary encoding. Only a stream of events outlives its command.
 fn frames(command: &Command<'_>) -> Vec<u8> {
     let mut out = Vec::new();
@@ -387,6 +432,7 @@ pub fn response(topic: &str, reply: &Reply<'_>) -> Option<Response> {
     match reply {
         Reply::Receipt(receipt) => Some(receipt_response(topic, receipt)),
         Reply::Page(page) => Some(page_response(page)),
+        Reply::Imported(imported) => Some(imported_response(imported)),
         Reply::Failed(failed) => Some(failed_response(failed)),
         Reply::GoingAway(going) => Some(error_response(
             503,
@@ -460,6 +506,17 @@ fn page_response(page: &Page<'_>) -> Response {
     }
 }
 
+fn imported_response(imported: &Imported) -> Response {
+    let mut json = Object::new();
+    json.int("rows", imported.rows);
+    Response {
+        status: 200,
+        content_type: JSON,
+        headers: Vec::new(),
+        body: json.line(),
+    }
+}
+
 fn failed_response(failed: &Failed<'_>) -> Response {
     error_response(
         status_of(failed.code),
@@ -500,9 +557,10 @@ pub fn status_of(code: &str) -> u16 {
         ErrorCode::UnknownNamespace
         | ErrorCode::UnknownTopic
         | ErrorCode::UnknownPartition
-        | ErrorCode::UnknownSubscription => 404,
+        | ErrorCode::UnknownSubscription
+        | ErrorCode::UnknownTransfer => 404,
         ErrorCode::OffsetOutOfRange => 416,
-        ErrorCode::ConflictingConfig => 409,
+        ErrorCode::ConflictingConfig | ErrorCode::Busy => 409,
         ErrorCode::LimitReached | ErrorCode::SubscriberBlocked => 429,
         ErrorCode::StorageUnavailable | ErrorCode::Draining | ErrorCode::SlowConsumer => 503,
         ErrorCode::Unsupported => 501,
@@ -871,6 +929,18 @@ mod tests {
                 namespace: namespace()
             }
         );
+        assert_eq!(
+            route("GET", "/v1/n/export"),
+            Route::Export {
+                namespace: namespace()
+            }
+        );
+        assert_eq!(
+            route("PUT", "/v1/n/import"),
+            Route::Import {
+                namespace: namespace()
+            }
+        );
         assert_eq!(Route::parse("GET", "/"), None);
         assert_eq!(Route::parse("GET", "/v2/n/connect"), None);
         assert_eq!(Route::parse("GET", "/index.html"), None);
@@ -905,6 +975,9 @@ mod tests {
         for (method, path, allow) in [
             ("POST", "/healthz", "GET, HEAD"),
             ("POST", "/v1/n/subscribe", "GET, HEAD"),
+            ("HEAD", "/v1/n/export", "GET"),
+            ("POST", "/v1/n/import", "PUT"),
+            ("GET", "/v1/n/import", "PUT"),
             ("DELETE", "/v1/n/topics/a", "GET, HEAD, POST"),
         ] {
             let problem = Route::parse(method, path).unwrap().unwrap_err();

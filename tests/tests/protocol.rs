@@ -207,6 +207,8 @@ fn every_route_and_header_is_specified() {
         ("POST", "/v1/{namespace}/topics/{topic}"),
         ("GET", "/v1/{namespace}/topics/{topic}"),
         ("GET", "/v1/{namespace}/subscribe"),
+        ("GET", "/v1/{namespace}/export"),
+        ("PUT", "/v1/{namespace}/import"),
         ("GET", "/healthz"),
         ("GET", "/readyz"),
     ] {
