@@ -10,21 +10,28 @@ for (const name of readdirSync(dist)) {
   if (/\.js(\.map)?$/.test(name)) rmSync(join(dist, name));
 }
 
-// One build for all runtimes, so that they share what is the same. What only `openLocal` needs is in chunks of its own.
-await build({
+const common = {
   absWorkingDir: import.meta.dirname,
-  entryPoints: ["ts/index.ts", "ts/node.ts", "ts/workerd.ts", "ts/inline.ts"],
   outdir: "dist",
   bundle: true,
-  splitting: true,
-  chunkNames: "[name]-[hash]",
   format: "esm",
   platform: "neutral",
   target: "es2022",
-  // Not made small: bundlers do that, and where there is none, whoever meets an error can read where it came from.
   sourcemap: true,
+  logLevel: "warning",
+};
+
+// One build for all runtimes, so that they share what is the same. What only `openLocal` needs is in chunks of its own.
+// Not made small: bundlers do that, and where there is none, whoever meets an error can read where it came from.
+await build({
+  ...common,
+  entryPoints: ["ts/index.ts", "ts/node.ts", "ts/workerd.ts", "ts/inline.ts"],
+  splitting: true,
+  chunkNames: "[name]-[hash]",
   // Left as it is for the runtime to find. The other path to the same file is the one to be put into the script.
   external: ["./engine/engine_bg.wasm", "node:*", "ws"],
   loader: { ".wasm": "binary" },
-  logLevel: "warning",
 });
+
+// One file that needs no other and holds no WebAssembly, because bundlers copy it as it is; so it is made small here.
+await build({ ...common, entryPoints: ["ts/shared-worker.ts"], minify: true });

@@ -3,7 +3,7 @@ import type { Plugin } from "vite";
 
 /**
  * Nothing but the page's own files runs or is loaded; sockets may go to any broker that a person names. Messages are
- * hostile, so a string cannot become markup either. Written into the page, because not every place that serves it sends
+ * hostile, so a string cannot become markup either; the package's policy lets in the script of its own worker. Written into the page, because not every place that serves it sends
  * headers. Vite's development server needs inline scripts, so this is for the built page only.
  */
 const POLICY = [
@@ -15,7 +15,7 @@ const POLICY = [
   "base-uri 'none'",
   "form-action 'none'",
   "require-trusted-types-for 'script'",
-  "trusted-types 'none'",
+  "trusted-types dunlin",
 ].join("; ");
 
 const policy: Plugin = {

@@ -8,11 +8,12 @@ import { test } from "node:test";
 import { Engine as Broker } from "../dist/engine/engine.js";
 import type { DunlinError } from "../ts/errors.ts";
 import { openLocalWith } from "../ts/local.ts";
-import type { Client, LocalOptions } from "../ts/types.ts";
+import type { Client, LocalClient, LocalOptions } from "../ts/types.ts";
+import { held } from "./locks.ts";
 
 const wasm = readFileSync(new URL("../engine/engine_bg.wasm", import.meta.url));
 
-function openLocal(options?: LocalOptions): Promise<Client> {
+function openLocal(options?: LocalOptions): Promise<LocalClient> {
   return openLocalWith(() => wasm, options);
 }
 
@@ -35,26 +36,6 @@ async function reopen(name: string): Promise<Client> {
   while (held.has(`dunlin:${name}`)) await new Promise((resolve) => setImmediate(resolve));
   return openLocal({ store: "indexeddb", name });
 }
-
-/** Locks as a browser has them, for one page; what `others` hold is taken. */
-const others = new Set<string>();
-const held = new Set<string>();
-Object.defineProperty(globalThis, "navigator", {
-  configurable: true,
-  value: {
-    locks: {
-      async request(name: string, _options: object, use: (lock: object | null) => unknown): Promise<unknown> {
-        if (others.has(name) || held.has(name)) return use(null);
-        held.add(name);
-        try {
-          return await use({});
-        } finally {
-          held.delete(name);
-        }
-      },
-    },
-  },
-});
 
 test("WebAssembly that is none is refused, and the next attempt may bring another", async () => {
   await rejects(openLocalWith(() => Uint8Array.of(1, 2, 3)), "wasm_unavailable", /import "dunlin\/inline", or give the option wasm/);
@@ -143,13 +124,6 @@ test("a trap in one broker is survived by all brokers of the page", async (t) =>
   assert.deepEqual(await history(stored, "t"), ["before", "after"]);
   assert.deepEqual(await history(bystander, "t"), ["before", "after"]);
   await Promise.all([stored.close(), bystander.close()]);
-});
-
-test("a database that another tab has is refused", async () => {
-  others.add("dunlin:theirs");
-  await rejects(openLocal({ store: "indexeddb", name: "theirs" }), "database_in_use", /another tab has the broker on the database "theirs"/);
-  others.clear();
-  await (await openLocal({ store: "indexeddb", name: "theirs" })).close();
 });
 
 test("a database that is taken away ends its clients", async () => {

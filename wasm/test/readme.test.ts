@@ -14,7 +14,7 @@ const directory = fileURLToPath(new URL("../readme", import.meta.url));
 
 /** What a browser has and Node has not. */
 const BROWSER = `import "fake-indexeddb/auto";
-Object.defineProperty(globalThis, "navigator", { value: { locks: { request: async (name, options, use) => use({}) } } });
+import "../test/locks.mjs";
 `;
 
 const server = new Server();

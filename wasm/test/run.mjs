@@ -16,7 +16,8 @@ if (tests.length === 0) throw new Error(`no test file has ${wanted.join(" or ")}
 rmSync(outdir, { recursive: true, force: true });
 await build({
   absWorkingDir: directory,
-  entryPoints: tests,
+  // The locks are also for the programs of the README.
+  entryPoints: [...tests, "locks.ts"],
   outdir,
   outExtension: { ".js": ".mjs" },
   bundle: true,

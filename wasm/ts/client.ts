@@ -82,7 +82,9 @@ export class TransportClient implements Client, SubscriptionOwner {
       if (options.background !== true) {
         const abort = (): void => client.#connection.close(new DunlinError("closed", "the attempt to connect was aborted"));
         options.signal?.addEventListener("abort", abort);
-        const forget = client.#connection.listen(({ state, error }) => {
+        const forget = client.#connection.listen(({ state, error, retryInMs }) => {
+          // Whoever answered went, and there is another at once.
+          if (state === "connecting" && retryInMs === 0) return;
           forget();
           options.signal?.removeEventListener("abort", abort);
           if (state === "open") {

@@ -369,7 +369,8 @@ export class Connection {
     });
   }
 
-  #linkClosed({ code, reason, cause }: Closing): void {
+  #linkClosed({ code, reason, cause, retryInMs }: Closing): void {
+    this.#reconnectAfterMs = retryInMs ?? this.#reconnectAfterMs;
     const said = /^([a-z_]+): (.*)$/s.exec(reason);
     const final = FINAL_CODES[code];
     if (final !== undefined) {

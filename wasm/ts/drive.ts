@@ -38,6 +38,8 @@ export interface Store {
   load(range: Range): readonly Row[] | Promise<readonly Row[]>;
   /** Writes something of no meaning, to learn whether the store can write again. */
   probe(): void | Promise<void>;
+  /** Gives back what it holds of the platform; nothing is asked of it any more. */
+  close?(): void;
 }
 
 /** The sockets, by the numbers that their connections were given. Both calls ignore sockets that are gone. */
@@ -222,14 +224,20 @@ export class Drive {
     try {
       if (running) await this.#syncing;
     } finally {
-      this.#life += 1;
-      this.#state = "closed";
-      this.#encodings.clear();
-      this.#forgetWork();
-      this.#probeAt = undefined;
-      this.#arm();
-      this.#platform.engine.stop();
+      this.stop();
     }
+  }
+
+  /** Stops where it stands: what is at hand is dropped, and nothing is written any more. */
+  stop(): void {
+    if (this.#state === "closed") return;
+    this.#life += 1;
+    this.#state = "closed";
+    this.#encodings.clear();
+    this.#forgetWork();
+    this.#probeAt = undefined;
+    this.#arm();
+    this.#platform.engine.stop();
   }
 
   /** One turn: all inputs at hand, in batches, and everything that follows from them. */

@@ -20,14 +20,18 @@ export function loadEngine(source: () => WasmSource | Promise<WasmSource>): Prom
       await initialise({ module_or_path: (await source()) as URL });
     } catch (cause) {
       loading = undefined;
-      throw new DunlinError(
-        "wasm_unavailable",
-        `cannot load the broker's WebAssembly: ${(cause as Error).message}; import "dunlin/inline", or give the option wasm`,
-        { cause },
-      );
+      throw wasmUnavailable(cause);
     }
   })();
   return loading;
+}
+
+export function wasmUnavailable(cause: unknown): DunlinError {
+  return new DunlinError(
+    "wasm_unavailable",
+    `cannot load the broker's WebAssembly: ${(cause as Error).message}; import "dunlin/inline", or give the option wasm`,
+    { cause },
+  );
 }
 
 export class BindgenEngine implements Engine {

@@ -33,8 +33,8 @@ export type ClientErrorCode =
   | "malformed_frame"
   /** What this runtime lacks is named in the message. */
   | "unsupported"
-  /** Another tab has the broker of this database. */
-  | "database_in_use"
+  /** Another tab of this site runs a version of dunlin that this one cannot share with. */
+  | "unsupported_version"
   /** The database cannot be opened, or is of a newer version. */
   | "database_unavailable"
   /** The WebAssembly of the broker cannot be loaded. */

@@ -3,7 +3,7 @@
 import { connectWith } from "./connect.ts";
 import { DunlinError } from "./errors.ts";
 import type { Socket } from "./link.ts";
-import type { Client, ConnectOptions, LocalOptions } from "./types.ts";
+import type { Client, ConnectOptions, LocalClient, LocalOptions } from "./types.ts";
 
 /** Connects to a broker. Rejects if the first attempt fails; later it connects again by itself. */
 export function connect(url: string | URL, options?: ConnectOptions): Promise<Client> {
@@ -14,7 +14,7 @@ export function connect(url: string | URL, options?: ConnectOptions): Promise<Cl
 }
 
 /** Opens a broker in the page, or joins the one that is open there under the same name. */
-export async function openLocal(options?: LocalOptions): Promise<Client> {
+export async function openLocal(options?: LocalOptions): Promise<LocalClient> {
   // Loaded when it is needed: a client of a broker far away stays small.
   const { openLocalWith } = await import("./local.ts");
   const { wasmFile } = await import("./wasm-file.ts");

@@ -20,6 +20,8 @@ export interface Closing {
   readonly reason: string;
   /** What the runtime says beside it, if anything. */
   readonly cause?: unknown;
+  /** When to connect again, where the other end knows. */
+  readonly retryInMs?: number | undefined;
 }
 
 export interface Transport {

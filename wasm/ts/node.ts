@@ -2,13 +2,13 @@
 
 import { connectWith } from "./connect.ts";
 import type { Socket, SocketFactory } from "./link.ts";
-import type { Client, ConnectOptions, LocalOptions } from "./types.ts";
+import type { Client, ConnectOptions, LocalClient, LocalOptions } from "./types.ts";
 
 export async function connect(url: string | URL, options?: ConnectOptions): Promise<Client> {
   return connectWith(await socketFactory(), url, options);
 }
 
-export async function openLocal(options?: LocalOptions): Promise<Client> {
+export async function openLocal(options?: LocalOptions): Promise<LocalClient> {
   const { openLocalWith } = await import("./local.ts");
   const { readFile } = await import("node:fs/promises");
   const { wasmFile } = await import("./wasm-file.ts");

@@ -276,8 +276,26 @@ type Global<Name extends string, Space extends string = ""> = Space extends ""
     ? Type
     : never;
 
-export interface LocalOptions {
-  /** The broker's name. Clients of one name and store in one page share one broker. `dunlin` if left out. */
+/** Where runs what the tabs of a site share: in a SharedWorker where there is one, or always in one of the tabs. */
+export type Sharing = "worker" | "tab";
+
+export interface SharingOptions {
+  readonly sharing?: Sharing;
+  /** Only needed where the package's own `shared-worker.js` cannot be found, see the README. */
+  readonly worker?: string | URL;
+}
+
+/** A client of a broker in this browser. */
+export interface LocalClient extends Client {
+  /** Whether the browser promised to keep the database when the disk fills up. It may ask a person first; never rejects. */
+  readonly persisted: Promise<boolean>;
+}
+
+export interface LocalOptions extends SharingOptions {
+  /**
+   * The broker's name. Clients of one name share one broker: in memory those of the page, on a database those of all
+   * tabs. `dunlin` if left out.
+   */
   readonly name?: string;
   /** `memory` (if left out) is gone with the page; `indexeddb` keeps the messages in the database of that name. */
   readonly store?: "memory" | "indexeddb";

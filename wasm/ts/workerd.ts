@@ -1,10 +1,10 @@
 /** The package in workerd, whose modules of WebAssembly are compiled when the Worker is deployed. */
 
-import type { LocalOptions, Client } from "./types.ts";
+import type { LocalClient, LocalOptions } from "./types.ts";
 
 export { connect } from "./index.ts";
 
-export async function openLocal(options?: LocalOptions): Promise<Client> {
+export async function openLocal(options?: LocalOptions): Promise<LocalClient> {
   const { openLocalWith } = await import("./local.ts");
   return openLocalWith(async () => (await import("./engine/engine_bg.wasm")).default, options);
 }

@@ -79,7 +79,6 @@ const ADVICE: Readonly<Record<string, string>> = {
   connection_failed: "Check that the server runs and that the address is right; a server may also want a token.",
   unauthorised: "Type the token of this namespace above.",
   connection_lost: "Whether it took effect is not known. Look into the history before you repeat it.",
-  database_in_use: "Close the other tab, or keep the messages in memory.",
   database_unavailable: "Private windows often have no database. Keep the messages in memory instead.",
   unsupported_version: "This page and the broker are of different versions; load the page from the broker itself.",
   invalid_topic: "Levels are split by “/”; “+” and “#” belong into filters.",

@@ -64,7 +64,7 @@ export async function openTab(browserOrContext, url, { expectErrors = false } = 
   });
   page.on("console", (message) => {
     const text = message.text();
-    if (message.type() === "error" && (!expectErrors || text.includes("Content Security Policy"))) troubles.push(`console: ${text}`);
+    if (["error", "warning"].includes(message.type()) && (!expectErrors || text.includes("Content Security Policy"))) troubles.push(`console: ${text}`);
   });
   page.on("request", (request) => {
     const to = new URL(request.url());

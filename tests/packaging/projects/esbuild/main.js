@@ -22,14 +22,12 @@ async function* withText(messages) {
   for await (const message of messages) yield { text: message.text() };
 }
 
-/** Keeps the broker of the database open. */
-globalThis.hold = async () => void (globalThis.held = await openLocal({ store: "indexeddb" }));
-
-globalThis.tryOpen = async () => {
-  try {
-    await (await openLocal({ store: "indexeddb" })).close();
-    return "opened";
-  } catch (error) {
-    return `${error.code}: ${error.message}`;
-  }
+/** A client that stays, and says what was stored before it came. */
+globalThis.join = async (words) => {
+  globalThis.client = await openLocal({ store: "indexeddb" });
+  const stored = [];
+  await client.configureTopic("tabs");
+  for await (const { text } of withText(client.history("tabs"))) stored.push(text);
+  await client.publish("tabs", words);
+  return stored;
 };

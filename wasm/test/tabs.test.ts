@@ -1,0 +1,46 @@
+// Tabs of real Chromium that share one broker.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+
+import type { BrowserContext, Page } from "playwright-core";
+
+import type { LocalOptions } from "../ts/types.ts";
+import { Site } from "./tabs.ts";
+
+const site = new Site();
+before(() => site.start());
+after(() => site.stop());
+
+async function open(page: Page, options: LocalOptions = {}): Promise<void> {
+  await page.evaluate(async (given) => void (globalThis.client = await dunlin.openLocal({ store: "indexeddb", ...given })), options);
+}
+
+function publish(page: Page, text: string): Promise<number> {
+  return page.evaluate(async (payload) => Number((await client.publish("t", payload)).offset), text);
+}
+
+function history(page: Page): Promise<string[]> {
+  return page.evaluate(async () => {
+    const texts: string[] = [];
+    for await (const message of client.history("t")) texts.push(message.text());
+    return texts;
+  });
+}
+
+for (const sharing of ["worker", "tab"] as const) {
+  test(`two tabs share a broker in a ${sharing}`, { timeout: 30_000 }, async () => {
+    const profile = await site.profile();
+    profile.on("console", (m) => console.log(m.type(), m.text()));
+    profile.on("weberror", (m) => console.log(m.error()));
+    const [one, other] = [await site.tab(profile), await site.tab(profile)];
+    await open(one, { sharing });
+    await open(other, { sharing });
+    await publish(one, "a");
+    await publish(other, "b");
+    assert.deepEqual(await history(one), ["a", "b"]);
+    await one.close();
+    await publish(other, "c");
+    assert.deepEqual(await history(other), ["a", "b", "c"]);
+    await profile.close();
+  });
+}

@@ -1,0 +1,22 @@
+/** The SharedWorker: a candidate for whatever the tabs that reach it share. Bundled into one file that needs no other. */
+
+import { Candidate } from "./election.ts";
+import type { Service } from "./election.ts";
+import { openStored } from "./hosted.ts";
+import type { Order, Shared } from "./polling.ts";
+import { ROOM_VERSION } from "./room.ts";
+
+(globalThis as unknown as { onconnect: (event: MessageEvent) => void }).onconnect = ({ ports: [port] }) => {
+  if (port === undefined) return;
+  port.onmessage = ({ data: { version, room, shared, knock } }: MessageEvent<Order>) => {
+    if (version !== ROOM_VERSION) return;
+    const candidate = Candidate.for(room, () => openShared(shared));
+    if (typeof knock === "string") candidate.withdraw(knock);
+    else candidate.knock(knock);
+  };
+  port.postMessage(ROOM_VERSION);
+};
+
+function openShared(shared: Shared): Promise<Service> {
+  return openStored(shared.name, shared.config, shared.wasm);
+}

@@ -1,0 +1,87 @@
+/**
+ * A tab's way to what it shares with the other tabs. Each link takes a pulse, tells a candidate of it (in the
+ * SharedWorker, or here), knocks, and is answered by whoever has the lock of the room. When that one is gone the link
+ * ends, as a lost socket does, and the next link finds or makes another.
+ */
+
+import { DunlinError } from "./errors.ts";
+import type { Link, LinkEvents, Transport } from "./link.ts";
+import { awake, whenPutAside } from "./page.ts";
+import type { Polling } from "./polling.ts";
+import { ROOM_VERSION, holdPulse, linkName, post, whenGone } from "./room.ts";
+import type { Knock, Notice, RoomMessage } from "./room.ts";
+
+/** Throws what this runtime lacks to share anything. */
+export function checkSharing(what: string): void {
+  const hasLocks = typeof navigator !== "undefined" && navigator.locks !== undefined;
+  if (hasLocks && typeof BroadcastChannel !== "undefined") return;
+  throw new DunlinError(
+    "unsupported",
+    `this runtime has no Web Locks, without which tabs cannot share: serve the page by https or from localhost, or ${what}`,
+  );
+}
+
+export class SharedTransport implements Transport {
+  readonly canDie = false;
+  readonly address: string;
+  readonly #room: string;
+  readonly #asked: Pick<Knock, "config" | "namespace">;
+  readonly #polling: Polling;
+
+  constructor(address: string, room: string, asked: Pick<Knock, "config" | "namespace">, polling: Polling) {
+    this.address = address;
+    this.#room = room;
+    this.#asked = asked;
+    this.#polling = polling;
+  }
+
+  open(events: LinkEvents): Link {
+    const knock: Knock = { version: ROOM_VERSION, link: crypto.randomUUID(), ...this.#asked };
+    const name = linkName(this.#room, knock.link);
+    const wire = new BroadcastChannel(name);
+    const room = new BroadcastChannel(this.#room);
+    let ends: (() => void)[] = [() => wire.close(), () => room.close(), () => this.#polling.withdraw(knock.link)];
+    let isOver = false;
+    const end = (): boolean => {
+      if (isOver) return false;
+      isOver = true;
+      for (const each of ends) each();
+      ends = [];
+      return true;
+    };
+    const closed: LinkEvents["closed"] = (closing) => {
+      if (end()) events.closed(closing);
+    };
+    room.onmessage = ({ data }: MessageEvent<RoomMessage>) => {
+      if (data === "here") room.postMessage(knock);
+    };
+    wire.onmessage = ({ data }: MessageEvent<Uint8Array | string | Notice>) => {
+      if (typeof data === "string" || data instanceof Uint8Array) {
+        events.message(data);
+      } else if (data.kind === "closed") {
+        closed(data);
+      } else if (data.kind === "opened") {
+        room.close();
+        this.#polling.withdraw(knock.link);
+        ends.push(whenGone(data.host, () => closed({ code: 1006, reason: "the tab or worker that it ran in is gone", retryInMs: 0 })));
+        events.opened();
+      }
+    };
+    const enter = async (): Promise<void> => {
+      await awake();
+      const letGo = await holdPulse(name);
+      if (isOver) return letGo();
+      ends.push(letGo, whenPutAside(() => closed({ code: 1006, reason: "the page was put aside", retryInMs: 0 })));
+      room.postMessage(knock);
+      this.#polling.knock(knock);
+    };
+    enter().catch((cause: unknown) => closed({ code: 1006, reason: "", cause }));
+    return {
+      send: (message) => post(wire, message),
+      close: () => {
+        if (!isOver) wire.postMessage({ kind: "bye" } satisfies Notice);
+        end();
+      },
+    };
+  }
+}
