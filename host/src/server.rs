@@ -286,6 +286,11 @@ async fn route(host: &Host, ip: IpAddr, request: Request<Body>) -> Result<Respon
         Route::Publish { topic, .. } => requests::publish(client, &topic, request).await,
         Route::Read { topic, .. } => requests::read(client, &topic, &query).await,
         Route::Subscribe { .. } => requests::subscribe(client, &query, request.headers()).await,
+        Route::Export { .. } | Route::Import { .. } => Err(Problem::new(
+            501,
+            "unsupported",
+            "archives are not served here yet",
+        )),
         Route::Healthz | Route::Readyz => unreachable!("these have no namespace"),
     }
 }

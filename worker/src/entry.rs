@@ -107,6 +107,12 @@ async fn answer(request: &mut Request, env: &Env) -> core::result::Result<Respon
             let frames = http::read_frames(&topic, target.query)?;
             command(&peer, &namespace, &topic, &frames).await
         }
+        Route::Export { .. } | Route::Import { .. } => Err(http::Problem::new(
+            501,
+            "unsupported",
+            "archives are not served here yet",
+        )
+        .into()),
         Route::Subscribe { namespace } => {
             let resume = header("last-event-id");
             let frames = http::subscribe_frames(target.query, resume.as_deref(), stream::CREDIT)?;
