@@ -1,0 +1,189 @@
+// One round: the same data through cycle after cycle of load, kill, restart and judgement.
+import { mkdir, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as wait } from "node:timers/promises";
+
+import { Ledger, Violation } from "./ledger.mjs";
+import { LISTENERS, brokerConfig, cyclePlan, dice } from "./plan.mjs";
+
+/** Nothing that is waited for takes this long, unless it never comes. */
+const PATIENCE_MS = 30_000;
+/** Positions that are resumed from after a crash, for each namespace. */
+const BOOKMARKS_MAX = 3;
+
+/** @param Target what is killed  @param {{ seed: string, round: number, first: number, cycles: number, volatile?: boolean, say: (text: string) => void }} given */
+export async function runRound(Target, home, given) {
+  const round = new Round(Target, home, given);
+  try {
+    await round.run();
+  } catch (error) {
+    await mkdir(home, { recursive: true });
+    await writeFile(join(home, "journal.ndjson"), round.journal.map((entry) => `${JSON.stringify(entry)}\n`).join(""));
+    throw error;
+  } finally {
+    await round.end();
+  }
+  await rm(home, { recursive: true, force: true });
+}
+
+class Round {
+  #target;
+  #given;
+  #ledgers;
+  #earlyKills;
+  /** How many kills there were; the name of the cycle in all that is said. */
+  #cycle;
+  #began = 0;
+  #counts = { acks: 0, batches: 0, deliveries: 0 };
+  #bookmarks = new Map();
+  #waiting = new Set();
+  /** Everything that was told, for who has to find out. */
+  journal = [];
+
+  constructor(Target, home, given) {
+    const { seed, round, first, volatile = false } = given;
+    this.#given = given;
+    this.#cycle = first;
+    this.#earlyKills = Target.prototype.startInVain !== undefined;
+    const ledger = (namespace) =>
+      new Ledger({
+        seed: `${seed}/${namespace}`,
+        namespace,
+        survives: Target.survives,
+        unheardMax: Target.unheardMax,
+        now: () => `${(performance.now() - this.#began).toFixed(1)} ms`,
+      });
+    this.#ledgers = new Map(Target.namespaces.map((namespace) => [namespace, ledger(namespace)]));
+    const journal = (namespace, entry) => this.#note(namespace, entry);
+    const config = brokerConfig(seed, round);
+    this.#target = new Target({ home, config, seed: (namespace) => `${seed}/${namespace}`, journal, volatile });
+  }
+
+  async run() {
+    const { seed, first, cycles } = this.#given;
+    await this.#target.start();
+    for (const crew of this.#target.crews.values()) await crew.configure();
+    for (; this.#cycle < first + cycles; this.#cycle += 1) {
+      const plan = cyclePlan(seed, this.#cycle);
+      await this.#each((ledger, crew) => this.#resume(ledger, crew));
+      await this.#caughtUp({ all: false });
+      const killed = await this.#load(plan);
+      const early = this.#earlyKills && first !== this.#cycle ? plan.earlyKills : 0;
+      for (const share of plan.earlyShares.slice(0, early)) await this.#target.startInVain(share);
+      const began = performance.now();
+      await this.#target.start();
+      const startMs = performance.now() - began;
+      const stored = await this.#settle();
+      const also = early === 0 ? "" : `, and ${early} times while it started`;
+      this.#given.say(`cycle ${this.#cycle}: ${killed}${also}; up after ${startMs.toFixed(0)} ms; all of ${stored} messages right`);
+    }
+    await this.#each((ledger, crew) => this.#resume(ledger, crew));
+    await this.#caughtUp({ all: true });
+  }
+
+  async end() {
+    await this.#target.kill();
+    for (const crew of this.#target.crews.values()) await crew.end().catch(() => undefined);
+    await this.#target.end?.();
+  }
+
+  #each(work) {
+    return Promise.all([...this.#ledgers].map(([namespace, ledger]) => work(ledger, this.#target.crews.get(namespace), namespace)));
+  }
+
+  /** What is stored is what it should be. */
+  async #settle() {
+    const counts = await this.#each(async (ledger, crew) => ledger.settle(await crew.survey()).stored);
+    return counts.reduce((sum, count) => sum + count, 0);
+  }
+
+  /** Everybody goes on where they were; then from positions that were given out before the crash. */
+  async #resume(ledger, crew) {
+    await crew.configure();
+    ledger.begin(this.#cycle);
+    for (const [number, spec] of LISTENERS.entries()) {
+      if (spec.stays && this.#cycle !== this.#given.first) continue;
+      await crew.listen(number, spec, ledger.listen(number, spec));
+    }
+    const bookmarks = this.#bookmarks.get(ledger) ?? [];
+    for (const [index, { spec, position }] of bookmarks.entries()) {
+      const number = LISTENERS.length + index;
+      await crew.listen(number, spec, ledger.listen(number, spec, position));
+    }
+    if (bookmarks.length > 0) await this.#until(() => ledger.lacks({ all: false }).length === 0, () => ledger.lacks({ all: false }));
+    for (const index of bookmarks.keys()) {
+      await crew.hush(LISTENERS.length + index);
+      ledger.hush(LISTENERS.length + index);
+    }
+    this.#bookmarks.set(ledger, []);
+  }
+
+  #caughtUp({ all }) {
+    const lacks = () => [...this.#ledgers.values()].flatMap((ledger) => ledger.lacks({ all }));
+    return this.#until(() => lacks().length === 0, lacks);
+  }
+
+  /** Waits until the journal has made something true. */
+  async #until(holds, says) {
+    const deadline = performance.now() + PATIENCE_MS;
+    for (;;) {
+      for (const ledger of this.#ledgers.values()) ledger.judge();
+      if (holds()) return;
+      const left = deadline - performance.now();
+      if (left <= 0) throw new Violation(says().join("\n"));
+      await new Promise((resolve) => {
+        const timer = setTimeout(resolve, left);
+        this.#waiting.add(() => {
+          clearTimeout(timer);
+          resolve();
+        });
+      });
+    }
+  }
+
+  /** Lets everybody work, and kills the process in the middle of it. */
+  async #load({ producers, what, events, how, waitMs }) {
+    this.#counts = { acks: 0, batches: 0, deliveries: 0 };
+    this.#began = performance.now();
+    // Whoever begins late may find that the moment has come.
+    const begun = this.#each((ledger, crew) => {
+      const producing = producers.map(({ window }, producer) => crew.produce(this.#cycle, producer, window));
+      return Promise.all([crew.recreate(ledger.nextLife), ...producing]);
+    });
+    begun.catch(() => undefined);
+    await this.#until(() => this.#counts[what] >= events, () => [`of ${events} ${what} only ${this.#counts[what]} came`]);
+    if (how === "waiting") await wait(waitMs);
+    for (const until = performance.now() + waitMs; how === "spinning" && performance.now() < until; );
+    const { acks, deliveries } = this.#counts;
+    const gone = this.#target.kill();
+    const at = performance.now() - this.#began;
+    await gone;
+    for (const crew of this.#target.crews.values()) await crew.bury();
+    return `killed after ${at.toFixed(1)} ms, ${acks} acks and ${deliveries} deliveries`;
+  }
+
+  #note(namespace, entry) {
+    this.journal.push({ at: Math.round(performance.now()), namespace, ...entry });
+    const ledger = this.#ledgers.get(namespace);
+    ledger.take(entry);
+    if (entry.type === "acked") this.#counts.acks += 1;
+    if (entry.type === "sent" && entry.isBatch) this.#counts.batches += 1;
+    if (entry.type === "delivered") {
+      this.#counts.deliveries += 1;
+      this.#mark(ledger, entry);
+    }
+    for (const wake of this.#waiting) wake();
+    this.#waiting.clear();
+  }
+
+  /** Remembers some of the positions that are given out. */
+  #mark(ledger, { listener, position }) {
+    const spec = LISTENERS[listener];
+    if (spec === undefined || spec.stays) return;
+    const marks = this.#bookmarks.get(ledger) ?? [];
+    const random = dice(this.#given.seed, "mark", this.#counts.deliveries);
+    if (marks.length < BOOKMARKS_MAX) marks.push({ spec, position });
+    else if (random.chance(0.01)) marks[random.below(BOOKMARKS_MAX)] = { spec, position };
+    this.#bookmarks.set(ledger, marks);
+  }
+}

@@ -1,0 +1,45 @@
+// `cargo xtask crash`: kills real brokers under load, again and again, and judges what is left.
+import { mkdtemp } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+
+import { Host } from "./host.mjs";
+import { Violation } from "./ledger.mjs";
+import { dice } from "./plan.mjs";
+import { runRound } from "./round.mjs";
+
+const TARGETS = { host: Host };
+/** So many cycles go over the same data before it begins afresh. */
+const ROUND_CYCLES_MAX = 12;
+
+const { values } = parseArgs({
+  options: { cycles: { type: "string" }, only: { type: "string" }, seed: { type: "string" } },
+});
+const cycles = Number(values.cycles ?? 10);
+const seed = values.seed ?? String(Math.floor(Math.random() * 2 ** 32));
+const names = values.only === undefined ? Object.keys(TARGETS) : [values.only];
+
+for (const name of names) {
+  const began = performance.now();
+  let done = 0;
+  for (let round = 0; done < cycles; round += 1) {
+    const size = Math.min(cycles - done, dice(seed, name, "round", round).from(3, ROUND_CYCLES_MAX));
+    const given = { seed: `${seed}/${name}`, round, first: done, cycles: size, say: (text) => console.log(`${name} ${text}`) };
+    await hopefully(name, given);
+    done += size;
+  }
+  console.log(`${name}: ${done} kills in ${((performance.now() - began) / 1000).toFixed(1)} s, seed ${seed}`);
+}
+
+async function hopefully(name, given) {
+  const home = await mkdtemp(join(tmpdir(), `dunlin-crash-${name}-`));
+  try {
+    await runRound(TARGETS[name], home, given);
+  } catch (error) {
+    console.error(error instanceof Violation ? error.message : error);
+    console.error(`${name} failed in round ${given.round}, cycles from ${given.first} on; its data and journal are kept in ${home}`);
+    console.error(`again: cargo xtask crash --only ${name} --cycles ${given.first + given.cycles} --seed ${seed}`);
+    process.exit(1);
+  }
+}
