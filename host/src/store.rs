@@ -11,6 +11,8 @@ mod journal;
 mod memory;
 mod native;
 mod overlay;
+#[cfg(test)]
+mod proof;
 mod recovery;
 mod segment;
 

@@ -23,6 +23,15 @@ impl MemoryStore {
         // No operation can panic half way, so a poisoned lock still guards whole rows.
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Another store with the same rows.
+    #[cfg(test)]
+    pub(super) fn copy(&self) -> Self {
+        Self {
+            rows: Mutex::new(self.rows().clone()),
+            through: AtomicU64::new(self.through.load(Ordering::Relaxed)),
+        }
+    }
 }
 
 impl Store for MemoryStore {
