@@ -31,6 +31,11 @@ export class Server {
   #port = 0;
   #connections = 0;
 
+  /** How many sockets are open. */
+  get sockets(): number {
+    return this.#peers.size;
+  }
+
   get url(): string {
     return `ws://127.0.0.1:${this.#port}`;
   }

@@ -65,4 +65,5 @@ declare global {
   var dunlin: typeof import("../ts/index.ts");
   var inline: typeof import("../ts/inline.ts");
   var client: import("../ts/types.ts").LocalClient;
+  var heard: string[];
 }

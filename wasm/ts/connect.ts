@@ -10,6 +10,10 @@ import type { Client, ConnectOptions } from "./types.ts";
 const PROTOCOLS: Readonly<Record<string, string>> = { "http:": "ws:", "https:": "wss:", "ws:": "ws:", "wss:": "wss:" };
 
 export async function connectWith(create: SocketFactory, url: string | URL, options: ConnectOptions = {}): Promise<Client> {
+  if (options.sharing !== undefined) {
+    const { connectShared } = await import("./shared-connect.ts");
+    return connectShared(create, url, options);
+  }
   return TransportClient.open(new SocketTransport(endpoint(url, options), SUBPROTOCOL_BINARY, create), REAL, options);
 }
 

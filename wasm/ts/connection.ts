@@ -53,7 +53,7 @@ interface Pending {
 export interface ConnectionEvents {
   /** The broker greets, or has lost what it knew of this link (`again`): subscriptions are to be asked for. */
   ready(again: boolean): void;
-  /** A reply that is about a subscription. */
+  /** A reply that is about a subscription, or about no command at all. */
   event(reply: Reply): void;
   /** It is over; without an error it was closed by its owner. */
   over(error: DunlinError | undefined): void;
@@ -98,6 +98,11 @@ export class Connection {
 
   get isOpen(): boolean {
     return this.#state === "open";
+  }
+
+  /** What the broker said when it greeted. */
+  get welcome(): Welcome | undefined {
+    return this.isOpen ? this.#welcome : undefined;
   }
 
   get payloadBytesMax(): number {
@@ -311,6 +316,7 @@ export class Connection {
         return;
       case "going_away":
         this.#reconnectAfterMs = reply.reconnectAfterMs;
+        this.#events.event(reply);
         return;
       case "delivery":
       case "gap":

@@ -2,15 +2,15 @@
 
 import { connectWith } from "./connect.ts";
 import { DunlinError } from "./errors.ts";
-import type { Socket } from "./link.ts";
+import { browserSocket } from "./link.ts";
 import type { Client, ConnectOptions, LocalClient, LocalOptions } from "./types.ts";
 
 /** Connects to a broker. Rejects if the first attempt fails; later it connects again by itself. */
-export function connect(url: string | URL, options?: ConnectOptions): Promise<Client> {
+export async function connect(url: string | URL, options: ConnectOptions = {}): Promise<Client> {
   if (typeof WebSocket === "undefined") {
-    return Promise.reject(new DunlinError("unsupported", "this runtime has no WebSocket: in Node, import \"dunlin\" unbundled"));
+    throw new DunlinError("unsupported", "this runtime has no WebSocket: in Node, import \"dunlin\" unbundled");
   }
-  return connectWith((address, protocol) => new WebSocket(address, protocol) as unknown as Socket, url, options);
+  return connectWith(browserSocket, url, options);
 }
 
 /** Opens a broker in the page, or joins the one that is open there under the same name. */

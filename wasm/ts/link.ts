@@ -63,6 +63,8 @@ export interface Socket {
 
 export type SocketFactory = (url: string, protocol: string) => Socket;
 
+export const browserSocket: SocketFactory = (url, protocol) => new WebSocket(url, protocol) as unknown as Socket;
+
 /** Talks over a WebSocket. */
 export class SocketTransport implements Transport {
   readonly canDie = true;

@@ -10,12 +10,9 @@ import type { SharingOptions } from "./types.ts";
 const WORKER_TIMEOUT_MS = 5_000;
 
 /** What the tabs share, as it is told to a worker. */
-export interface Shared {
-  readonly kind: "broker";
-  readonly name: string;
-  readonly config: string;
-  readonly wasm: string | BufferSource;
-}
+export type Shared =
+  | { readonly kind: "broker"; readonly name: string; readonly config: string; readonly wasm: string | BufferSource }
+  | { readonly kind: "upstream"; readonly url: string; readonly clientName: string | undefined };
 
 /** What a tab tells the worker, which answers with its version. */
 export interface Order {

@@ -3,8 +3,10 @@
 import { Candidate } from "./election.ts";
 import type { Service } from "./election.ts";
 import { openStored } from "./hosted.ts";
+import { browserSocket } from "./link.ts";
 import type { Order, Shared } from "./polling.ts";
 import { ROOM_VERSION } from "./room.ts";
+import { Upstream } from "./upstream.ts";
 
 (globalThis as unknown as { onconnect: (event: MessageEvent) => void }).onconnect = ({ ports: [port] }) => {
   if (port === undefined) return;
@@ -17,6 +19,7 @@ import { ROOM_VERSION } from "./room.ts";
   port.postMessage(ROOM_VERSION);
 };
 
-function openShared(shared: Shared): Promise<Service> {
-  return openStored(shared.name, shared.config, shared.wasm);
+async function openShared(shared: Shared): Promise<Service> {
+  if (shared.kind === "broker") return openStored(shared.name, shared.config, shared.wasm);
+  return new Upstream(new URL(shared.url), browserSocket, shared.clientName);
 }

@@ -251,7 +251,17 @@ export interface ListTopicsOptions {
   readonly signal?: AbortSignal;
 }
 
-export interface ConnectOptions {
+/** Where runs what the tabs of a site share: in a SharedWorker where there is one, or always in one of the tabs. */
+export type Sharing = "worker" | "tab";
+
+export interface SharingOptions {
+  /** For `openLocal` `worker` if left out. A client of `connect` has its own connection if this is left out. */
+  readonly sharing?: Sharing;
+  /** Only needed where the package's own `shared-worker.js` cannot be found, see the README. */
+  readonly worker?: string | URL;
+}
+
+export interface ConnectOptions extends SharingOptions {
   /** The namespace, where the URL has no path of its own; `default` if left out. */
   readonly namespace?: string;
   /** The token that opens the namespace. It travels in the URL, because browsers can send no header here. */
@@ -275,15 +285,6 @@ type Global<Name extends string, Space extends string = ""> = Space extends ""
   : typeof globalThis extends Readonly<Record<Space, Readonly<Record<Name, { prototype: infer Type }>>>>
     ? Type
     : never;
-
-/** Where runs what the tabs of a site share: in a SharedWorker where there is one, or always in one of the tabs. */
-export type Sharing = "worker" | "tab";
-
-export interface SharingOptions {
-  readonly sharing?: Sharing;
-  /** Only needed where the package's own `shared-worker.js` cannot be found, see the README. */
-  readonly worker?: string | URL;
-}
 
 /** A client of a broker in this browser. */
 export interface LocalClient extends Client {
