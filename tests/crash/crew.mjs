@@ -116,6 +116,7 @@ export class Crew {
 
   /** Listens, from a position on. */
   async listen(listener, { filter, credit, partition, stays = false }, from) {
+    if (this.#subscriptions.has(listener)) await this.hush(listener);
     const client = stays ? await this.#open() : await this.#client();
     const subscription = client.subscribe(filter, {
       from,

@@ -22,7 +22,6 @@ export class Ledger {
   #stored = new Map();
   /** By name: everything that was ever found or promised, except what was lost and what compaction may take. */
   #ever = new Map();
-  #lost = new Set();
   /** To whom each offset and each sequence was given. */
   #offsets = new Map();
   #sequences = new Map();
@@ -53,10 +52,6 @@ export class Ledger {
 
   everStored() {
     return this.#ever;
-  }
-
-  isLost(name) {
-    return this.#lost.has(name);
   }
 
   get nextLife() {
@@ -368,14 +363,16 @@ export class Ledger {
 
   /** The survey is what is known from now on. */
   #accept(found) {
+    const lost = new Set();
     for (const place of this.#heard.values()) {
       if (found.has(place.name) || place.topic === TEMPORARY) continue;
       if (place.isPromise || place.offset < this.#extentOf(place).end) continue;
-      this.#lost.add(place.name);
+      lost.add(place.name);
       this.#takeBack(place);
+      for (const listener of this.#listeners.values()) listener.lose(place.name);
     }
     for (const place of [...this.#heard.values(), ...found.values()]) {
-      if (place.topic === TEMPORARY || this.#lost.has(place.name) || this.#ever.has(place.name)) continue;
+      if (place.topic === TEMPORARY || lost.has(place.name) || this.#ever.has(place.name)) continue;
       if (topicOf(place.topic).keeps === "keys" && !found.has(place.name)) continue;
       this.#ever.set(place.name, place);
       for (const listener of this.#listeners.values()) listener.expect(place.name, place);

@@ -15,6 +15,8 @@ export class Listener {
   /** What was heard and not taken back: places by name, and the last offset of every partition. */
   #seen = new Map();
   #lastOffsets = new Map();
+  /** Of that, what a crash has taken since, and it has not been told. */
+  #lost = new Set();
   /** What is stored, matches, and was neither heard nor told to be missing. */
   #pending = new Map();
   /** What it was told to miss. */
@@ -24,7 +26,7 @@ export class Listener {
   #floor;
   position;
 
-  /** @param ledger tells what is stored: `everStored()`, and `isLost(name)` of what a crash took */
+  /** @param ledger tells what is stored: `everStored()` */
   constructor(spec, ledger, position) {
     this.#spec = spec;
     this.#ledger = ledger;
@@ -55,6 +57,11 @@ export class Listener {
   /** Key compaction has taken the message: there is nothing to hear, and nothing to be told. */
   release(name) {
     this.#pending.delete(name);
+  }
+
+  /** A crash has taken the message. */
+  lose(name) {
+    if (this.#seen.has(name)) this.#lost.add(name);
   }
 
   subscribed(position) {
@@ -102,8 +109,10 @@ export class Listener {
     this.#gaps = this.#gaps.map((gap) => ({ ...gap, to: Math.min(gap.to, after) }));
     this.#lastOffsets.clear();
     for (const [name, place] of this.#seen) {
-      if (place.sequence > after) this.#seen.delete(name);
-      else this.#lastOffsets.set(partitionKey(place), place.offset);
+      if (place.sequence > after) {
+        this.#seen.delete(name);
+        this.#lost.delete(name);
+      } else this.#lastOffsets.set(partitionKey(place), place.offset);
     }
     for (const [name, place] of this.#ledger.everStored()) if (place.sequence > after) this.expect(name, place);
     return undefined;
@@ -115,10 +124,9 @@ export class Listener {
       const more = this.#pending.size > 1 ? ` and ${this.#pending.size - 1} more` : "";
       return `${this.title} has neither heard nor been told to miss ${name} (${topic} ${partition} offset ${offset}, sequence ${sequence})${more}; it is at ${this.position}`;
     }
-    for (const [name, { topic, partition, offset }] of this.#seen) {
-      if (this.#ledger.isLost(name)) {
-        return `${this.title} had heard ${name} (${topic} ${partition} offset ${offset}), which a crash took, and was not told`;
-      }
+    for (const name of this.#lost) {
+      const { topic, partition, offset } = this.#seen.get(name);
+      return `${this.title} had heard ${name} (${topic} ${partition} offset ${offset}), which a crash took, and was not told`;
     }
     return undefined;
   }

@@ -93,8 +93,8 @@ export function command(seed, cycle, producer, n) {
   const levels = messages.map(({ topic }) => topicOf(topic)).filter(({ kind }) => kind !== "live");
   const level = levels.reduce((most, topic) => stronger(most, topic.durability), durability ?? "none");
   const result = { messages, isBatch, durability, level };
-  // Whoever reads comes by the same command for each message of a batch; payloads are not kept for ever.
-  if (made.size >= 256) made.clear();
+  // Every survey reads all messages of a round; those of earlier rounds are not kept for ever.
+  if (made.size >= 16_384) made.clear();
   made.set(`${seed}/${name}`, result);
   return result;
 }

@@ -10,6 +10,8 @@ import { LISTENERS, brokerConfig, cyclePlan, dice } from "./plan.mjs";
 const PATIENCE_MS = 30_000;
 /** Positions that are resumed from after a crash, for each namespace. */
 const BOOKMARKS_MAX = 3;
+/** A client that connects again by itself is replaced after so many crashes: it waits longer after each. */
+const STAY_CYCLES = 2;
 
 /** @param Target what is killed  @param {{ seed: string, round: number, first: number, cycles: number, volatile?: boolean, say: (text: string) => void }} given */
 export async function runRound(Target, home, given) {
@@ -102,7 +104,7 @@ class Round {
     await crew.configure();
     ledger.begin(this.#cycle);
     for (const [number, spec] of LISTENERS.entries()) {
-      if (spec.stays && this.#cycle !== this.#given.first) continue;
+      if (spec.stays && (this.#cycle - this.#given.first) % STAY_CYCLES !== 0) continue;
       await crew.listen(number, spec, ledger.listen(number, spec));
     }
     const bookmarks = this.#bookmarks.get(ledger) ?? [];

@@ -1,5 +1,5 @@
 // `cargo xtask crash`: kills real brokers under load, again and again, and judges what is left.
-import { mkdtemp } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -25,21 +25,37 @@ for (const name of names) {
   let done = 0;
   for (let round = 0; done < cycles; round += 1) {
     const size = Math.min(cycles - done, dice(seed, name, "round", round).from(3, ROUND_CYCLES_MAX));
-    const given = { seed: `${seed}/${name}`, round, first: done, cycles: size, say: (text) => console.log(`${name} ${text}`) };
-    await hopefully(name, given);
+    await judged(name, { round, first: done, cycles: size });
     done += size;
   }
+  await control(name);
   console.log(`${name}: ${done} kills in ${((performance.now() - began) / 1000).toFixed(1)} s, seed ${seed}`);
 }
 
-async function hopefully(name, given) {
+/** Runs one round, and ends the program with what is wrong. */
+async function judged(name, given) {
   const home = await mkdtemp(join(tmpdir(), `dunlin-crash-${name}-`));
   try {
-    await runRound(TARGETS[name], home, given);
+    await runRound(TARGETS[name], home, { ...given, seed: `${seed}/${name}`, say: (text) => console.log(`${name} ${text}`) });
   } catch (error) {
     console.error(error instanceof Violation ? error.message : error);
     console.error(`${name} failed in round ${given.round}, cycles from ${given.first} on; its data and journal are kept in ${home}`);
     console.error(`again: cargo xtask crash --only ${name} --cycles ${given.first + given.cycles} --seed ${seed}`);
     process.exit(1);
   }
+}
+
+/** A broker that acknowledges and stores nothing must be found out; otherwise the judgement is worth nothing. */
+async function control(name) {
+  const home = await mkdtemp(join(tmpdir(), `dunlin-crash-${name}-`));
+  try {
+    await runRound(TARGETS[name], home, { seed: `${seed}/${name}`, round: 0, first: 0, cycles: 1, volatile: true, say: () => undefined });
+  } catch (error) {
+    if (!(error instanceof Violation) || !error.message.includes(" is lost: ")) throw error;
+    console.log(`${name}: one that keeps nothing was found out: ${error.message.split("\n").find((line) => line.includes(" is lost: "))}`);
+    await rm(home, { recursive: true, force: true });
+    return;
+  }
+  console.error(`${name}: a broker that keeps nothing was not found out, so this says nothing about others`);
+  process.exit(1);
 }
