@@ -61,6 +61,7 @@ impl Namespace {
         }
         let id = TransferId(command.export);
         let index = if id == TransferId(0) {
+            check_part("export", 0, command.part)?;
             if self.import.is_some() {
                 return Err(self.importing());
             }
@@ -90,12 +91,10 @@ impl Namespace {
                 .ok_or_else(|| unknown_transfer("export"))?
         };
         let export = &mut self.exports[index];
-        if command.part != export.part || export.asked.is_some() {
-            let message = format!(
-                "part {} of the export comes next, not {}",
-                export.part, command.part
-            );
-            return Err(Refusal::new(ErrorCode::OutOfState, message));
+        check_part("export", export.part, command.part)?;
+        if export.asked.is_some() {
+            let message = format!("part {} of the export is being read", export.part);
+            return Err(Refusal::later(ErrorCode::Busy, message));
         }
         export.asked = Some(Asked {
             connection,
@@ -329,6 +328,15 @@ impl Export {
         }
         Ok(())
     }
+}
+
+/// Refuses a part that is not the next one.
+pub(crate) fn check_part(what: &str, next: u64, part: u64) -> Result<(), Refusal> {
+    if part == next {
+        return Ok(());
+    }
+    let message = format!("part {next} of the {what} comes next, not {part}");
+    Err(Refusal::new(ErrorCode::OutOfState, message))
 }
 
 /// What is answered to who goes on with what is not under way.

@@ -12,7 +12,7 @@ use crate::archive::{ArchiveError, ArchiveReader};
 use crate::context::{Context, Work};
 use crate::effect::{Durability, Op};
 use crate::error::{ErrorCode, Refusal};
-use crate::export::unknown_transfer;
+use crate::export::{check_part, unknown_transfer};
 use crate::ids::{ConnectionId, Sequence, Timestamp, TransferId};
 use crate::namespace::Namespace;
 use crate::protocol::frame::{self, Imported, Reply};
@@ -58,20 +58,20 @@ impl Namespace {
                 "the store takes nothing now; try again",
             ));
         }
-        if command.import == 0 {
+        let begins = command.import == 0;
+        if begins {
+            check_part("import", 0, command.part)?;
             self.begin_import(cx, seed)?;
         }
         let import = self.import.as_mut();
         let import = import
-            .filter(|import| command.import == 0 || import.id == TransferId(command.import))
+            .filter(|import| begins || import.id == TransferId(command.import))
             .ok_or_else(|| unknown_transfer("import"))?;
-        if command.part != import.part || import.given.is_some() {
-            let message = format!(
-                "part {} of the import comes next, not {}",
-                import.part, command.part
-            );
-            return Err(Refusal::new(ErrorCode::OutOfState, message));
+        if import.given.is_some() {
+            let message = format!("part {} of the import is being read", import.part - 1);
+            return Err(Refusal::later(ErrorCode::Busy, message));
         }
+        check_part("import", import.part, command.part)?;
         import.part += 1;
         import.reader.push(command.bytes);
         import.given = Some(Given {
