@@ -8,8 +8,9 @@ import { Host } from "./host.mjs";
 import { Violation } from "./ledger.mjs";
 import { dice } from "./plan.mjs";
 import { runRound } from "./round.mjs";
+import { Worker } from "./worker.mjs";
 
-const TARGETS = { host: Host };
+const TARGETS = { host: Host, worker: Worker };
 /** So many cycles go over the same data before it begins afresh. */
 const ROUND_CYCLES_MAX = 12;
 
