@@ -311,7 +311,7 @@ export class Connection {
         this.#refused(reply);
         return;
       case "resync":
-        this.#settleLost(new DunlinError("connection_lost", `the broker at ${this.#transport.address} was restored before it answered`));
+        this.#settleLost(this.#restored());
         this.#resubscribe(true);
         return;
       case "going_away":
@@ -353,13 +353,22 @@ export class Connection {
   }
 
   #refused(reply: Extract<Reply, { type: "error" }>): void {
-    const error = new DunlinError(reply.code, reply.message, { retryAfterMs: reply.retryAfterMs });
+    const trouble = reply.code === "storage_unavailable" ? this.#transport.trouble : undefined;
+    const { code, message } = trouble ?? reply;
+    const error = new DunlinError(code, message, { retryAfterMs: reply.retryAfterMs });
     this.#lastError = error;
     if (reply.request !== 0) {
       this.#pending.get(reply.request)?.reject(error);
     } else if (!this.isOpen && reply.code === "unsupported_version") {
       this.close(error);
     }
+  }
+
+  /** Why it was restored while commands waited. */
+  #restored(): DunlinError {
+    const { address, trouble } = this.#transport;
+    if (trouble !== undefined) return new DunlinError(trouble.code, trouble.message);
+    return new DunlinError("connection_lost", `the broker at ${address} was restored before it answered`);
   }
 
   /** Says `ping` from time to time, and gives up a link that was silent for too long. */

@@ -71,6 +71,8 @@ export type Note =
   | Notify
   /** The broker crashed or a commit failed; it was dropped and is being restored. */
   | { readonly kind: "lost"; readonly reason: "crash" | "storage"; readonly error: unknown }
+  /** The store takes writes again. */
+  | { readonly kind: "recovered" }
   /** It cannot be restored; every socket was closed, and a later connection tries again. */
   | { readonly kind: "failed"; readonly error: unknown };
 
@@ -538,6 +540,7 @@ export class Drive {
       const now = this.#time();
       if (available) {
         this.#retryMs = RETRY_MIN_MS;
+        this.#platform.note?.({ kind: "recovered" });
         this.#take({ kind: "storage", available, commitLatencyMs: now - started });
       } else {
         this.#probeLater(now);

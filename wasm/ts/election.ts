@@ -166,6 +166,7 @@ export class Candidate {
         opened: () => wire.postMessage({ kind: "opened", host: this.#host } satisfies Notice),
         message: (message) => post(wire, message),
         closed: end,
+        trouble: (trouble) => wire.postMessage({ kind: "trouble", trouble } satisfies Notice),
       });
     } catch (error) {
       end(finalClosing(error as DunlinError));

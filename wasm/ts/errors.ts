@@ -37,5 +37,7 @@ export type ClientErrorCode =
   | "unsupported_version"
   /** The database cannot be opened, or is of a newer version. */
   | "database_unavailable"
+  /** The browser gives the site no more storage. */
+  | "storage_full"
   /** The WebAssembly of the broker cannot be loaded. */
   | "wasm_unavailable";

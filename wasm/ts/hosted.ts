@@ -7,7 +7,7 @@ import type { Service } from "./election.ts";
 import { BindgenEngine, loadEngine } from "./engine.ts";
 import { DunlinError } from "./errors.ts";
 import { IndexedDbStore } from "./indexeddb.ts";
-import type { Link, LinkEvents } from "./link.ts";
+import type { Link, LinkEvents, Trouble } from "./link.ts";
 import type { WasmSource } from "./types.ts";
 
 /** The longest time that a timer can be set to. */
@@ -20,6 +20,7 @@ export class HostedBroker {
   /** Above those of earlier pages, which the store may still know: so many pages a millisecond there are not. */
   #connections = Date.now() * 1000;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #trouble: Trouble | undefined;
 
   private constructor(store: Store, config: string) {
     this.#store = store;
@@ -61,7 +62,8 @@ export class HostedBroker {
     queueMicrotask(() => {
       if (!this.#links.has(connection)) return;
       this.#drive.connect(connection, "binary", { namespace, user: "", device: "", rights: RIGHTS_ALL });
-      this.#links.get(connection)?.opened();
+      events.opened();
+      if (this.#trouble !== undefined) events.trouble?.(this.#trouble);
     });
     return {
       send: (message) => {
@@ -106,8 +108,25 @@ export class HostedBroker {
 
   /** What went wrong inside is for the developer's console; clients hear of it by their states. */
   #note(note: Note): void {
-    if (note.kind === "lost" || note.kind === "failed") console.error(`dunlin: the broker in this page was ${note.kind}`, note.error);
+    if (note.kind === "lost" || note.kind === "failed") console.error(`dunlin: the broker in this browser was ${note.kind}`, note.error);
+    if (note.kind === "lost" || note.kind === "recovered") this.#troubled(note.kind === "lost" && isFull(note.error) ? FULL : undefined);
   }
+
+  #troubled(trouble: Trouble | undefined): void {
+    if (trouble === this.#trouble) return;
+    this.#trouble = trouble;
+    for (const events of this.#links.values()) events.trouble?.(trouble);
+  }
+}
+
+const FULL: Trouble = {
+  code: "storage_full",
+  message:
+    "the browser gives this site no more storage: delete other data of the site or topics that nobody needs, or let them keep less (maxBytes, maxAgeMs); publishing goes on by itself when there is room",
+};
+
+function isFull(error: unknown): boolean {
+  return (error as Error | null)?.name === "QuotaExceededError";
 }
 
 /** The broker on the database of that name, for whoever may open it. */

@@ -12,6 +12,7 @@ export interface LinkEvents {
   opened(): void;
   message(message: Uint8Array | string): void;
   closed(closing: Closing): void;
+  trouble?(trouble: Trouble | undefined): void;
 }
 
 export interface Closing {
@@ -24,11 +25,19 @@ export interface Closing {
   readonly retryInMs?: number | undefined;
 }
 
+/** A code and a message in the place of `storage_unavailable`. */
+export interface Trouble {
+  readonly code: string;
+  readonly message: string;
+}
+
 export interface Transport {
   /** Where it leads, for messages. */
   readonly address: string;
   /** Whether silence may mean that the other end is gone. */
   readonly canDie: boolean;
+  /** Why the broker's store takes nothing at present, where the other end knows more than the broker can say. */
+  readonly trouble?: Trouble | undefined;
   open(events: LinkEvents): Link;
 }
 

@@ -8,7 +8,7 @@
  */
 
 import { DunlinError } from "./errors.ts";
-import type { Closing } from "./link.ts";
+import type { Closing, Trouble } from "./link.ts";
 
 /** Raised when tabs with the older one could not talk to tabs with the newer. */
 export const ROOM_VERSION = 1;
@@ -31,6 +31,7 @@ export type RoomMessage = Knock | "here";
 export type Notice =
   | { readonly kind: "opened"; readonly host: string }
   | ({ readonly kind: "closed" } & Closing)
+  | { readonly kind: "trouble"; readonly trouble: Trouble | undefined }
   /** The client is done with the link. */
   | { readonly kind: "bye" };
 

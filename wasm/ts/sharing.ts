@@ -5,7 +5,7 @@
  */
 
 import { DunlinError } from "./errors.ts";
-import type { Link, LinkEvents, Transport } from "./link.ts";
+import type { Link, LinkEvents, Transport, Trouble } from "./link.ts";
 import { awake, whenPutAside } from "./page.ts";
 import type { Polling } from "./polling.ts";
 import { ROOM_VERSION, holdPulse, linkName, post, whenGone } from "./room.ts";
@@ -24,6 +24,7 @@ export function checkSharing(what: string): void {
 export class SharedTransport implements Transport {
   readonly canDie = false;
   readonly address: string;
+  trouble: Trouble | undefined;
   readonly #room: string;
   readonly #asked: Pick<Knock, "config" | "namespace">;
   readonly #polling: Polling;
@@ -60,6 +61,8 @@ export class SharedTransport implements Transport {
         events.message(data);
       } else if (data.kind === "closed") {
         closed(data);
+      } else if (data.kind === "trouble") {
+        this.trouble = data.trouble;
       } else if (data.kind === "opened") {
         room.close();
         this.#polling.withdraw(knock.link);
