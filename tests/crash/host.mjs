@@ -14,6 +14,7 @@ const DUNLIN = process.env.DUNLIN_BIN ?? join(process.env.CARGO_TARGET_DIR ?? jo
 export class Host {
   static namespaces = ["north", "south"];
   static unheardMax = 0;
+  static clientsStay = true;
   #home;
   #arguments;
   #process;

@@ -1,7 +1,7 @@
 // What is known to be stored, and the judgement of what a crash left. One ledger follows one namespace over all the
 // crashes of a round; its `take` reads the journal of the crew, its `settle` a survey after a restart.
 import { Listener, partitionKey } from "./listener.mjs";
-import { TEMPORARY, TOPICS, command, messageOf, numbers, temporaryMessages, topicOf } from "./plan.mjs";
+import { TEMPORARY, TOPICS, command, levelOf, messageOf, numbers, temporaryConfig, temporaryMessages, topicOf } from "./plan.mjs";
 
 /** Something is not as it was acknowledged. */
 export class Violation extends Error {}
@@ -130,7 +130,8 @@ export class Ledger {
       return;
     }
     const [cycle, producer, n] = numbers(place.name);
-    const level = n === undefined ? "async" : command(this.#seed, cycle, producer, n).level;
+    // A delivery waits for its own message, a receipt for the whole batch.
+    const level = topic === TEMPORARY ? temporaryConfig().durability : levelOf(topic, command(this.#seed, cycle, producer, n).durability);
     this.#hear(place, `delivered, having been published at ${level},`, this.#survives(level));
     this.#trouble(this.#listeners.get(listener)?.delivered(place, position));
   }
@@ -140,8 +141,7 @@ export class Ledger {
     const known = this.#stored.get(place.name) ?? this.#heard.get(place.name);
     if (known === undefined) this.#give(place);
     else if (!isSamePlace(known, place)) this.#trouble(`${show(place)} was ${how} but has stood at ${show(known)}`);
-    if (topicOf(place.topic)?.kind === "live" || this.#stored.has(place.name)) return;
-    if (known?.isPromise) return;
+    if (this.#stored.has(place.name) || known?.isPromise) return;
     this.#heard.set(place.name, { ...place, isPromise, how: `${how} in cycle ${this.#cycle}, ${this.#now()}` });
   }
 
@@ -201,7 +201,7 @@ export class Ledger {
     this.#checkProducers(found);
     this.#checkLives(survey);
     this.judge();
-    this.#accept(found);
+    this.#accept(found, last);
     return { stored: found.size };
   }
 
@@ -216,15 +216,17 @@ export class Ledger {
       }
       previous = record;
     }
-    const isDense = records.length === end - start && (records.length === 0 || records[0].offset === start);
+    const first = records[0]?.offset ?? end;
+    // Retention may have gone on since it was asked where the partition begins.
+    const isDense = records.length === end - first && (first === start || (keeps === "newest" && first > start));
     if (keeps !== "keys" && !isDense) {
-      this.#trouble(`${where} goes from ${start} to ${end}, but ${records.length} messages are there, from offset ${records[0]?.offset} on`);
+      this.#trouble(`${where} goes from ${start} to ${end}, but ${records.length} messages are there, from offset ${first} on`);
     }
     if (keeps === "all" && start > 0) this.#trouble(`${where} begins at ${start}, though nothing may be trimmed`);
     const before = topic === TEMPORARY ? 0 : (this.#extents.get(where)?.start ?? 0);
     if (start < before) this.#trouble(`${where} begins at ${start}; before the crash it began at ${before}`);
-    this.#extents.set(where, { start, end });
-    if (keeps !== "newest" || start === 0) return;
+    this.#extents.set(where, { start: keeps === "newest" ? first : start, end });
+    if (keeps !== "newest" || first === 0) return;
     // Retention takes segments: of so many messages at most a sixteenth, of so many bytes as many as one batch had.
     const { maxMessages = 1 } = topicOf(topic);
     const least = Math.ceil(maxMessages - maxMessages / 8);
@@ -263,7 +265,7 @@ export class Ledger {
   /** What was there, or was promised, is there, unless retention or compaction took it. */
   #checkKnown(found, last) {
     for (const known of [...this.#stored.values(), ...this.#heard.values()]) {
-      if (found.has(known.name) || known.topic === TEMPORARY) continue;
+      if (found.has(known.name) || known.topic === TEMPORARY || topicOf(known.topic).keeps === "nothing") continue;
       const { start, end } = this.#extentOf(known);
       const { keeps } = topicOf(known.topic);
       const range = `the partition holds offsets from ${start} to ${end}`;
@@ -362,18 +364,22 @@ export class Ledger {
   }
 
   /** The survey is what is known from now on. */
-  #accept(found) {
+  #accept(found, last) {
     const lost = new Set();
     for (const place of this.#heard.values()) {
-      if (found.has(place.name) || place.topic === TEMPORARY) continue;
-      if (place.isPromise || place.offset < this.#extentOf(place).end) continue;
-      lost.add(place.name);
+      if (found.has(place.name) || place.isPromise || place.topic === TEMPORARY) continue;
+      const isLive = topicOf(place.topic).keeps === "nothing";
+      // Of what nobody stores only the place can be lost; of other messages retention may have had them.
+      if (isLive ? place.sequence <= last : place.offset < this.#extentOf(place).end) continue;
       this.#takeBack(place);
+      if (isLive) continue;
+      lost.add(place.name);
       for (const listener of this.#listeners.values()) listener.lose(place.name);
     }
     for (const place of [...this.#heard.values(), ...found.values()]) {
       if (place.topic === TEMPORARY || lost.has(place.name) || this.#ever.has(place.name)) continue;
-      if (topicOf(place.topic).keeps === "keys" && !found.has(place.name)) continue;
+      const { keeps } = topicOf(place.topic);
+      if (keeps === "nothing" || (keeps === "keys" && !found.has(place.name))) continue;
       this.#ever.set(place.name, place);
       for (const listener of this.#listeners.values()) listener.expect(place.name, place);
     }

@@ -35,7 +35,7 @@ export function dice(...seed) {
 }
 
 const LEVELS = ["none", "async", "sync"];
-const stronger = (one, other) => (LEVELS.indexOf(one) > LEVELS.indexOf(other) ? one : other);
+const strongest = (levels) => LEVELS[Math.max(...levels.map((level) => LEVELS.indexOf(level)))];
 
 /** Every kind, every ordering and every level; `keeps` is which of the messages that were published stay. */
 export const TOPICS = [
@@ -53,6 +53,12 @@ export const TOPICS = [
 
 const BY_NAME = new Map(TOPICS.map((topic) => [topic.topic, topic]));
 export const topicOf = (name) => BY_NAME.get(name);
+
+/** What holds for a message of a topic that was published with `asked`; a live one waits for nothing. */
+export function levelOf(name, asked = "none") {
+  const { kind, durability } = topicOf(name);
+  return kind === "live" ? "none" : strongest([durability, asked]);
+}
 
 /** The topic that is created and deleted again and again. Each of its lives is told from the others by its bound. */
 export const TEMPORARY = "temporary";
@@ -90,8 +96,7 @@ export function command(seed, cycle, producer, n) {
     const topic = random.pick(size >= 10_000 ? LARGE : isBatch ? BATCHED : TOPICS.map((one) => one.topic));
     return message(random, `${name}.${index}`, topic, size);
   });
-  const levels = messages.map(({ topic }) => topicOf(topic)).filter(({ kind }) => kind !== "live");
-  const level = levels.reduce((most, topic) => stronger(most, topic.durability), durability ?? "none");
+  const level = strongest(messages.map(({ topic }) => levelOf(topic, durability)));
   const result = { messages, isBatch, durability, level };
   // Every survey reads all messages of a round; those of earlier rounds are not kept for ever.
   if (made.size >= 16_384) made.clear();
@@ -188,7 +193,7 @@ export function cyclePlan(seed, cycle) {
   const random = dice(seed, "cycle", cycle);
   const producers = Array.from({ length: random.from(2, 4) }, () => ({ window: random.pick([1, 4, 16, 64, 200]) }));
   const what = random.pick(["acks", "acks", "acks", "batches", "deliveries"]);
-  const events = { acks: random.from(1, 300), batches: random.from(1, 40), deliveries: random.from(1, 800) }[what];
+  const events = { acks: random.from(1, 200), batches: random.from(1, 30), deliveries: random.from(1, 500) }[what];
   const how = random.pick(["at once", "spinning", "waiting"]);
   const waitMs = { "at once": 0, spinning: random.real() * 2, waiting: random.real() * 25 }[how];
   return { producers, what, events, how, waitMs, earlyKills: random.pick([0, 0, 1, 2]), earlyShares: [random.real(), random.real()] };

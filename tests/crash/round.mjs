@@ -33,6 +33,7 @@ class Round {
   #given;
   #ledgers;
   #earlyKills;
+  #clientsStay;
   /** How many kills there were; the name of the cycle in all that is said. */
   #cycle;
   #began = 0;
@@ -46,6 +47,7 @@ class Round {
     const { seed, round, first, volatile = false } = given;
     this.#given = given;
     this.#cycle = first;
+    this.#clientsStay = Target.clientsStay;
     this.#earlyKills = Target.prototype.startInVain !== undefined;
     const ledger = (namespace) =>
       new Ledger({
@@ -104,7 +106,7 @@ class Round {
     await crew.configure();
     ledger.begin(this.#cycle);
     for (const [number, spec] of LISTENERS.entries()) {
-      if (spec.stays && (this.#cycle - this.#given.first) % STAY_CYCLES !== 0) continue;
+      if (spec.stays && this.#clientsStay && (this.#cycle - this.#given.first) % STAY_CYCLES !== 0) continue;
       await crew.listen(number, spec, ledger.listen(number, spec));
     }
     const bookmarks = this.#bookmarks.get(ledger) ?? [];

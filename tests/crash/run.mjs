@@ -4,13 +4,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 
+import { Browser } from "./browser.mjs";
 import { Host } from "./host.mjs";
 import { Violation } from "./ledger.mjs";
 import { dice } from "./plan.mjs";
 import { runRound } from "./round.mjs";
 import { Worker } from "./worker.mjs";
 
-const TARGETS = { host: Host, worker: Worker };
+const TARGETS = { host: Host, worker: Worker, browser: Browser };
 /** So many cycles go over the same data before it begins afresh. */
 const ROUND_CYCLES_MAX = 12;
 

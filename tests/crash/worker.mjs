@@ -14,6 +14,7 @@ const TOKEN = "a-token-for-this-machine";
 export class Worker {
   static namespaces = ["north", "south"];
   static unheardMax = 0;
+  static clientsStay = true;
   #home;
   #config;
   #volatile;

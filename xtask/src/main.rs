@@ -52,6 +52,24 @@ enum Verb {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Kills real brokers under load, again and again, and proves that nothing acknowledged is lost
+    ///
+    /// `host` is the native server, `worker` workerd, `browser` Chromium with the broker in a page; each is killed with
+    /// SIGKILL in the middle of a mixed load from real clients and started again on the same data, and then every
+    /// acknowledged message must be there, once, in its place and in order, and every subscription must go on where it
+    /// was. Finally each runs once without keeping anything, which must be found out. A failure names what is missing,
+    /// and keeps the data and a journal of everything that the clients were told.
+    Crash {
+        /// How many kills of each
+        #[arg(long, default_value_t = 10)]
+        cycles: u32,
+        /// Only this one
+        #[arg(long, value_parser = ["host", "worker", "browser"])]
+        only: Option<String>,
+        /// Repeats the load of an earlier run, and the moments of its kills
+        #[arg(long)]
+        seed: Option<u32>,
+    },
     /// Runs the benchmarks
     Bench {
         /// Arguments for the benchmarks
@@ -69,6 +87,7 @@ fn main() -> ExitCode {
             let seeds = seeds.to_string();
             tests_binary("simulate", &["--seeds", &seeds], &arguments)
         }
+        Verb::Crash { cycles, only, seed } => crash(cycles, only, seed),
         Verb::Bench { arguments } => tests_binary("bench", &[], &arguments),
     };
     match outcome {
@@ -96,6 +115,24 @@ fn tests_binary(name: &str, arguments: &[&str], more: &[String]) -> Result<()> {
         .args(arguments)
         .args(more)
         .current_dir(root());
+    serve::become_program(command)
+}
+
+/// Builds what is to be killed, and becomes the program that kills it.
+fn crash(cycles: u32, only: Option<String>, seed: Option<u32>) -> Result<()> {
+    let built = only
+        .as_deref()
+        .map(|name| if name == "browser" { "package" } else { name });
+    steps::build_all(built)?;
+    let mut command = Command::new("node");
+    command
+        .args(["tests/crash/run.mjs", "--cycles", &cycles.to_string()])
+        .args(only.iter().flat_map(|name| ["--only", name.as_str()]))
+        .env("DUNLIN_BIN", target_directory()?.join("release/dunlin"))
+        .current_dir(root());
+    if let Some(seed) = seed {
+        command.args(["--seed", &seed.to_string()]);
+    }
     serve::become_program(command)
 }
 
