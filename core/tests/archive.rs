@@ -4,8 +4,10 @@ mod host;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use dunlin_core::frame::{Reply, json_to_frame};
 use dunlin_core::{
-    ArchiveReader, Claims, ConnectionId, Encoding, Input, NamespaceVerifier, Rights, Timestamp,
+    ArchiveReader, Claims, ConnectionId, Encoding, Input, NamespaceVerifier, Reader, Rights,
+    Timestamp,
 };
 
 use host::Host;
@@ -26,13 +28,18 @@ fn part(host: &mut Host, id: u64, export: u64, part: u64) -> Result<(u64, Vec<u8
     if !answer.contains("archive_part") {
         return Err(answer);
     }
-    // Bytes that happen to be text come as text.
-    let bytes = match member(&answer, "bytes_base64") {
-        Some(text) => BASE64_STANDARD.decode(text).unwrap(),
-        None => panic!("parts are not text: {answer}"),
-    };
-    let export = member(&answer, "export").unwrap().parse().unwrap();
-    Ok((export, bytes, member(&answer, "last") == Some("true")))
+    Ok(archive_part(&answer))
+}
+
+/// The export, the bytes and whether it is the last, of a reply.
+fn archive_part(line: &str) -> (u64, Vec<u8>, bool) {
+    let mut frame = Vec::new();
+    json_to_frame(line, Reply::LAYOUTS, &mut frame).expect("the broker's own line");
+    let body = Reader::new(&frame).bytes().expect("a whole frame");
+    match Reply::decode(body) {
+        Ok(Reply::ArchivePart(part)) => (part.export, part.bytes.to_vec(), part.last),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A whole export, with something done after every part.
@@ -404,4 +411,144 @@ fn an_import_takes_few_blocks_in_a_batch_however_well_they_were_packed() {
     let batches = writes(&abroad.broker.stats_json()) - writes(&before);
     assert!(batches >= blocks, "{blocks} blocks in {batches} batches");
     assert_eq!(rows(&abroad), rows(&host));
+}
+
+/// A small generator of numbers that depend on a seed alone (SplitMix64).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
+/// The state in an archive's rows or in a store's.
+fn state<'a>(rows: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    rows.filter(|(key, _)| key[0] < 0x80 && key[0] != 5)
+        .map(|(key, value)| (key.to_vec(), value.to_vec()))
+        .collect()
+}
+
+/// Whatever is published, trimmed, compacted and loaded in whatever order while exports are under way: each of them is
+/// the namespace at one moment, whole.
+#[test]
+fn an_export_is_whole_whatever_happens_meanwhile() {
+    const CONFIG: &str = r#"{"archive_part_bytes":1024,"segment_bytes_max":300,"compaction_bytes_min":200,"tombstone_ms_min":0,"exports_max":2,"loads_max":3,"load_bytes_max":1024,"trim_rows_max":2}"#;
+    let mut finished = 0;
+    for seed in 0..60 {
+        let mut dice = Dice(seed);
+        let mut host = Host::new(CONFIG);
+        host.connect(1, "home");
+        for id in 2..4 {
+            host.connect(id, "home");
+        }
+        for line in [
+            r#"{"type":"configure_topic","request":1,"topic":"t0","max_messages":6}"#,
+            r#"{"type":"configure_topic","request":1,"topic":"t1","kind":"compacted"}"#,
+            r#"{"type":"configure_topic","request":1,"topic":"t2","ordering":"per_key","partitions":2,"max_bytes":900}"#,
+        ] {
+            host.send(1, line);
+        }
+        host.holds_loads = true;
+        let mut moments = Vec::new();
+        // By connection: the export under way and its next part, and what came of it.
+        let mut exports = [(0, 0, Vec::new(), false), (0, 0, Vec::new(), false)];
+        for _ in 0..400 {
+            match dice.below(10) {
+                0..5 => {
+                    let noise: Vec<u8> = (0..dice.below(120))
+                        .map(|_| dice.below(256) as u8)
+                        .collect();
+                    let noise = BASE64_STANDARD.encode(noise);
+                    let line = format!(
+                        r#"{{"type":"publish","request":1,"topic":"t{}","payload_base64":"{}","key":"k{}"}}"#,
+                        dice.below(3),
+                        noise,
+                        dice.below(4)
+                    );
+                    host.send(1, &line);
+                }
+                5..8 if !host.loads.is_empty() => {
+                    let index = dice.below(host.loads.len() as u64) as usize;
+                    host.release(index);
+                }
+                _ => {
+                    let which = dice.below(2) as usize;
+                    let (export, part, _, asked) = &mut exports[which];
+                    if !*asked {
+                        *asked = true;
+                        let line = format!(
+                            r#"{{"type":"export","request":9,"export":{export},"part":{part}}}"#
+                        );
+                        host.send(which as u64 + 2, &line);
+                    }
+                }
+            }
+            let stored = rows(&host);
+            let tails = stored
+                .iter()
+                .map(|(key, value)| (&key[1 + usize::from(key[0])..], value.as_slice()));
+            moments.push(state(tails));
+            for (which, (export, part, archive, asked)) in exports.iter_mut().enumerate() {
+                for answer in host.heard(which as u64 + 2) {
+                    assert!(answer.contains("archive_part"), "seed {seed}: {answer}");
+                    let (id, bytes, last) = archive_part(&answer);
+                    archive.extend(bytes);
+                    (*export, *part, *asked) = (id, *part + 1, false);
+                    if !last {
+                        continue;
+                    }
+                    let mut reader = ArchiveReader::new();
+                    reader.push(archive);
+                    let mut verifier = NamespaceVerifier::new("home");
+                    let mut exported = Vec::new();
+                    while reader
+                        .next_rows(|key, value| {
+                            exported.push((key.to_vec(), value.to_vec()));
+                            verifier.row(key, value)
+                        })
+                        .unwrap_or_else(|error| panic!("seed {seed}: {error:?}"))
+                    {
+                    }
+                    reader.finish().unwrap();
+                    let summary = verifier
+                        .finish()
+                        .unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+                    assert_eq!(summary.leftover_rows, 0, "seed {seed}");
+                    let pairs = exported
+                        .iter()
+                        .map(|(key, value)| (key.as_slice(), value.as_slice()));
+                    assert!(
+                        moments.contains(&state(pairs)),
+                        "seed {seed}: no moment was like that"
+                    );
+                    finished += 1;
+                    (*export, *part) = (0, 0);
+                    archive.clear();
+                }
+            }
+        }
+        // And in the end nothing is left of what had to wait.
+        host.holds_loads = false;
+        host.now += 60_000;
+        while !host.loads.is_empty() {
+            host.release(0);
+        }
+        host.flush();
+        let mut verifier = NamespaceVerifier::new("home");
+        for (key, value) in &rows(&host) {
+            verifier
+                .row(&key[1 + usize::from(key[0])..], value)
+                .unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        }
+        let summary = verifier
+            .finish()
+            .unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        assert_eq!(summary.leftover_rows, 0, "seed {seed}");
+    }
+    assert!(finished > 100, "{finished} exports came to their end");
 }

@@ -16,6 +16,9 @@ pub struct Host {
     /// What each send to a connection waited for, in order.
     pub waits: Vec<(u64, After)>,
     pub now: u64,
+    /// Whether loads wait, and those that do, as they were asked for.
+    pub holds_loads: bool,
+    pub loads: Vec<Effect>,
 }
 
 impl Host {
@@ -27,6 +30,8 @@ impl Host {
             sent: BTreeMap::new(),
             waits: Vec::new(),
             now: 1_000_000,
+            holds_loads: false,
+            loads: Vec::new(),
         }
     }
 
@@ -49,6 +54,7 @@ impl Host {
             .restore(state)
             .expect("what was stored is sound");
         self.sent.clear();
+        self.loads.clear();
         self.flush();
     }
 
@@ -94,35 +100,8 @@ impl Host {
             while let Some(effect) = self.broker.poll_effect() {
                 match effect {
                     Effect::Write { ops, .. } => self.apply(ops),
-                    Effect::Load {
-                        ticket,
-                        from,
-                        to,
-                        reverse,
-                        rows_max,
-                        bytes_max,
-                    } => {
-                        let range = self.store.range(from..to);
-                        let mut rows: Vec<Row> = range
-                            .map(|(key, value)| Row {
-                                key: key.clone(),
-                                value: value.clone(),
-                            })
-                            .collect();
-                        if reverse {
-                            rows.reverse();
-                        }
-                        let mut bytes = 0;
-                        let mut kept = Vec::new();
-                        for row in rows.into_iter().take(rows_max as usize) {
-                            if bytes > bytes_max as usize {
-                                break;
-                            }
-                            bytes += row.value.len();
-                            kept.push(row);
-                        }
-                        loads.push((ticket, kept));
-                    }
+                    load @ Effect::Load { .. } if self.holds_loads => self.loads.push(load),
+                    load @ Effect::Load { .. } => loads.push(self.load(load)),
                     Effect::Send {
                         to,
                         prefixes,
@@ -158,15 +137,54 @@ impl Host {
             } else if loads.is_empty() {
                 return;
             }
-            for (ticket, rows) in loads {
-                self.broker.handle(
-                    Timestamp(self.now),
-                    Input::Loaded {
-                        ticket,
-                        result: Ok(rows),
-                    },
-                );
+            for loaded in loads {
+                self.broker.handle(Timestamp(self.now), loaded);
             }
+        }
+    }
+
+    /// Answers a load that was held, from what is stored by now.
+    pub fn release(&mut self, index: usize) {
+        let load = self.loads.remove(index);
+        let loaded = self.load(load);
+        self.broker.handle(Timestamp(self.now), loaded);
+        self.flush();
+    }
+
+    fn load(&self, load: Effect) -> Input<'static> {
+        let Effect::Load {
+            ticket,
+            from,
+            to,
+            reverse,
+            rows_max,
+            bytes_max,
+        } = load
+        else {
+            panic!("only loads are answered");
+        };
+        let range = self.store.range(from..to);
+        let mut rows: Vec<Row> = range
+            .map(|(key, value)| Row {
+                key: key.clone(),
+                value: value.clone(),
+            })
+            .collect();
+        if reverse {
+            rows.reverse();
+        }
+        let mut bytes = 0;
+        let mut kept = Vec::new();
+        for row in rows.into_iter().take(rows_max as usize) {
+            if bytes > bytes_max as usize {
+                break;
+            }
+            bytes += row.value.len();
+            kept.push(row);
+        }
+        Input::Loaded {
+            ticket,
+            result: Ok(kept),
         }
     }
 
