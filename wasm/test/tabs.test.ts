@@ -1,94 +1,81 @@
-// Tabs of real Chromium that share one broker.
+// Tabs of real Chromium that share one broker, and what is left of what they said when they go.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 
-import type { BrowserContext, Page } from "playwright-core";
-
-import type { LocalOptions } from "../ts/types.ts";
-import { Server } from "./server.ts";
 import { Site } from "./tabs.ts";
 
 const site = new Site();
 before(() => site.start());
 after(() => site.stop());
 
-async function open(page: Page, options: LocalOptions = {}): Promise<void> {
-  await page.evaluate(async (given) => void (globalThis.client = await dunlin.openLocal({ store: "indexeddb", ...given })), options);
-}
-
-function publish(page: Page, text: string): Promise<number> {
-  return page.evaluate(async (payload) => Number((await client.publish("t", payload)).offset), text);
-}
-
-function history(page: Page): Promise<string[]> {
-  return page.evaluate(async () => {
-    const texts: string[] = [];
-    for await (const message of client.history("t")) texts.push(message.text());
-    return texts;
-  });
-}
-
-for (const sharing of ["worker", "tab"] as const) {
-  test(`two tabs share a broker in a ${sharing}`, { timeout: 30_000 }, async () => {
-    const profile = await site.profile();
-    profile.on("console", (m) => console.log(m.type(), m.text()));
-    profile.on("weberror", (m) => console.log(m.error()));
-    const [one, other] = [await site.tab(profile), await site.tab(profile)];
-    await open(one, { sharing });
-    await open(other, { sharing });
-    await publish(one, "a");
-    await publish(other, "b");
-    assert.deepEqual(await history(one), ["a", "b"]);
-    await one.close();
-    await publish(other, "c");
-    assert.deepEqual(await history(other), ["a", "b", "c"]);
-    await profile.close();
-  });
-}
-
-/** Waits for what nobody tells. */
-async function until(what: string, holds: () => boolean): Promise<void> {
-  const deadline = performance.now() + 10_000;
-  while (!holds()) {
-    assert.ok(performance.now() < deadline, what);
-    await new Promise((resolve) => setTimeout(resolve, 10));
+/** Everything acknowledged is there, once and in the order of each stream. */
+function assertKept(stored: readonly string[], acknowledged: readonly string[]): void {
+  assert.equal(new Set(stored).size, stored.length, "a message is there twice");
+  const wanted = new Set(acknowledged);
+  assert.deepEqual(
+    stored.filter((text) => wanted.has(text)),
+    [...acknowledged].sort((a, b) => stored.indexOf(a) - stored.indexOf(b)),
+  );
+  for (const name of new Set(stored.map((text) => text.split(".")[0]))) {
+    const places = stored.filter((text) => text.startsWith(`${name}.`)).map((text) => text.split(".").slice(1).map(Number));
+    const ordered = [...places].sort(([a = 0, b = 0], [c = 0, d = 0]) => a - c || b - d);
+    assert.deepEqual(places, ordered, `the stream ${name} is out of order`);
   }
 }
 
 for (const sharing of ["worker", "tab"] as const) {
-  test(`tabs share one connection in a ${sharing}`, { timeout: 30_000 }, async () => {
-    const server = new Server();
-    await server.start();
-    const profile = await site.profile();
-    profile.on("console", (m) => console.log(m.type(), m.text()));
-    profile.on("weberror", (m) => console.log(m.error()));
-    const [one, other] = [await site.tab(profile), await site.tab(profile)];
-    for (const page of [one, other]) {
-      await page.evaluate(
-        async ([url, where]) => {
-          globalThis.client = (await dunlin.connect(url as string, { sharing: where as "tab" })) as never;
-          globalThis.heard = [];
-          const subscription = client.subscribe("t");
-          void (async () => {
-            for await (const message of subscription) globalThis.heard.push(message.text());
-          })();
-          await subscription.ready;
-        },
-        [server.url, sharing],
-      );
-    }
-    assert.equal(server.sockets, 1);
-    await publish(one, "a");
-    await publish(other, "b");
-    for (const page of [one, other]) await page.waitForFunction(() => globalThis.heard.join() === "a,b");
-    assert.deepEqual(await history(other), ["a", "b"]);
-    await one.close();
-    await other.evaluate(() => client.publish("t", "c", { retry: true }));
-    await other.waitForFunction(() => globalThis.heard.join() === "a,b,c");
-    await until("one socket", () => server.sockets === 1);
-    await other.evaluate(() => client.close());
-    await until("no socket", () => server.sockets === 0);
-    await profile.close();
-    await server.stop();
+  describe(`with the broker in a ${sharing}`, { timeout: 60_000 }, () => {
+    test("tabs share it, and it goes on when the first of them is closed", async () => {
+      await site.withProfile(async (profile) => {
+        const [one, other] = [await site.tab(profile), await site.tab(profile)];
+        await one.open({ sharing });
+        await other.open({ sharing });
+        assert.equal(await one.place(), sharing);
+        await other.subscribe({ from: "earliest" });
+        assert.deepEqual([await one.publish("a"), await other.publish("b")], [0, 1]);
+        await one.page.close();
+        assert.equal(await other.publish("c", true), 2);
+        await other.hears(["a", "b", "c"]);
+        assert.deepEqual(await other.history(), ["a", "b", "c"]);
+      });
+    });
+
+    test("a reload in the middle of writing loses nothing that was acknowledged", async () => {
+      await site.withProfile(async (profile) => {
+        const tab = await site.tab(profile);
+        for (let cycle = 0; cycle < 4; cycle += 1) {
+          await tab.open({ sharing });
+          await tab.stream(`cycle${cycle}`);
+          await site.acknowledges(20);
+          await tab.page.reload();
+          await tab.loaded();
+        }
+        await tab.open({ sharing });
+        assertKept(await tab.history(), site.acknowledged);
+      });
+    });
+
+    test("a tab that is closed while others write costs them nothing that was acknowledged", async () => {
+      await site.withProfile(async (profile) => {
+        const tabs = [await site.tab(profile), await site.tab(profile), await site.tab(profile)] as const;
+        for (const [index, tab] of tabs.entries()) {
+          await tab.open({ sharing });
+          await tab.subscribe({ from: "earliest", credit: 16, onLag: "block" });
+          await tab.stream(`tab${index}`);
+        }
+        const [first, second, last] = tabs;
+        for (const tab of [first, second]) {
+          await site.acknowledges(30);
+          await tab.page.close(); 
+        }
+        await site.acknowledges(30);
+        await last.enough();
+        await last.publish("end.0.0", true);
+        await last.page.waitForFunction(() => globalThis.heard.at(-1) === "end.0.0");
+        const stored = await last.history();
+        assertKept(stored, site.acknowledged);
+        assert.deepEqual(await last.heard(), stored, "a subscription lost or repeated something");
+      });
+    });
   });
 }

@@ -7,29 +7,34 @@ import { join } from "node:path";
 import { chromium } from "playwright-core";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 
+import type { LocalClient, LocalOptions, SubscribeOptions } from "../ts/types.ts";
+
 // Tests run from dist/test.
 const dist = join(import.meta.dirname, "..");
-const TYPES: Readonly<Record<string, string>> = { js: "text/javascript", wasm: "application/wasm", html: "text/html" };
+const TYPES: Readonly<Record<string, string>> = { js: "text/javascript", wasm: "application/wasm" };
 const PAGE = `<!doctype html><title>tab</title><link rel="icon" href="data:,"><script type="module">
   globalThis.dunlin = await import("/index.js");
-  globalThis.inline = await import("/inline.js");
 </script>`;
 
 export class Site {
-  readonly #server = createServer((request, response) => {
-    const path = new URL(request.url ?? "/", "http://site").pathname;
-    const name = path.replace(/^\/v\d+\//, "/");
+  /** What the server gives under names that the package does not have. */
+  readonly extra = new Map<string, string>([["/", PAGE]]);
+  readonly #server = createServer(({ url = "/" }, response) => {
     try {
-      const body = path === "/" ? PAGE : readFileSync(join(dist, name));
-      response.writeHead(200, { "content-type": TYPES[name.split(".").at(-1) ?? ""] ?? "text/html" }).end(body);
+      const body = this.extra.get(url) ?? readFileSync(join(dist, url));
+      response.writeHead(200, { "content-type": TYPES[url.split(".").at(-1) ?? ""] ?? "text/html" }).end(body);
     } catch {
       response.writeHead(404).end();
     }
   });
   #browser!: Browser;
+  /** What the streams of all tabs know to be stored. */
+  acknowledged: string[] = [];
+  #enough = 0;
+  #reached: () => void = () => {};
 
-  get url(): string {
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}/`;
+  get origin(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
   async start(): Promise<void> {
@@ -43,27 +48,146 @@ export class Site {
     this.#server.close();
   }
 
-  /** A profile of its own: nothing is stored there. */
-  profile(): Promise<BrowserContext> {
-    return this.#browser.newContext();
+  /** Lets a test have a browser profile of its own, in which nothing is stored. */
+  async withProfile(use: (profile: BrowserContext) => Promise<void>): Promise<void> {
+    const profile = await this.#browser.newContext();
+    this.acknowledged = [];
+    try {
+      await profile.exposeFunction("acknowledge", (texts: readonly string[]) => {
+        this.acknowledged.push(...texts);
+        if (this.acknowledged.length >= this.#enough) this.#reached();
+      });
+      await use(profile);
+    } finally {
+      await profile.close();
+    }
   }
 
-  async tab(profile: BrowserContext): Promise<Page> {
+  /** Waits until so many more messages were acknowledged. */
+  acknowledges(more: number): Promise<void> {
+    this.#enough = this.acknowledged.length + more;
+    return new Promise((resolve) => (this.#reached = resolve));
+  }
+
+  async tab(profile: BrowserContext): Promise<Tab> {
     const page = await profile.newPage();
-    await page.goto(this.url);
-    await ready(page);
-    return page;
+    page.setDefaultTimeout(10_000);
+    await page.goto(this.origin);
+    const tab = new Tab(page);
+    await tab.loaded();
+    return tab;
   }
 }
 
-/** Waits until the page has the package. */
-export async function ready(page: Page): Promise<void> {
-  await page.waitForFunction(() => typeof globalThis.inline === "object");
+/** One tab with one client, driven from outside. */
+export class Tab {
+  readonly page: Page;
+
+  constructor(page: Page) {
+    this.page = page;
+  }
+
+  async loaded(): Promise<void> {
+    await this.page.waitForFunction(() => typeof globalThis.dunlin === "object");
+  }
+
+  async open(options: LocalOptions = {}): Promise<void> {
+    await this.page.evaluate(async (given) => {
+      globalThis.client = await dunlin.openLocal({ store: "indexeddb", ...given });
+    }, options);
+  }
+
+  /** Why it cannot be opened. */
+  refusal(options: LocalOptions): Promise<string> {
+    return this.page.evaluate(
+      (given) =>
+        dunlin.openLocal({ store: "indexeddb", ...given }).then(
+          () => "opened",
+          (error) => `${error.code}: ${error.message}`,
+        ),
+      options,
+    );
+  }
+
+  /** The offset, or what went wrong. */
+  publish(payload: string | number, retry = false): Promise<number | string> {
+    return this.page.evaluate(
+      async ([given, again]) => {
+        // Random, so that no store makes it smaller.
+        const bytes = typeof given === "number" ? crypto.getRandomValues(new Uint8Array(given)) : given;
+        return client.publish("t", bytes, { durability: "sync", retry: again }).then(
+          ({ offset }) => Number(offset),
+          (error) => `${error.code}: ${error.message}`,
+        );
+      },
+      [payload, retry] as const,
+    );
+  }
+
+  /** Publishes one after the other until the page ends, or the test says so. What was acknowledged goes to the site. */
+  async stream(name: string): Promise<void> {
+    await this.page.evaluate((who) => {
+      globalThis.streaming = (async () => {
+        for (let at = 0; !globalThis.enough; at += 1) {
+          const texts = [0, 1, 2].map((part) => `${who}.${at}.${part}`);
+          // Three that leave together; what fails is known to none.
+          const receipts = await Promise.allSettled(texts.map((text) => client.publish("t", text)));
+          const known = texts.filter((_text, part) => receipts[part]?.status === "fulfilled");
+          if (known.length > 0) await globalThis.acknowledge(known);
+        }
+      })();
+    }, name);
+  }
+
+  async enough(): Promise<void> {
+    await this.page.evaluate(async () => {
+      globalThis.enough = true;
+      await globalThis.streaming;
+    });
+  }
+
+  async subscribe(options: SubscribeOptions = {}): Promise<void> {
+    await this.page.evaluate(async (given) => {
+      globalThis.heard = [];
+      const subscription = client.subscribe("t", given);
+      void (async () => {
+        for await (const message of subscription) globalThis.heard.push(message.text());
+      })();
+      await subscription.ready;
+    }, options);
+  }
+
+  heard(): Promise<string[]> {
+    return this.page.evaluate(() => globalThis.heard);
+  }
+
+  async hears(texts: readonly string[]): Promise<void> {
+    await this.page.waitForFunction((wanted) => globalThis.heard.join() === wanted, texts.join());
+  }
+
+  history(): Promise<string[]> {
+    return this.page.evaluate(async () => {
+      const texts: string[] = [];
+      for await (const message of client.history("t")) texts.push(message.text());
+      return texts;
+    });
+  }
+
+  /** Whether the lock of the database is held by a tab, each of which holds one for its client, or else by a worker. */
+  place(): Promise<string> {
+    return this.page.evaluate(async () => {
+      const { held = [] } = await navigator.locks.query();
+      const host = held.find(({ name }) => name === "dunlin:dunlin")?.clientId;
+      return held.some(({ name, clientId }) => name?.includes(":link:") === true && clientId === host) ? "tab" : "worker";
+    });
+  }
 }
 
 declare global {
   var dunlin: typeof import("../ts/index.ts");
-  var inline: typeof import("../ts/inline.ts");
-  var client: import("../ts/types.ts").LocalClient;
+  var client: LocalClient;
   var heard: string[];
+  var enough: boolean | undefined;
+  var streaming: Promise<void>;
+  var acknowledge: (texts: readonly string[]) => Promise<void>;
 }

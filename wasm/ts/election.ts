@@ -50,31 +50,29 @@ export class Candidate {
     this.#open = open;
   }
 
-  /** The candidate for that room; one that stands already opens the service as it was told first. */
-  static for(room: string, open: () => Promise<Service>): Candidate {
-    const known = candidates.get(room);
-    if (known !== undefined && known.#standing !== undefined) return known;
-    const candidate = new Candidate(room, open);
+  /** A link wants to be answered: by us, if we get the lock. One that stands already opens what it was told first. */
+  static knock(room: string, knock: Knock, open: () => Promise<Service>): void {
+    const candidate = candidates.get(room) ?? new Candidate(room, open);
     candidates.set(room, candidate);
-    return candidate;
-  }
-
-  /** A link wants to be answered, by us if we get the lock. */
-  knock(knock: Knock): void {
-    this.#hear(knock, true);
-    this.#stand();
+    candidate.#hear(knock, true);
+    candidate.#stand();
   }
 
   /** The link waits no longer: it was answered elsewhere, or is closed. */
-  withdraw(link: string): void {
+  static withdraw(room: string, link: string): void {
+    const candidate = candidates.get(room);
+    if (candidate !== undefined) candidate.#withdraw(link);
+  }
+
+  #withdraw(link: string): void {
     this.#waiting.get(link)?.unwatch();
     this.#waiting.delete(link);
     if (![...this.#waiting.values()].some(({ isOurs }) => isOurs)) this.#standing?.abort();
   }
 
   /** Lets go of everything at once: the page is put aside, or ends. */
-  stepDown(): void {
-    for (const link of [...this.#waiting.keys()]) this.withdraw(link);
+  #stepDown(): void {
+    for (const link of [...this.#waiting.keys()]) this.#withdraw(link);
     this.#service?.stop();
     for (const end of [...this.#served.values()]) end({ code: 1006, reason: "the tab that it ran in was left", retryInMs: 0 });
     this.#look();
@@ -84,7 +82,7 @@ export class Candidate {
     if (this.#standing !== undefined) return;
     const standing = new AbortController();
     this.#standing = standing;
-    const stayHere = whenPutAside(() => this.stepDown());
+    const stayHere = whenPutAside(() => this.#stepDown());
     navigator.locks
       .request(this.#room, { signal: standing.signal }, () => this.#serve())
       .catch((error: unknown) => {
@@ -95,6 +93,7 @@ export class Candidate {
         stayHere();
         // Somebody may have knocked while the last term ended.
         if (this.#waiting.size > 0) this.#stand();
+        else candidates.delete(this.#room);
       });
   }
 
@@ -133,7 +132,7 @@ export class Candidate {
     if (this.#served.has(link)) return;
     const known = this.#waiting.get(link);
     known?.unwatch();
-    const unwatch = whenGone(linkName(this.#room, link), () => this.withdraw(link));
+    const unwatch = whenGone(linkName(this.#room, link), () => this.#withdraw(link));
     this.#waiting.set(link, { knock, isOurs: isOurs || known?.isOurs === true, unwatch });
     if (this.#service !== undefined) this.#answer(knock, this.#service);
   }
@@ -155,7 +154,7 @@ export class Candidate {
     };
     const unwatch = whenGone(name, forget);
     this.#served.set(knock.link, end);
-    this.withdraw(knock.link);
+    this.#withdraw(knock.link);
     wire.onmessage = ({ data }: MessageEvent<Uint8Array | string | Notice>) => {
       if (typeof data === "string" || data instanceof Uint8Array) link?.send(data);
       else if (data.kind === "bye") forget();

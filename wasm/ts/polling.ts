@@ -39,11 +39,11 @@ export class TabPolling implements Polling {
   }
 
   knock(knock: Knock): void {
-    Candidate.for(this.#room, this.#open).knock(knock);
+    Candidate.knock(this.#room, knock, this.#open);
   }
 
   withdraw(link: string): void {
-    Candidate.for(this.#room, this.#open).withdraw(link);
+    Candidate.withdraw(this.#room, link);
   }
 }
 

@@ -12,9 +12,8 @@ import { Upstream } from "./upstream.ts";
   if (port === undefined) return;
   port.onmessage = ({ data: { version, room, shared, knock } }: MessageEvent<Order>) => {
     if (version !== ROOM_VERSION) return;
-    const candidate = Candidate.for(room, () => openShared(shared));
-    if (typeof knock === "string") candidate.withdraw(knock);
-    else candidate.knock(knock);
+    if (typeof knock === "string") Candidate.withdraw(room, knock);
+    else Candidate.knock(room, knock, () => openShared(shared));
   };
   port.postMessage(ROOM_VERSION);
 };

@@ -5,11 +5,14 @@
  */
 
 import { DunlinError } from "./errors.ts";
-import type { Link, LinkEvents, Transport, Trouble } from "./link.ts";
+import type { Closing, Link, LinkEvents, Transport, Trouble } from "./link.ts";
 import { awake, whenPutAside } from "./page.ts";
 import type { Polling } from "./polling.ts";
 import { ROOM_VERSION, holdPulse, linkName, post, whenGone } from "./room.ts";
 import type { Knock, Notice, RoomMessage } from "./room.ts";
+
+/** There may be another host at once, or we make one. */
+const GONE: Closing = { code: 1006, reason: "the tab or worker that it ran in is gone", retryInMs: 0 };
 
 /** Throws what this runtime lacks to share anything. */
 export function checkSharing(what: string): void {
@@ -43,6 +46,7 @@ export class SharedTransport implements Transport {
     const room = new BroadcastChannel(this.#room);
     let ends: (() => void)[] = [() => wire.close(), () => room.close(), () => this.#polling.withdraw(knock.link)];
     let isOver = false;
+    let host: string | undefined;
     const end = (): boolean => {
       if (isOver) return false;
       isOver = true;
@@ -63,10 +67,14 @@ export class SharedTransport implements Transport {
         closed(data);
       } else if (data.kind === "trouble") {
         this.trouble = data.trouble;
+      } else if (data.kind === "opened" && host !== undefined) {
+        // The first one went before it saw that we were answered.
+        closed(GONE);
       } else if (data.kind === "opened") {
+        host = data.host;
         room.close();
         this.#polling.withdraw(knock.link);
-        ends.push(whenGone(data.host, () => closed({ code: 1006, reason: "the tab or worker that it ran in is gone", retryInMs: 0 })));
+        ends.push(whenGone(host, () => closed(GONE)));
         events.opened();
       }
     };
