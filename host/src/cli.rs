@@ -1,5 +1,6 @@
 //! The command line.
 
+mod archive;
 mod bench;
 mod client;
 mod publish;
@@ -29,6 +30,17 @@ enum Verb {
     Pub(publish::Publish),
     /// Prints messages as they come
     Sub(subscribe::Subscribe),
+    /// Writes a namespace to a file: the backup of a running broker, or the way to another one
+    ///
+    /// The archive shows the namespace as it was at one moment, when the export began, however long it takes and
+    /// whatever is published meanwhile: nothing has to be stopped. It goes into any dunlin, native, at the edge or in a
+    /// browser, with `dunlin import` or its equal there.
+    Export(archive::Export),
+    /// Makes a namespace of an archive: all of it or, when anything is wrong with it, nothing
+    ///
+    /// The namespace must be new: without topics, subscriptions and a past. It may have another name than the one that
+    /// was exported.
+    Import(archive::Import),
     /// Measures a broker over real sockets
     Bench(bench::Bench),
 }
@@ -66,6 +78,8 @@ pub fn run() -> ExitCode {
                 Verb::Serve(serve) => serve.run().await,
                 Verb::Pub(publish) => publish.run().await,
                 Verb::Sub(subscribe) => subscribe.run().await,
+                Verb::Export(export) => export.run().await,
+                Verb::Import(import) => import.run().await,
                 Verb::Bench(bench) => bench.run().await,
             }
         });

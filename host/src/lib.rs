@@ -4,6 +4,7 @@
 //! the parts that tests drive without sockets.
 
 mod access;
+mod archives;
 mod cli;
 mod clock;
 mod committer;
@@ -11,6 +12,7 @@ mod console;
 mod drive;
 mod embedded;
 mod engine;
+mod offline;
 mod outbound;
 mod report;
 mod requests;

@@ -256,7 +256,7 @@ fn server_sent(event: http::Event) -> Event {
 }
 
 /// Cuts the next frame off a message, without its length.
-fn next_frame(message: &mut Bytes) -> Option<Bytes> {
+pub(crate) fn next_frame(message: &mut Bytes) -> Option<Bytes> {
     let mut reader = Reader::new(message);
     let frame = message.slice_ref(reader.bytes().ok()?);
     *message = message.slice_ref(reader.rest());

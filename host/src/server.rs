@@ -28,7 +28,7 @@ use crate::drive::ShardSpan;
 use crate::engine::Engines;
 use crate::shard::{self, Connection, ShardHandle, ShardParts, Stopped};
 use crate::store::Store;
-use crate::{committer, report, requests, websocket};
+use crate::{archives, committer, report, requests, websocket};
 
 /// How long a stopping server waits for clients to go.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
@@ -166,7 +166,7 @@ impl Server {
 }
 
 /// The shards' handles, and all threads: theirs, and the committer's as the last.
-fn start_shards(
+pub(crate) fn start_shards(
     count: u32,
     engines: &Engines,
     store: &Arc<dyn Store>,
@@ -247,14 +247,14 @@ fn allow_origin(origin: &str, headers: &mut HeaderMap) {
     };
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     for (name, value) in [
-        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PUT"),
         (
             header::ACCESS_CONTROL_ALLOW_HEADERS,
             "authorization, content-type, last-event-id, dunlin-key, dunlin-id, dunlin-ttl-ms, dunlin-durability",
         ),
         (
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            "dunlin-next-offset, dunlin-log-start-offset, dunlin-log-end-offset, retry-after",
+            "content-disposition, dunlin-next-offset, dunlin-log-start-offset, dunlin-log-end-offset, retry-after",
         ),
         (header::VARY, "origin"),
     ] {
@@ -286,11 +286,8 @@ async fn route(host: &Host, ip: IpAddr, request: Request<Body>) -> Result<Respon
         Route::Publish { topic, .. } => requests::publish(client, &topic, request).await,
         Route::Read { topic, .. } => requests::read(client, &topic, &query).await,
         Route::Subscribe { .. } => requests::subscribe(client, &query, request.headers()).await,
-        Route::Export { .. } | Route::Import { .. } => Err(Problem::new(
-            501,
-            "unsupported",
-            "archives are not served here yet",
-        )),
+        Route::Export { namespace } => archives::export(client, namespace).await,
+        Route::Import { .. } => archives::import(client, request.into_body()).await,
         Route::Healthz | Route::Readyz => unreachable!("these have no namespace"),
     }
 }

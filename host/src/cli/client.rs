@@ -170,18 +170,17 @@ fn refused(error: tungstenite::Error) -> anyhow::Error {
         return anyhow!("what answers is no broker: {error}");
     };
     let status = response.status();
-    let told = response
-        .body()
-        .as_ref()
-        .and_then(|body| serde_json::from_slice::<serde_json::Value>(body).ok())
-        .and_then(|told| {
-            let member = |name: &str| Some(told.get(name)?.as_str()?.to_owned());
-            Some(format!("{}: {}", member("code")?, member("message")?))
-        });
-    match told {
+    match response.body().as_deref().and_then(told) {
         Some(told) => anyhow!("the broker refused the connection: {told}"),
         None => anyhow!("what answers is no broker: status {status}"),
     }
+}
+
+/// The code and the message of a refusal over HTTP.
+pub(super) fn told(body: &[u8]) -> Option<String> {
+    let told: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let member = |name: &str| told.get(name)?.as_str();
+    Some(format!("{}: {}", member("code")?, member("message")?))
 }
 
 #[cfg(test)]

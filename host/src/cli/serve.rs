@@ -3,7 +3,7 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::num::NonZeroUsize;
 use core::time::Duration;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Instant;
@@ -64,7 +64,7 @@ impl Serve {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let access =
             Access::new(&self.tokens, &self.origins).map_err(|error| anyhow::anyhow!(error.0))?;
-        let engines = Engines::new(self.engine, &self.config_json()?)?;
+        let engines = Engines::new(self.engine, &config_json(self.config.as_deref())?)?;
         let shards = self.shards.unwrap_or_else(|| {
             let cores = available_parallelism().map_or(1, NonZeroUsize::get);
             u32::try_from(cores).unwrap_or(SHARDS_MAX).min(SHARDS_MAX)
@@ -120,14 +120,6 @@ impl Serve {
         Ok(())
     }
 
-    fn config_json(&self) -> Result<String> {
-        match &self.config {
-            None => Ok("{}".to_owned()),
-            Some(file) => std::fs::read_to_string(file)
-                .with_context(|| format!("the configuration {} cannot be read", file.display())),
-        }
-    }
-
     fn console(&self) -> Result<Console> {
         match &self.console {
             Some(directory) if !directory.is_dir() => {
@@ -136,6 +128,15 @@ impl Serve {
             Some(directory) => Ok(Console::Directory(directory.clone())),
             None => Ok(Console::found()),
         }
+    }
+}
+
+/// The broker's configuration, which may be in a file.
+pub(super) fn config_json(file: Option<&Path>) -> Result<String> {
+    match file {
+        None => Ok("{}".to_owned()),
+        Some(file) => std::fs::read_to_string(file)
+            .with_context(|| format!("the configuration {} cannot be read", file.display())),
     }
 }
 
