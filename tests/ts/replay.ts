@@ -89,7 +89,8 @@ export async function replayOne(trace: Trace, engine: Engine, store: Store): Pro
   return { traces: 1, steps, bytes, loadedBytes, restoredBytes, storedBytes, failures };
 }
 
-class Replay {
+/** Gives an engine and a store the same calls, one after the other. */
+export class Replay {
   bytes = 0;
   loadedBytes = 0;
   restoredBytes = 0;
@@ -199,10 +200,10 @@ class Replay {
 }
 
 /** The kind of the input that answers a load, as `core/src/abi.rs` has it. */
-const LOADED = 6;
+export const LOADED = 6;
 
 /** The range of all keys; the runtimes' stores take bounds of 32 bits. */
-const EVERYTHING = {
+export const EVERYTHING = {
   from: new Uint8Array(),
   to: Uint8Array.of(255, 255, 255),
   reverse: false,
@@ -219,7 +220,8 @@ function refusalOf(call: () => unknown): string | null {
   }
 }
 
-function difference(what: string, expected: Uint8Array, got: Uint8Array): string | undefined {
+/** Where two byte strings part, if they do. */
+export function difference(what: string, expected: Uint8Array, got: Uint8Array): string | undefined {
   let at = 0;
   while (at < expected.length && expected[at] === got[at]) at += 1;
   if (at === expected.length && at === got.length) return undefined;
@@ -230,7 +232,8 @@ function around(bytes: Uint8Array, at: number): string {
   return Array.from(bytes.subarray(Math.max(0, at - 8), at + 8), (byte) => byte.toString(16).padStart(2, "0")).join(" ");
 }
 
-function fromBase64(text: string): Uint8Array<ArrayBuffer> {
+/** The bytes in a trace. */
+export function fromBase64(text: string): Uint8Array<ArrayBuffer> {
   const characters = atob(text);
   // A loop, because `from` with a mapping takes seconds for the largest payloads.
   const bytes = new Uint8Array(characters.length);

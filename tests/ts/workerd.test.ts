@@ -4,6 +4,8 @@ import { after, before, test } from "node:test";
 
 import { Miniflare } from "miniflare";
 
+import type { Interrupted } from "./interruption.ts";
+import { placesOf } from "./interruption.ts";
 import { sum } from "./replay.ts";
 import type { Replayed, Trace } from "./replay.ts";
 import { expectEqual, traces } from "./traces.ts";
@@ -24,7 +26,10 @@ before(() => {
     ],
     compatibilityDate: "2026-04-26",
     cf: false,
-    durableObjects: { SCENARIO: { className: "Scenario", useSQLite: true } },
+    durableObjects: {
+      SCENARIO: { className: "Scenario", useSQLite: true },
+      INTERRUPTION: { className: "Interruption", useSQLite: true },
+    },
   });
 });
 after(() => worker.dispose());
@@ -58,4 +63,25 @@ test("a row in SQLite that differs by one byte is told", async () => {
   const notRestored = steps.map((step, at) => (step.kind === "stored" ? step : (trace.steps[at] ?? step)));
   const stored = await replayIn("stored otherwise", { ...trace, steps: notRestored });
   assert.match(stored.failures.join(), /^a_restart_loses_nothing\.txt:\d+: what is stored: of \d+ bytes/);
+});
+
+test("an object that is aborted between two steps or in the middle of one goes on as a broker that lost nothing", async () => {
+  const interruptions = await worker.getDurableObjectNamespace("INTERRUPTION");
+  const asked = interruptions.get(interruptions.idFromName("the one that is asked"));
+  const expected = traces();
+  const interrupted: Interrupted[] = [];
+  for (const trace of expected) {
+    const response = await asked.fetch("http://door/", { method: "POST", body: JSON.stringify(trace) });
+    if (response.status !== 200) throw new Error(`${trace.name}: ${await response.text()}`);
+    interrupted.push((await response.json()) as Interrupted);
+  }
+  const failures = interrupted.flatMap(({ failures }) => failures);
+  if (failures.length > 0) throw new Error(`\n${failures.join("\n")}`);
+  const total = (count: (one: Interrupted) => number): number => interrupted.reduce((sum, one) => sum + count(one), 0);
+  const places = expected.reduce((sum, trace) => sum + placesOf(trace).length, 0);
+  assert.equal(total(({ interruptions }) => interruptions), 2 * places);
+  // Whether the last writes of an object that is aborted were kept is the runtime's business.
+  const undone = total(({ undone }) => undone);
+  assert.ok(undone > 0 && undone < places, `${undone} of ${places}`);
+  assert.ok(total(({ acknowledged }) => acknowledged) > places);
 });

@@ -13,7 +13,7 @@ use worker::{
 };
 
 use crate::admission::{Admitted, Asked, Settings, Spoken, Target};
-use crate::stream;
+use crate::{archive, stream};
 
 /// The largest body that is read. What fits exactly the broker decides, which also counts headers.
 const BODY_BYTES_MAX: usize = 1024 * 1024 + 128 * 1024;
@@ -107,17 +107,13 @@ async fn answer(request: &mut Request, env: &Env) -> core::result::Result<Respon
             let frames = http::read_frames(&topic, target.query)?;
             command(&peer, &namespace, &topic, &frames).await
         }
-        Route::Export { .. } | Route::Import { .. } => Err(http::Problem::new(
-            501,
-            "unsupported",
-            "archives are not served here yet",
-        )
-        .into()),
         Route::Subscribe { namespace } => {
             let resume = header("last-event-id");
             let frames = http::subscribe_frames(target.query, resume.as_deref(), stream::CREDIT)?;
             stream::events(&peer, env, &namespace, &frames).await
         }
+        Route::Export { namespace } => archive::export(&peer, env, &namespace).await,
+        Route::Import { namespace } => archive::import(&peer, &namespace, request).await,
     }
 }
 
@@ -157,7 +153,7 @@ impl<'e> Peer<'e> {
     }
 
     /// Lets the object handle frames, and returns its replies.
-    async fn exchange(&self, namespace: &str, frames: &[u8]) -> Result<Vec<u8>> {
+    pub(crate) async fn exchange(&self, namespace: &str, frames: &[u8]) -> Result<Vec<u8>> {
         let mut init = RequestInit::new();
         init.with_method(Method::Post)
             .with_body(Some(Uint8Array::from(frames).into()));
@@ -168,11 +164,15 @@ impl<'e> Peer<'e> {
         }
     }
 
-    async fn fetch(&self, namespace: &str, door: &str, init: &RequestInit) -> Result<Response> {
+    /// The URL of one of the object's doors, for this client.
+    pub(crate) fn door(&self, namespace: &str, door: &str) -> String {
         let escaped = js_sys::encode_uri_component(namespace);
         let (rights, ip) = (Rights::ALL.0, &self.ip);
-        let url = format!("https://broker/{door}namespace={escaped}&rights={rights}&ip={ip}");
-        let request = Request::new_with_init(&url, init)?;
+        format!("https://broker/{door}namespace={escaped}&rights={rights}&ip={ip}")
+    }
+
+    async fn fetch(&self, namespace: &str, door: &str, init: &RequestInit) -> Result<Response> {
+        let request = Request::new_with_init(&self.door(namespace, door), init)?;
         let object = self.env.durable_object("BROKER")?.get_by_name(namespace)?;
         object.fetch_with_request(request).await
     }
@@ -186,14 +186,14 @@ async fn command(
     frames: &[u8],
 ) -> core::result::Result<Response, Failure> {
     let replies = peer.exchange(namespace, frames).await?;
-    let mut reader = Reader::new(&replies);
-    while let Ok(frame) = reader.bytes() {
-        let reply = Reply::decode(frame).ok();
-        if let Some(response) = reply.and_then(|reply| http::response(topic, &reply)) {
-            return Ok(plain(response)?);
-        }
-    }
-    Ok(plain(http::lost_response())?)
+    let response = decoded(&replies).find_map(|reply| http::response(topic, &reply));
+    Ok(plain(response.unwrap_or_else(http::lost_response))?)
+}
+
+/// The frames of a message that can be read.
+pub(crate) fn decoded(message: &[u8]) -> impl Iterator<Item = Reply<'_>> {
+    let mut reader = Reader::new(message);
+    core::iter::from_fn(move || reader.bytes().ok()).filter_map(|frame| Reply::decode(frame).ok())
 }
 
 /// The body, unless it is too large; then no more of it is read than the bound.
@@ -245,7 +245,7 @@ async fn other(
 
 fn preflight(request: &Request) -> Result<Response> {
     let headers = Headers::new();
-    headers.set("access-control-allow-methods", "GET, POST")?;
+    headers.set("access-control-allow-methods", "GET, POST, PUT")?;
     headers.set("access-control-max-age", PREFLIGHT_SECONDS)?;
     if let Some(wanted) = request.headers().get("access-control-request-headers")? {
         headers.set("access-control-allow-headers", &wanted)?;

@@ -6,7 +6,6 @@
 
 use core::fmt::Write as _;
 
-use dunlin_core::Reader;
 use dunlin_core::frame::{Command, Credit, Reply, SUBPROTOCOL_BINARY};
 use dunlin_core::http::{self, SUBSCRIPTION};
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
@@ -15,7 +14,7 @@ use worker::wasm_bindgen_futures::JsFuture;
 use worker::{Env, Error, Response, web_sys};
 
 use crate::admission::Spoken;
-use crate::entry::{Failure, Peer, plain};
+use crate::entry::{Failure, Peer, decoded, plain};
 
 /// How many deliveries may be on their way to the client.
 pub(crate) const CREDIT: u64 = 64;
@@ -72,11 +71,7 @@ pub struct Fed {
 pub fn feed(token: &str, message: &[u8]) -> Fed {
     let mut fed = Fed::default();
     let mut token = String::from(token);
-    let mut reader = Reader::new(message);
-    while let Ok(frame) = reader.bytes() {
-        let Ok(reply) = Reply::decode(frame) else {
-            continue;
-        };
+    for reply in decoded(message) {
         match &reply {
             Reply::Subscribed(subscribed) => {
                 token = subscribed.token.into();

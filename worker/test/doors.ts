@@ -18,6 +18,7 @@ import { restoreWalk } from "../../wasm/ts/restore.ts";
 import { Broker as Deployed } from "../ts/broker.ts";
 import { Gateway } from "../ts/gateway.ts";
 import { SqliteStore } from "../ts/store.ts";
+import { breakStorage } from "./faults.ts";
 
 /** Makes the gateway panic in the middle of a request that publishes. */
 const PANIC = "test-panic";
@@ -42,6 +43,7 @@ class Front extends Gateway {
   }
 }
 export { Front as default };
+export { Interruption } from "./interrupted.ts";
 
 export class Broker extends Deployed {
   readonly #life = crypto.randomUUID();
@@ -58,16 +60,9 @@ export class Broker extends Deployed {
         };
         return new Response();
       }
-      case "/full": {
-        // The next write fails, as on a full disk.
-        const { storage } = this.ctx;
-        const write = storage.transactionSync.bind(storage);
-        storage.transactionSync = () => {
-          storage.transactionSync = write;
-          throw new Error("database or disk is full: SQLITE_FULL");
-        };
+      case "/break":
+        breakStorage(this.ctx.storage, url.searchParams.get("fault") ?? "", Number(url.searchParams.get("times") ?? 1));
         return new Response();
-      }
       case "/schema": {
         this.ctx.storage.kv.put("schema_version", Number(url.searchParams.get("version")));
         return new Response();

@@ -154,7 +154,7 @@ test("after a failed write nobody is told that it succeeded, and the broker come
   const client = await subscribed(worker, "dunlin.v1.json");
   assert.equal((await publish(worker, "before")).status, 200);
   await client.next("delivery");
-  await knock("/full");
+  await knock("/break?fault=full");
   client.say({ type: "publish", request: 2, topic: "room", payload: "lost" });
   assert.equal((await client.nextOf("resync", "receipt", "delivery")).type, "resync");
 

@@ -108,6 +108,8 @@ export class Broker extends DurableObject<BrokerEnvironment> {
 
   override alarm(): void {
     this.#timer.alarm();
+    // Before the runtime takes the alarm for done: what follows from it, the next alarm too, is stored together with that.
+    this.#drive.turn();
   }
 
   async #open(): Promise<void> {
@@ -158,21 +160,31 @@ export class Broker extends DurableObject<BrokerEnvironment> {
   /** Something happens: until it is quiet again, an end of this life would leave things unsaid. */
   #stir(): void {
     this.#activeAt = Date.now();
-    this.#store.settled = false;
+    this.#tellSettled(false);
     if (!this.#settling) this.#settleAfter(SETTLES_AFTER_MS);
   }
 
   #settleAfter(quietMs: number): void {
     this.#settling = true;
     setTimeout(() => {
-      const restMs = this.#activeAt + SETTLES_AFTER_MS - Date.now();
+      // What waits for a time in memory is answered before it is quiet.
+      const restMs = this.#timer.isWaiting ? SETTLES_AFTER_MS : this.#activeAt + SETTLES_AFTER_MS - Date.now();
       if (restMs > 0) {
         this.#settleAfter(restMs);
         return;
       }
       this.#settling = false;
-      this.#store.settled = this.#drive.isRunning;
+      this.#tellSettled(this.#drive.isRunning);
     }, quietMs);
+  }
+
+  /** A store that does not take this takes no message either, and then it is the broker that tells the clients. */
+  #tellSettled(settled: boolean): void {
+    try {
+      this.#store.settled = settled;
+    } catch (error) {
+      note({ kind: "unsettled", error });
+    }
   }
 }
 
@@ -190,8 +202,7 @@ function introduced(asked: URLSearchParams): { readonly claims: Claims; readonly
   };
 }
 
-function note(note: Note): void {
-  if (note.kind === "lost" || note.kind === "failed") {
-    console.error(JSON.stringify({ ...note, error: String(note.error) }));
-  }
+/** For the operators, who read what is logged: whatever went wrong. */
+function note(note: Note | { readonly kind: "unsettled"; readonly error: unknown }): void {
+  if ("error" in note) console.error(JSON.stringify({ ...note, error: String(note.error) }));
 }

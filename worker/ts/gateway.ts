@@ -1,6 +1,7 @@
 import { WorkerEntrypoint } from "cloudflare:workers";
 
 import { __wbg_reset_state, __worker_init_state, fetch } from "../dist/gateway/gateway.js";
+import { streamArchive } from "./archive.ts";
 import { streamEvents } from "./events.ts";
 
 /** What the Rust side tells about itself; its panic hook sets `criticalError`. */
@@ -14,7 +15,7 @@ const state = __worker_init_state() as GatewayState;
 (globalThis as unknown as EventTarget).addEventListener("error", (event) => noteTrap((event as ErrorEvent).error));
 
 /** The stateless front: everything it does is decided in Rust, which gets what it cannot keep itself beside its bindings. */
-export class Gateway extends WorkerEntrypoint {
+export class Gateway extends WorkerEntrypoint<{ readonly BROKER: DurableObjectNamespace }> {
   override async fetch(request: Request): Promise<Response> {
     // A WebAssembly instance that has trapped may be half changed: it answers nothing more.
     if (state.criticalError) {
@@ -22,12 +23,15 @@ export class Gateway extends WorkerEntrypoint {
       state.criticalError = false;
     }
     try {
-      return (await fetch(request, { ...(this.env as object), streamEvents }, this.ctx)) as Response;
+      return (await fetch(request, { ...this.env, streamEvents, streamArchive: this.#streamArchive }, this.ctx)) as Response;
     } catch (error) {
       noteTrap(error);
       throw error;
     }
   }
+
+  readonly #streamArchive = (namespace: string, door: string): Promise<Response> =>
+    streamArchive(this.env.BROKER.getByName(namespace), door);
 }
 
 function noteTrap(error: unknown): void {

@@ -111,6 +111,7 @@ class Door {
     });
     const patience = setTimeout(() => this.end(), DOOR_WAITS_MS);
     void this.replies.then(() => clearTimeout(patience));
+    if (commands === 0) this.end();
   }
 
   take(message: Uint8Array | string): void {

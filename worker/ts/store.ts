@@ -4,8 +4,16 @@
 import type { Range, Row, Write } from "../../wasm/ts/abi.ts";
 import type { Store } from "../../wasm/ts/drive.ts";
 
-/** The layout of the table. A script refuses a store with another, rather than to misread it. */
-const SCHEMA_VERSION = 1;
+/** One step from a layout of the store to the next. */
+export type Migration = (sql: SqlStorage) => void;
+
+/**
+ * The steps from an empty store to the layout that this script reads; the layout's version is their number. One that
+ * was ever deployed is never changed: there are stores that took it.
+ */
+const MIGRATIONS: readonly Migration[] = [
+  (sql) => sql.exec("CREATE TABLE rows (k BLOB PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID"),
+];
 
 const PUT = "INSERT INTO rows (k, v) VALUES (?, ?) ON CONFLICT (k) DO UPDATE SET v = excluded.v";
 const DELETE = "DELETE FROM rows WHERE k = ?";
@@ -18,32 +26,25 @@ export class SqliteStore implements Store {
   readonly #storage: DurableObjectStorage;
   #settled: boolean;
 
-  /** Opens the store, and creates its table the first time. */
+  /** Opens the store, and brings it to the layout that this script reads. */
   constructor(storage: DurableObjectStorage) {
     this.#storage = storage;
+    migrate(storage, MIGRATIONS);
     this.#settled = storage.kv.get<boolean>("settled") ?? false;
-    const version = storage.kv.get<number>("schema_version");
-    if (version === undefined) {
-      storage.transactionSync(() => {
-        storage.sql.exec("CREATE TABLE rows (k BLOB PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID");
-        storage.kv.put("schema_version", SCHEMA_VERSION);
-      });
-    } else if (version !== SCHEMA_VERSION) {
-      throw new Error(
-        `the object's store has schema version ${version}, this script reads ${SCHEMA_VERSION}: deploy the version that wrote it`,
-      );
-    }
   }
 
   apply(write: Write): void {
     const { sql } = this.#storage;
     this.#storage.transactionSync(() => {
+      // Usually it was told already; where that failed, what follows from this write must not pass for quiet.
+      this.#put(false);
       for (const op of write.ops) {
         if (op.kind === "put") sql.exec(PUT, op.key, op.value);
         else if (op.kind === "delete") sql.exec(DELETE, op.key);
         else sql.exec(DELETE_RANGE, op.from, op.to);
       }
     });
+    this.#settled = false;
   }
 
   sync(): void {}
@@ -66,9 +67,12 @@ export class SqliteStore implements Store {
   }
 
   set settled(settled: boolean) {
-    if (settled === this.#settled) return;
-    this.#storage.kv.put("settled", settled);
+    this.#put(settled);
     this.#settled = settled;
+  }
+
+  #put(settled: boolean): void {
+    if (settled !== this.#settled) this.#storage.kv.put("settled", settled);
   }
 
   #read({ from, to, reverse, rowsMax, bytesMax }: Range): Row[] {
@@ -81,5 +85,29 @@ export class SqliteStore implements Store {
       if (bytes > bytesMax) break;
     }
     return rows;
+  }
+}
+
+/**
+ * Takes the steps that a store still lacks, each in one transaction with the version that it leads to: one that fails
+ * leaves the store as it was. Throws that, or that the store has more steps behind it than there are here.
+ */
+export function migrate(storage: DurableObjectStorage, migrations: readonly Migration[]): void {
+  const stored = storage.kv.get<number>("schema_version") ?? 0;
+  if (stored > migrations.length) {
+    throw new Error(
+      `the object's store has schema version ${stored}, this script reads ${migrations.length}: deploy the version that wrote it, or a later one`,
+    );
+  }
+  for (const [step, migration] of migrations.entries()) {
+    if (step < stored) continue;
+    try {
+      storage.transactionSync(() => {
+        migration(storage.sql);
+        storage.kv.put("schema_version", step + 1);
+      });
+    } catch (cause) {
+      throw new Error(`the object's store stays at schema version ${step}, the step to ${step + 1} failed: ${String(cause)}`, { cause });
+    }
   }
 }

@@ -10,16 +10,26 @@ const NEAR_MS = 60_000;
 /** So much behind a near deadline the alarm is set, in case that the object and its memory are gone by then. */
 const SAFETY_MS = 10_000;
 
+/** An alarm that could not be set is tried again after so long, for which the object stays in memory. */
+const RETRY_MS = 10_000;
+
 export class Timer {
   readonly #storage: DurableObjectStorage;
   readonly #ring: () => void;
+  readonly #nearMs: number;
   #waiting: ReturnType<typeof setTimeout> | undefined;
   #alarmAt: number | undefined;
 
   /** `ring` is called when the time has come, perhaps early, perhaps twice. */
-  constructor(storage: DurableObjectStorage, ring: () => void) {
+  constructor(storage: DurableObjectStorage, ring: () => void, nearMs = NEAR_MS) {
     this.#storage = storage;
     this.#ring = ring;
+    this.#nearMs = nearMs;
+  }
+
+  /** Whether something waits in memory. */
+  get isWaiting(): boolean {
+    return this.#waiting !== undefined;
   }
 
   /** Learns which alarm an earlier life has set. */
@@ -32,11 +42,12 @@ export class Timer {
    * Behind a near deadline it is the safety net, so far behind that a series of near deadlines shares one.
    */
   arm(at: number | undefined): void {
-    if (this.#waiting !== undefined) clearTimeout(this.#waiting);
+    clearTimeout(this.#waiting ?? null);
+    this.#waiting = undefined;
     if (at === undefined) return;
     const waitMs = Math.max(0, at - Date.now());
-    const near = waitMs <= NEAR_MS;
-    if (near) this.#waiting = setTimeout(this.#ring, waitMs);
+    const near = waitMs <= this.#nearMs;
+    if (near) this.#wait(waitMs);
     this.#alarmNotAfter(near ? at + SAFETY_MS : at);
   }
 
@@ -46,10 +57,20 @@ export class Timer {
     this.#ring();
   }
 
+  #wait(waitMs: number): void {
+    this.#waiting = setTimeout(() => {
+      this.#waiting = undefined;
+      this.#ring();
+    }, waitMs);
+  }
+
   #alarmNotAfter(at: number): void {
     if (this.#alarmAt !== undefined && this.#alarmAt <= at) return;
     this.#alarmAt = at;
-    // What leaves the object waits for it; if it fails, the runtime resets the object.
-    void this.#storage.setAlarm(at);
+    this.#storage.setAlarm(at).catch(() => {
+      if (this.#alarmAt === at) this.#alarmAt = undefined;
+      // Whoever is rung arms again, early or not.
+      if (!this.isWaiting) this.#wait(RETRY_MS);
+    });
   }
 }
