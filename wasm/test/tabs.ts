@@ -18,7 +18,7 @@ const PAGE = `<!doctype html><title>tab</title><link rel="icon" href="data:,"><s
 
 export class Site {
   /** What the server gives under names that the package does not have. */
-  readonly extra = new Map<string, string>([["/", PAGE]]);
+  readonly extra = new Map<string, string>([["/", PAGE], ["/elsewhere", "<!doctype html><title>elsewhere</title>"]]);
   readonly #server = createServer(({ url = "/" }, response) => {
     try {
       const body = this.extra.get(url) ?? readFileSync(join(dist, url));
@@ -39,8 +39,12 @@ export class Site {
 
   async start(): Promise<void> {
     await new Promise<void>((listening) => this.#server.listen(0, "127.0.0.1", listening));
-    // Its sandbox needs rights that a container does not have; only our own pages are opened.
-    this.#browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox"] });
+    this.#browser = await chromium.launch({
+      executablePath: "/usr/bin/chromium",
+      // Its sandbox needs rights that a container does not have; only our own pages are opened.
+      args: ["--no-sandbox"],
+      ignoreDefaultArgs: ["--disable-back-forward-cache"],
+    });
   }
 
   async stop(): Promise<void> {

@@ -40,23 +40,51 @@ export class SharedTransport implements Transport {
   }
 
   open(events: LinkEvents): Link {
-    const knock: Knock = { version: ROOM_VERSION, link: crypto.randomUUID(), ...this.#asked };
-    const name = linkName(this.#room, knock.link);
-    const wire = new BroadcastChannel(name);
-    const room = new BroadcastChannel(this.#room);
-    let ends: (() => void)[] = [() => wire.close(), () => room.close(), () => this.#polling.withdraw(knock.link)];
+    const ends: (() => void)[] = [];
+    let wire: BroadcastChannel | undefined;
     let isOver = false;
-    let host: string | undefined;
-    const end = (): boolean => {
-      if (isOver) return false;
+    const end = (): void => {
       isOver = true;
-      for (const each of ends) each();
-      ends = [];
-      return true;
+      for (const each of ends.splice(0)) each();
     };
-    const closed: LinkEvents["closed"] = (closing) => {
-      if (end()) events.closed(closing);
+    const closed = (closing: Closing): void => {
+      if (isOver) return;
+      end();
+      events.closed(closing);
     };
+    const enter = async (): Promise<void> => {
+      // Not before: a channel that hears something ends a page that is aside.
+      await awake();
+      const link = crypto.randomUUID();
+      const letGo = await holdPulse(linkName(this.#room, link));
+      ends.push(letGo);
+      if (isOver) end();
+      else wire = this.#enter(link, ends, { ...events, closed });
+    };
+    enter().catch((cause: unknown) => closed({ code: 1006, reason: "", cause }));
+    return {
+      send: (message) => {
+        if (wire !== undefined) post(wire, message);
+      },
+      close: () => {
+        if (!isOver) wire?.postMessage({ kind: "bye" } satisfies Notice);
+        end();
+      },
+    };
+  }
+
+  /** Knocks, and listens; `ends` is what to do when the link is over. */
+  #enter(link: string, ends: (() => void)[], events: LinkEvents): BroadcastChannel {
+    const knock: Knock = { version: ROOM_VERSION, link, ...this.#asked };
+    const wire = new BroadcastChannel(linkName(this.#room, link));
+    const room = new BroadcastChannel(this.#room);
+    let host: string | undefined;
+    ends.push(
+      () => wire.close(),
+      () => room.close(),
+      () => this.#polling.withdraw(link),
+      whenPutAside(() => events.closed({ code: 1006, reason: "the page was put aside", retryInMs: 0 })),
+    );
     room.onmessage = ({ data }: MessageEvent<RoomMessage>) => {
       if (data === "here") room.postMessage(knock);
     };
@@ -64,35 +92,22 @@ export class SharedTransport implements Transport {
       if (typeof data === "string" || data instanceof Uint8Array) {
         events.message(data);
       } else if (data.kind === "closed") {
-        closed(data);
+        events.closed(data);
       } else if (data.kind === "trouble") {
         this.trouble = data.trouble;
       } else if (data.kind === "opened" && host !== undefined) {
         // The first one went before it saw that we were answered.
-        closed(GONE);
+        events.closed(GONE);
       } else if (data.kind === "opened") {
         host = data.host;
         room.close();
-        this.#polling.withdraw(knock.link);
-        ends.push(whenGone(host, () => closed(GONE)));
+        this.#polling.withdraw(link);
+        ends.push(whenGone(host, () => events.closed(GONE)));
         events.opened();
       }
     };
-    const enter = async (): Promise<void> => {
-      await awake();
-      const letGo = await holdPulse(name);
-      if (isOver) return letGo();
-      ends.push(letGo, whenPutAside(() => closed({ code: 1006, reason: "the page was put aside", retryInMs: 0 })));
-      room.postMessage(knock);
-      this.#polling.knock(knock);
-    };
-    enter().catch((cause: unknown) => closed({ code: 1006, reason: "", cause }));
-    return {
-      send: (message) => post(wire, message),
-      close: () => {
-        if (!isOver) wire.postMessage({ kind: "bye" } satisfies Notice);
-        end();
-      },
-    };
+    room.postMessage(knock);
+    this.#polling.knock(knock);
+    return wire;
   }
 }

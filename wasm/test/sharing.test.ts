@@ -1,0 +1,163 @@
+// What tabs of real Chromium do when something stands in the way of sharing a broker.
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+
+import { Site } from "./tabs.ts";
+
+const site = new Site();
+before(() => site.start());
+after(() => site.stop());
+
+describe("tabs in one browser", { timeout: 60_000 }, () => {
+  test("a tab that would use a worker joins a broker that runs in a tab", async () => {
+    await site.withProfile(async (profile) => {
+      const [one, other] = [await site.tab(profile), await site.tab(profile)];
+      await one.open({ sharing: "tab" });
+      await one.publish("a");
+      await other.open();
+      assert.deepEqual([await other.place(), await other.history()], ["tab", ["a"]]);
+    });
+  });
+
+  test("a frozen tab hands the broker over, and comes back as a guest", async () => {
+    await site.withProfile(async (profile) => {
+      const [one, other] = [await site.tab(profile), await site.tab(profile)];
+      await one.open({ sharing: "tab" });
+      await other.open({ sharing: "tab" });
+      await one.subscribe();
+      await other.subscribe();
+      await one.publish("a");
+      const debug = await profile.newCDPSession(one.page);
+      await debug.send("Page.setWebLifecycleState", { state: "frozen" });
+      assert.equal(await other.publish("b", true), 1);
+      await other.hears(["a", "b"]);
+      await debug.send("Page.setWebLifecycleState", { state: "active" });
+      await one.hears(["a", "b"]);
+      assert.equal(await one.publish("c", true), 2);
+      await other.hears(["a", "b", "c"]);
+    });
+  });
+
+  test("a page that is left for another hands the broker over, and is a guest when it is shown again", async () => {
+    await site.withProfile(async (profile) => {
+      const [one, other] = [await site.tab(profile), await site.tab(profile)];
+      await one.open({ sharing: "tab" });
+      await other.open({ sharing: "tab" });
+      await one.publish("a");
+      await one.page.goto(`${site.origin}/elsewhere`);
+      assert.equal(await other.publish("b", true), 1);
+      await one.page.goBack({ waitUntil: "commit" });
+      assert.equal(await one.page.evaluate(() => typeof globalThis.client), "object", "the page was not kept");
+      assert.deepEqual(await one.history(), ["a", "b"]);
+    });
+  });
+
+  for (const sharing of ["worker", "tab"] as const) {
+    test(`a tab that is gone holds nobody up: its subscriptions end, with the broker in a ${sharing}`, async () => {
+      await site.withProfile(async (profile) => {
+        const [host, one, other] = [await site.tab(profile), await site.tab(profile), await site.tab(profile)];
+        for (const tab of [host, one, other]) await tab.open({ sharing, config: { block_ms_max: 60_000 } });
+        // Nobody takes what it is sent, and the publisher waits for it.
+        await one.page.evaluate(() => client.subscribe("t", { credit: 1, lagMax: 1, onLag: "block" }).ready);
+        assert.equal(await other.publish("a"), 0);
+        assert.equal(await other.publish("b"), 1);
+        const held = other.publish("c");
+        const first = await Promise.race([held, host.history().then(() => "held")]);
+        assert.equal(first, "held");
+        await one.page.close();
+        assert.equal(await held, 2);
+      });
+    });
+  }
+
+  test("another configuration is refused in any tab", async () => {
+    await site.withProfile(async (profile) => {
+      const [one, other] = [await site.tab(profile), await site.tab(profile)];
+      await one.open({ config: { payload_bytes_max: 10 } });
+      assert.match(await other.refusal({}), /^invalid_argument: the broker "dunlin" is open with another configuration: close its clients first, in all tabs/);
+      assert.match(await other.refusal({ config: { payload_bytes_max: "x" } }), /^invalid_argument: /);
+      await other.open({ config: { payload_bytes_max: 10 } });
+      assert.match(String(await other.publish("x".repeat(11))), /^too_large: /);
+    });
+  });
+
+  test("a broker that cannot start says why, from the worker as from a tab", async () => {
+    await site.withProfile(async (profile) => {
+      const tab = await site.tab(profile);
+      for (const sharing of ["worker", "tab"] as const) {
+        assert.match(await tab.refusal({ sharing, wasm: "/nothing.wasm" }), /^wasm_unavailable: cannot load the broker's WebAssembly: .*; import "dunlin\/inline"/);
+        assert.match(await tab.refusal({ sharing, config: { colour: "red" } }), /^invalid_argument: the broker "dunlin" cannot start: .*colour/);
+      }
+      await tab.open();
+      assert.equal(await tab.publish("a"), 0);
+    });
+  });
+
+  test("a tab of another version is refused, and is told to close the older tabs", async () => {
+    await site.withProfile(async (profile) => {
+      const [one, other] = [await site.tab(profile), await site.tab(profile)];
+      await one.open();
+      const refused = other.page.evaluate(
+        () =>
+          new Promise((resolve) => {
+            new BroadcastChannel("dunlin:dunlin:link:newer").onmessage = ({ data }) => resolve(data);
+            new BroadcastChannel("dunlin:dunlin").postMessage({ version: 99, link: "newer" });
+          }),
+      );
+      assert.deepEqual(await refused, {
+        kind: "closed",
+        code: 4003,
+        reason:
+          "unsupported_version: tabs of this site run versions of dunlin that cannot share: the sharing of one is of version 1, of the other 99; close or reload the older tabs",
+        retryInMs: undefined,
+      });
+    });
+  });
+
+  test("a worker of another version, or one that cannot be loaded, is told once and done without", async () => {
+    site.extra.set("/older.js", "onconnect = ({ ports: [port] }) => port.postMessage(0);");
+    for (const [worker, why] of [["/older.js", /older\.js is of another version, 0 and not 1: reload all tabs/], ["/missing.js", /missing\.js cannot be loaded/]] as const) {
+      await site.withProfile(async (profile) => {
+        const warned: string[] = [];
+        profile.on("console", (message) => message.type() === "warning" && warned.push(message.text()));
+        const tab = await site.tab(profile);
+        await tab.open({ worker });
+        await tab.page.evaluate(() => client.close());
+        await tab.open({ worker });
+        assert.deepEqual([await tab.publish("a"), await tab.place()], [0, "tab"]);
+        assert.equal(warned.length, 1, warned.join("\n"));
+        assert.match(warned[0] ?? "", why);
+      });
+    }
+  });
+
+  test("storage that is full is told, and writing goes on when there is room", async () => {
+    await site.withProfile(async (profile) => {
+      const tab = await site.tab(profile);
+      const debug = await profile.newCDPSession(tab.page);
+      await debug.send("Storage.overrideQuotaForOrigin", { origin: site.origin, quotaSize: 400_000 });
+      await tab.open();
+      let stored = 0;
+      let answer = await tab.publish(60_000);
+      for (; typeof answer === "number"; answer = await tab.publish(60_000)) stored = answer + 1;
+      assert.match(answer, /^connection_lost: .*not known: the browser gives this site no more storage: delete other data/);
+      assert.match(String(await tab.publish(60_000)), /^storage_full: the browser gives this site no more storage: .*goes on by itself when there is room$/);
+      await debug.send("Storage.overrideQuotaForOrigin", { origin: site.origin });
+      while (typeof (answer = await tab.publish(60_000)) === "string") assert.match(answer, /^storage_full|^connection_lost/);
+      assert.equal(answer, stored, "what was refused is not there");
+    });
+  });
+
+  test("the browser is asked once to keep the data, and the program hears the answer", async () => {
+    await site.withProfile(async (profile) => {
+      const tab = await site.tab(profile);
+      const heard = await tab.page.evaluate(async () => {
+        let asked = 0;
+        StorageManager.prototype.persist = async () => (asked += 1) === 1;
+        const clients = [await dunlin.openLocal({ store: "indexeddb" }), await dunlin.openLocal({ store: "indexeddb" })];
+        return [asked, ...(await Promise.all(clients.map((client) => client.persisted))), await (await dunlin.openLocal()).persisted];
+      });
+      assert.deepEqual(heard, [1, true, true, false]);
+    });
+  });
+});
