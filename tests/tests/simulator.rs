@@ -28,6 +28,8 @@ fn a_hundred_worlds_keep_their_promises() {
     // Worlds in which nothing happens would keep them too.
     assert!(total.crashes > 100, "{}", total.line());
     assert!(total.steps > 50_000, "{}", total.line());
+    assert!(total.failures > 100, "{}", total.line());
+    assert!(total.cuts > 50, "{}", total.line());
 }
 
 #[test]
@@ -44,9 +46,49 @@ fn the_same_seed_is_the_same_world() {
     assert_ne!(live([3]).hash, live([4]).hash);
 }
 
+#[test]
+fn a_number_that_is_none_or_too_small_is_refused_by_its_name() {
+    for (flag, value, expected) in [
+        (
+            "--seeds",
+            "0",
+            "invalid value '0' for '--seeds <SEEDS>': 0 is not in 1..",
+        ),
+        ("--seeds", "-1", "unexpected argument '-1'"),
+        (
+            "--seeds",
+            "many",
+            "invalid value 'many' for '--seeds <SEEDS>': invalid digit",
+        ),
+        (
+            "--events",
+            "0",
+            "invalid value '0' for '--events <EVENTS>': 0 is not in 1..",
+        ),
+        (
+            "--from",
+            "1.5",
+            "invalid value '1.5' for '--from <FROM>': invalid digit",
+        ),
+        (
+            "--from",
+            "18446744073709551616",
+            "invalid value '18446744073709551616' for '--from <FROM>': number too large",
+        ),
+    ] {
+        let run = Command::new(env!("CARGO_BIN_EXE_simulate"))
+            .args([flag, value])
+            .output()
+            .expect("it was built with this test");
+        let told = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(2), "{flag} {value}: {told}");
+        assert!(told.contains(expected), "{flag} {value}: {told}");
+    }
+}
+
 /// The faults are compiled in by a feature, so the program that switches them on is built here, by itself.
 #[test]
-fn deliberate_faults_of_the_core_are_found() {
+fn deliberate_faults_of_the_core_and_of_the_store_are_found() {
     let target = Path::new(env!("CARGO_BIN_EXE_simulate"))
         .ancestors()
         .nth(2)
@@ -77,7 +119,7 @@ fn deliberate_faults_of_the_core_are_found() {
         told.lines()
             .filter(|line| line.contains(": caught by seed "))
             .count(),
-        5,
+        11,
         "{told}"
     );
 }

@@ -46,7 +46,7 @@ enum Verb {
     /// Runs the simulator over many seeds
     Simulate {
         /// How many seeds
-        #[arg(long, default_value_t = 100)]
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
         seeds: u64,
         /// Further arguments for the simulator
         #[arg(last = true)]

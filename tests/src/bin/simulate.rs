@@ -11,13 +11,13 @@ use dunlin_tests::sim::{EVENTS, Report, simulate};
 #[derive(Parser)]
 struct Arguments {
     /// How many seeds
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// The first seed
     #[arg(long, default_value_t = 0)]
     from: u64,
     /// How many events each world lives through before its faults end
-    #[arg(long, default_value_t = EVENTS)]
+    #[arg(long, default_value_t = EVENTS, value_parser = clap::value_parser!(u64).range(1..))]
     events: u64,
     /// Go on after a failing seed, showing one line of it
     #[arg(long)]

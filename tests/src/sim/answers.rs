@@ -172,12 +172,14 @@ impl Model {
             };
             let model = &self.archive.topics[topic];
             let live = model.kind == "live";
+            let last = &mut self.last_timestamps[draft.namespace];
+            *last = now.max(*last);
             let place = Place {
                 topic,
                 partition,
                 offset,
                 sequence,
-                timestamp: now,
+                timestamp: *last,
                 expires_at: draft.ttl_ms.map(|ttl| now + ttl),
                 level: if live {
                     Durability::None

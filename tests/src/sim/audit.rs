@@ -1,7 +1,7 @@
 //! What a store holds, as a broker reads it: a second broker, restored from a copy of the rows, is asked for
 //! everything. So what survived a crash is known before the next life begins.
 
-use dunlin_core::frame::{Command, DescribeTopic, Hello, ListTopics, Read, Reply};
+use dunlin_core::frame::{Command, DescribeTopic, Hello, ListTopics, Publish, Read, Reply};
 use dunlin_core::rows::{Scope, scope_of};
 use dunlin_core::{
     Broker, Claims, ConnectionId, Effect, Encoding, Input, Reader, Rights, Row, Timestamp,
@@ -32,13 +32,8 @@ pub(super) struct PartitionDump {
 }
 
 /// Reads every message of a namespace.
-pub(super) fn audit(
-    rows: &[Row],
-    config: &str,
-    namespace: &str,
-    now: u64,
-) -> Result<Vec<TopicDump>, String> {
-    let mut auditor = Auditor::new(rows, config, namespace, now)?;
+pub(super) fn audit(rows: &[Row], config: &str, namespace: &str) -> Result<Dump, String> {
+    let mut auditor = Auditor::new(rows, config, namespace)?;
     let mut topics = Vec::new();
     let mut after = String::new();
     loop {
@@ -58,9 +53,22 @@ pub(super) fn audit(
         }
         match (told.more, names.into_iter().next_back()) {
             (true, Some(last)) => after = last,
-            _ => return Ok(topics),
+            _ => break,
         }
     }
+    let last_timestamp = auditor.last_timestamp()?;
+    Ok(Dump {
+        topics,
+        last_timestamp,
+    })
+}
+
+/// A namespace as it is stored.
+#[derive(Debug)]
+pub(super) struct Dump {
+    pub(super) topics: Vec<TopicDump>,
+    /// No message can have an earlier time from now on, whatever the clock says.
+    pub(super) last_timestamp: u64,
 }
 
 struct Auditor {
@@ -73,7 +81,7 @@ struct Auditor {
 const CONNECTION: ConnectionId = ConnectionId(1 << 40);
 
 impl Auditor {
-    fn new(rows: &[Row], config: &str, namespace: &str, now: u64) -> Result<Self, String> {
+    fn new(rows: &[Row], config: &str, namespace: &str) -> Result<Self, String> {
         let mut broker = Broker::new(config, 1).map_err(|error| error.0)?;
         let of_namespace = |row: &&Row| match scope_of(&row.key) {
             Some(Scope::Store) => true,
@@ -90,7 +98,8 @@ impl Auditor {
         let mut auditor = Self {
             broker,
             rows,
-            now: Timestamp(now),
+            // Before everything that is stored, so that nothing of it is too old.
+            now: Timestamp(1),
             replies: Vec::new(),
         };
         auditor.broker.flush();
@@ -177,6 +186,37 @@ impl Auditor {
             }
         }
         loads
+    }
+
+    /// The time of a message that is published at the beginning of time.
+    fn last_timestamp(&mut self) -> Result<u64, String> {
+        let topic = "the auditor's";
+        self.ask(&Command::Publish(Publish {
+            request: 4,
+            topic,
+            payload: b"",
+            key: None,
+            content_type: None,
+            headers: None,
+            id: None,
+            ttl_ms: None,
+            durability: None,
+        }))?;
+        let frame = self.ask(&Command::Read(Read {
+            request: 5,
+            topic,
+            partition: 0,
+            from: Some("earliest"),
+            messages_max: None,
+            bytes_max: None,
+        }))?;
+        let Reply::Page(page) = decode(&frame)? else {
+            return Err(format!("audit: {:?}", decode(&frame)?));
+        };
+        match page.records.iter().next() {
+            Some(Ok(record)) => Ok(record.timestamp),
+            _ => Err("audit: its own message is not there".to_owned()),
+        }
     }
 
     fn topic(&mut self, name: &str) -> Result<TopicDump, String> {

@@ -44,7 +44,9 @@ pub(super) const fn request_of(reply: &Reply<'_>) -> Option<u64> {
         | Reply::Gap(_)
         | Reply::Ended(_)
         | Reply::Resync(_)
-        | Reply::GoingAway(_) => return None,
+        | Reply::GoingAway(_)
+        | Reply::ArchivePart(_)
+        | Reply::Imported(_) => return None,
     })
 }
 

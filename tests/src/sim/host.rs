@@ -4,7 +4,7 @@ use dunlin_core::{
     Claims, CloseCode, ConnectionId, Encoding, Input, LoadFailed, Rights, Row, Ticket, Timestamp,
     WriteSequence,
 };
-use dunlin_host::{Drive, Outbox, RangeRead, ShardSpan, Store as _};
+use dunlin_host::{Drive, DriveError, Outbox, RangeRead, ShardSpan, Store as _};
 
 use super::archive::Check;
 use super::engine::{SimEngine, Tap};
@@ -82,7 +82,12 @@ impl World {
             self.after(0, Event::HostWakes);
         }
         if self.faults && self.rng.once_in(self.plan.crashes) {
-            self.store.arm(self.rng.below(6));
+            let effects = self.rng.below(6);
+            if self.rng.once_in(2) {
+                self.store.arm(effects);
+            } else {
+                self.store.arm_disk(effects);
+            }
         }
         self.step(&given)
     }
@@ -91,6 +96,7 @@ impl World {
         self.steps += 1;
         self.trace
             .note(format_args!("the host takes {}", brief(given)));
+        let now = Timestamp(self.clock());
         let Some(host) = &mut self.host else {
             return Ok(());
         };
@@ -99,7 +105,7 @@ impl World {
             sends: Vec::new(),
             closes: Vec::new(),
         };
-        let result = host.drive.step(Timestamp(self.now), &mut leaving);
+        let result = host.drive.step(now, &mut leaving);
         let (sends, closes) = (leaving.sends, leaving.closes);
         let effects = host.tap.take();
         let mut bytes = Vec::new();
@@ -112,13 +118,13 @@ impl World {
                 super::render::effect(effect, &self.model)
             ));
         }
-        self.model.step(self.now, given, &effects)?;
+        self.model.step(now.0, given, &effects)?;
         let failed = match result {
             Ok(step) => {
                 self.armed = step.timeout.map(|at| at.0);
                 if let Some(deadline) = self.armed {
                     let late = if self.faults { self.rng.delay(200) } else { 0 };
-                    let time = deadline.max(self.now) + late;
+                    let time = (deadline + self.setback).max(self.now) + late;
                     self.at(
                         time,
                         Event::Timer {
@@ -135,13 +141,14 @@ impl World {
                 }
                 None
             }
-            Err(error) => Some(error.to_string()),
+            Err(error) => Some(error),
         };
         self.leave(sends, closes)?;
-        match (failed, self.store.is_off()) {
-            (_, true) => self.crash(),
-            (Some(error), false) => Err(format!("the host's step failed: {error}")),
-            (None, false) => Ok(()),
+        match failed {
+            _ if self.store.is_off() => self.crash(),
+            Some(DriveError::Store(error)) => self.lose(&error),
+            Some(error) => Err(format!("the host's step failed: {error}")),
+            None => Ok(()),
         }
     }
 
@@ -203,10 +210,17 @@ impl World {
         if life != self.life || self.outage {
             return Ok(());
         }
-        let Some(host) = &mut self.host else {
+        if self.host.is_none() {
             return Ok(());
-        };
-        self.store.sync_up_to(writes);
+        }
+        if let Err(error) = self.store.sync() {
+            return if self.store.is_off() {
+                self.crash()
+            } else {
+                self.lose(&error)
+            };
+        }
+        let host = self.host.as_mut().expect("it was just looked at");
         self.trace.note(format_args!("write {writes} is durable"));
         let mut leaving = Leaving {
             store: &self.store,
@@ -222,7 +236,7 @@ impl World {
         let delay = self.rng.delay(if self.faults { 300 } else { 5 });
         // The rows are those of the moment of the order, or of any later one.
         let rows = if self.rng.once_in(2) {
-            Ok(self.store.range(&read).expect("the simulated store reads"))
+            self.store.range(&read).map_err(|_| read)
         } else {
             Err(read)
         };
@@ -249,9 +263,8 @@ impl World {
         let result = if fails {
             Err(LoadFailed)
         } else {
-            Ok(rows
-                .or_else(|read| self.store.range(&read))
-                .expect("the simulated store reads"))
+            rows.or_else(|read| self.store.range(&read))
+                .map_err(|_| LoadFailed)
         };
         let host = self.host.as_mut().expect("it was just looked at");
         let ok = result.is_ok();
@@ -262,9 +275,18 @@ impl World {
     pub(super) fn start_host(&mut self) -> Check {
         let seed = self.rng.next();
         let (engine, tap) = SimEngine::new(&self.plan.config, seed)?;
-        let drive = Drive::restore(Box::new(engine), self.store.clone(), ShardSpan::ALL)
-            .map_err(|error| format!("the restore failed: {error}"))?;
-        self.host = Some(Host { drive, tap });
+        // What the last broker wrote may not be durable yet; the next one takes all that it reads for durable.
+        let synced = self.store.sync().map_err(DriveError::Store);
+        let restored = synced
+            .and_then(|()| Drive::restore(Box::new(engine), self.store.clone(), ShardSpan::ALL));
+        match restored {
+            Ok(drive) => {
+                self.host = Some(Host { drive, tap });
+                self.lost = false;
+            }
+            Err(DriveError::Store(error)) => self.lose(&error)?,
+            Err(error) => return Err(format!("the restore failed: {error}")),
+        }
         self.armed = None;
         self.timeouts_at_once = 0;
         Ok(())
@@ -304,6 +326,11 @@ pub(super) fn give_to(drive: &mut Drive, given: &Given, bytes: Option<&[u8]>, pl
             connection: ConnectionId(*connection),
             clean: *clean,
         },
+        Given::Noise { connection } => Input::Frame {
+            connection: ConnectionId(*connection),
+            bytes: bytes.expect("noise has bytes"),
+        },
+        Given::Drain => Input::Drain,
         Given::Load { .. } => unreachable!("a load is answered in a step of its own"),
         Given::Other => match bytes {
             Some(state) => Input::Storage {
@@ -332,6 +359,8 @@ fn brief(given: &[Given]) -> String {
         Given::Disconnect { connection } => format!("disconnect {connection}"),
         Given::Restored { connection, clean } => format!("restored {connection} clean {clean}"),
         Given::Load { ok } => format!("loaded {ok}"),
+        Given::Noise { connection } => format!("noise from {connection}"),
+        Given::Drain => "drain".to_owned(),
         Given::Other => "timeout or storage".to_owned(),
     };
     given.iter().map(one).collect::<Vec<_>>().join("; ")

@@ -8,8 +8,11 @@
 mod answers;
 mod archive;
 mod audit;
+mod base;
 mod client;
 mod command;
+mod damage;
+mod disk;
 mod engine;
 mod frames;
 mod grants;
@@ -35,6 +38,8 @@ use std::panic::catch_unwind;
 use self::model::Tally;
 use self::world::World;
 
+pub use self::store::StoreFault;
+
 /// How many events a world lives through before its faults end.
 pub const EVENTS: u64 = 3000;
 
@@ -50,8 +55,12 @@ pub struct Report {
     pub hash: u64,
     /// Batches that the host gave.
     pub steps: u64,
-    /// Power failures.
+    /// How often the process died, alone or with the power.
     pub crashes: u64,
+    /// How often the store failed under a broker.
+    pub failures: u64,
+    /// How often a torn tail was cut off and told.
+    pub cuts: u64,
     tally: Tally,
 }
 
@@ -61,6 +70,8 @@ impl Report {
         self.hash = self.hash.rotate_left(1) ^ other.hash;
         self.steps += other.steps;
         self.crashes += other.crashes;
+        self.failures += other.failures;
+        self.cuts += other.cuts;
         self.tally.add(&other.tally);
     }
 
@@ -76,9 +87,9 @@ impl Report {
             ended,
         } = self.tally;
         format!(
-            "{} batches, {} crashes, {receipts} receipts, {refusals} refusals, {subscriptions} subscriptions ({ended} ended), \
+            "{} batches, {} crashes, {} store failures, {} torn tails, {receipts} receipts, {refusals} refusals, {subscriptions} subscriptions ({ended} ended), \
              {deliveries} deliveries, {gaps} gaps, {pages} pages, effects {:016x}",
-            self.steps, self.crashes, self.hash
+            self.steps, self.crashes, self.failures, self.cuts, self.hash
         )
     }
 }
@@ -111,17 +122,29 @@ impl core::fmt::Display for Failure {
 /// Lives through the world of `seed`, with `events` before the faults end. A failure shows the newest `shown` of what
 /// happened.
 pub fn simulate(seed: u64, events: u64, shown: usize) -> Result<Report, Failure> {
-    let (mut world, outcome) = live(seed, events, 0);
+    simulate_with(None, seed, events, shown)
+}
+
+/// The same on a store that breaks its word.
+pub fn simulate_with(
+    fault: Option<StoreFault>,
+    seed: u64,
+    events: u64,
+    shown: usize,
+) -> Result<Report, Failure> {
+    let (mut world, outcome) = live(fault, seed, events, 0);
     match outcome {
         Ok(()) => Ok(Report {
             hash: world.trace.hash(),
             steps: world.steps,
             crashes: world.crashes,
+            failures: world.failures,
+            cuts: world.store.cuts(),
             tally: world.model.stats,
         }),
         Err(message) => {
             // Once more, to see what led there.
-            (world, _) = live(seed, events, shown);
+            (world, _) = live(fault, seed, events, shown);
             Err(Failure {
                 seed,
                 message,
@@ -131,8 +154,13 @@ pub fn simulate(seed: u64, events: u64, shown: usize) -> Result<Report, Failure>
     }
 }
 
-fn live(seed: u64, events: u64, shown: usize) -> (World, Result<(), String>) {
-    let mut world = World::new(seed, shown);
+fn live(
+    fault: Option<StoreFault>,
+    seed: u64,
+    events: u64,
+    shown: usize,
+) -> (World, Result<(), String>) {
+    let mut world = World::new(seed, shown, fault);
     let outcome = catch_unwind(AssertUnwindSafe(|| world.run(events))).unwrap_or_else(|panic| {
         let text = panic
             .downcast_ref::<&str>()

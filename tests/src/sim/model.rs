@@ -48,6 +48,11 @@ pub(super) enum Given {
     Load {
         ok: bool,
     },
+    /// What no client would say, from somebody who is neither heard of before nor after.
+    Noise {
+        connection: u64,
+    },
+    Drain,
     Other,
 }
 
@@ -104,6 +109,8 @@ pub(super) struct Model {
     pub(super) connections: BTreeMap<u64, Connection>,
     /// The connections that speak JSON, also those that are gone.
     json: BTreeSet<u64>,
+    /// The connections that are not clients.
+    pub(super) noisy: BTreeSet<u64>,
     /// The newest grant of a connection's subscription.
     pub(super) granted_by: BTreeMap<(u64, u32), usize>,
     /// The stored numbers of topics.
@@ -111,6 +118,8 @@ pub(super) struct Model {
     pub(super) incarnations: BTreeMap<usize, (u64, u64)>,
     loads: u64,
     last_write: u64,
+    /// The latest time that a message of each namespace has; the next is not of an earlier one.
+    pub(super) last_timestamps: Vec<u64>,
     pub(super) stats: Tally,
 }
 
@@ -141,12 +150,14 @@ impl Tally {
 impl Model {
     pub(super) fn new(namespaces: Vec<String>, bounds: Bounds) -> Self {
         Self {
+            last_timestamps: vec![0; namespaces.len()],
             archive: Archive::default(),
             namespaces,
             granted: Vec::new(),
             bounds,
             connections: BTreeMap::new(),
             json: BTreeSet::new(),
+            noisy: BTreeSet::new(),
             granted_by: BTreeMap::new(),
             topic_ids: BTreeMap::new(),
             incarnations: BTreeMap::new(),
@@ -189,6 +200,7 @@ impl Model {
     pub(super) fn step(&mut self, now: u64, given: &[Given], effects: &[Effect]) -> Check {
         let mut gone = BTreeSet::new();
         let handled = self.take_given(now, given, &mut gone);
+        self.check_noise(given, effects)?;
         let said = self.take_sends(effects)?;
         let replies = self.match_replies(&said)?;
         self.take_descriptions(write_of(effects), &replies)?;
@@ -281,7 +293,10 @@ impl Model {
                     }
                 }
                 Given::Load { .. } => self.loads -= 1,
-                Given::Other => {}
+                Given::Noise { connection } => {
+                    self.noisy.insert(*connection);
+                }
+                Given::Drain | Given::Other => {}
             }
         }
         handled
@@ -409,6 +424,26 @@ impl Model {
         found.ok_or_else(|| format!("a row of namespace \"{name}\", which nobody uses"))
     }
 
+    /// Noise is answered, or the connection that it came from is closed.
+    fn check_noise(&self, given: &[Given], effects: &[Effect]) -> Check {
+        for one in given {
+            let Given::Noise { connection: noisy } = one else {
+                continue;
+            };
+            let hears = effects.iter().any(|effect| match effect {
+                Effect::Send { to, .. } => to.iter().any(|to| to.connection.0 == *noisy),
+                Effect::Close { connection, .. } => connection.0 == *noisy,
+                _ => false,
+            });
+            if !hears && self.connections.contains_key(noisy) {
+                return Err(format!(
+                    "connection {noisy} is not told that it makes no sense"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Cuts Sends into frames by connection.
     fn take_sends(&self, effects: &[Effect]) -> Result<Vec<Said>, String> {
         let mut said = Vec::new();
@@ -428,6 +463,9 @@ impl Model {
                 let id = recipient.connection.0;
                 if !self.connections.contains_key(&id) {
                     return Err(format!("a send to connection {id}, which is not there"));
+                }
+                if self.noisy.contains(&id) {
+                    continue;
                 }
                 for frame in frames_in(self.is_json(id), &bytes)? {
                     said.push(Said {

@@ -64,7 +64,7 @@ impl World {
         }
         match up {
             Up::Open { namespace, json } => {
-                if self.host.is_none() {
+                if self.host.is_none() && !self.lost {
                     // Nobody answers the door.
                     link.cut = true;
                     self.after(1, Event::ClientNotices(connection));

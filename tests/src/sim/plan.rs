@@ -2,6 +2,7 @@
 //! different faults instead of all for a little of each.
 
 use dunlin_core::Durability;
+use dunlin_host::JournalOptions;
 
 use super::command::{Begin, TopicWish, Wish};
 use super::model::Bounds;
@@ -38,6 +39,16 @@ pub(super) struct Plan {
     pub(super) batches: u64,
     /// One subscriber in so many gives no more credit until the end.
     pub(super) stalls: u64,
+    pub(super) disk_faults: u64,
+    /// The host is told to take nothing new, and stops.
+    pub(super) drains: u64,
+    /// The clock is behind after a restart.
+    pub(super) setbacks: u64,
+    /// Somebody sends what makes no sense.
+    pub(super) noise: u64,
+    /// A bit of what is stored is another, in a copy.
+    pub(super) flips: u64,
+    pub(super) journal: JournalOptions,
 }
 
 impl Plan {
@@ -95,6 +106,17 @@ impl Plan {
             blocks: rarely(8),
             batches: rarely(4),
             stalls: rarely(3),
+            disk_faults: rarely(40),
+            drains: rarely(100),
+            setbacks: rarely(3),
+            noise: rarely(20),
+            flips: rarely(20),
+            journal: JournalOptions {
+                segment_bytes: *rng.pick(&[1024, 4096, 16_384]),
+                spares_min: rng.below(3) as usize,
+                frozen_max: rng.between(1, 3) as usize,
+                seed: rng.next(),
+            },
             delay_ms: *rng.pick(&[5, 60, 2000]),
             clients: rng.between(2, 6) as usize,
             namespaces: namespaces.map(|name| (*name).to_owned()).collect(),

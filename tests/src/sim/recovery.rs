@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dunlin_core::Row;
 
 use super::archive::Check;
-use super::audit::{PartitionDump, TopicDump};
+use super::audit::{Dump, PartitionDump, TopicDump};
 use super::frames::level;
 use super::model::Model;
 use super::rows::{StateRow, read_state_row};
@@ -21,15 +21,10 @@ pub(super) struct Ended {
 
 impl Model {
     /// Begins the next life with what the store has; `dumps` is what an audit of each namespace found there.
-    pub(super) fn recover(
-        &mut self,
-        ended: Ended,
-        dumps: &[Vec<TopicDump>],
-        rows: &[Row],
-    ) -> Check {
+    pub(super) fn recover(&mut self, ended: Ended, dumps: &[Dump], rows: &[Row]) -> Check {
         self.recover_names(ended, rows)?;
         for (namespace, dump) in dumps.iter().enumerate() {
-            self.recover_namespace(ended, namespace, dump)
+            self.recover_namespace(ended, namespace, &dump.topics)
                 .map_err(|error| {
                     format!(
                         "after the crash of life {} with {} writes: {error}",
@@ -38,6 +33,7 @@ impl Model {
                 })?;
         }
         self.begin_life(ended.life + 1);
+        self.last_timestamps = dumps.iter().map(|dump| dump.last_timestamp).collect();
         for partition in self
             .archive
             .topics

@@ -229,6 +229,9 @@ impl Model {
         let Some(namespace) = self.namespace_of(connection) else {
             return Ok(());
         };
+        if self.noisy.contains(&connection) {
+            return Ok(());
+        }
         let life = self.archive.life;
         for frame in frames_in(self.is_json(connection), bytes)? {
             match decode(&frame)? {

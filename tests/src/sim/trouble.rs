@@ -1,7 +1,12 @@
 //! What goes wrong, and how a life ends and the next one begins.
 
+use dunlin_host::{Store as _, StoreError};
+
 use super::archive::Check;
 use super::audit::audit;
+use super::command::{Order, Request};
+use super::damage::check_refusal;
+use super::disk::Full;
 use super::host::give_to;
 use super::model::Given;
 use super::recovery::Ended;
@@ -39,6 +44,172 @@ impl World {
         if self.rng.once_in(self.plan.sleeps * 10) {
             self.sleep()?;
         }
+        if self.rng.once_in(self.plan.drains * 10) && self.host.is_some() && !self.draining {
+            self.draining = true;
+            self.give(Given::Drain, None);
+            let pause = self.rng.delay(500);
+            self.after(pause, Event::HostStops);
+        }
+        if self.rng.once_in(self.plan.noise * 10) && self.host.is_some() {
+            self.make_noise();
+        }
+        if self.rng.once_in(self.plan.disk_faults * 10) {
+            self.break_disk();
+        }
+        if self.rng.once_in(self.plan.flips * 10) && self.host.is_some() && !self.store.is_off() {
+            self.store.check_damage(&mut self.rng)?;
+        }
+        if self.rng.once_in(50)
+            && self.host.is_some()
+            && let Err(error) = self.store.maintain()
+        {
+            // Whoever writes next finds out.
+            self.trace.note(format_args!("maintenance: {error}"));
+            if self.store.is_off() {
+                self.crash()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A connection that nobody owns says something that no version understands.
+    fn make_noise(&mut self) {
+        let connection = self.next_connection;
+        self.next_connection += 1;
+        let json = self.rng.once_in(2);
+        let mut bytes = Vec::new();
+        if self.rng.once_in(2) {
+            let hello = Request {
+                number: 0,
+                order: Order::Hello,
+            };
+            hello.encode(&[], &mut bytes);
+            if json {
+                bytes = super::json::line_of(&bytes);
+            }
+        }
+        if json {
+            let lines: [&[u8]; 6] = [
+                b"{\"type\":\"read\"\n",
+                b"[]\n",
+                b"\xff\xfe\n",
+                b"{\"type\":\"none such\",\"request\":1}\n",
+                b"{\"type\":\"ping\",\"request\":-1}\n",
+                &[b'['; 3000],
+            ];
+            bytes.extend_from_slice(*self.rng.pick(&lines));
+        } else {
+            let frames: [&[u8]; 5] = [
+                &[200, 1, 2, 3],
+                &[0xff; 12],
+                &[3, 0x7f, 1, 0],
+                &[1, 12],
+                &[2, 2, 0],
+            ];
+            bytes.extend_from_slice(*self.rng.pick(&frames));
+        }
+        let namespace = 0;
+        self.give(
+            Given::Connect {
+                connection,
+                namespace,
+                json,
+            },
+            None,
+        );
+        self.give(Given::Noise { connection }, Some(bytes));
+        self.give(Given::Disconnect { connection }, None);
+    }
+
+    fn break_disk(&mut self) {
+        let what = self.rng.below(6);
+        self.trace
+            .note(format_args!("trouble {what} with the disk"));
+        self.store.set_trouble(|trouble| match what {
+            0 | 1 => trouble.sync = true,
+            2 => trouble.write = true,
+            3 => trouble.full = Some(Full::Files),
+            4 => trouble.full = Some(Full::Writes),
+            _ => trouble.unreadable = true,
+        });
+        match what {
+            0..=2 => {}
+            3 if self.rng.once_in(2) => self.store.fail_checkpoint(),
+            5 => {
+                // What cannot be read is noticed when it is opened.
+                self.store.set_trouble(|trouble| trouble.write = true);
+                let span = self.rng.delay(3000);
+                self.after(span, Event::DiskHeals);
+            }
+            _ => {
+                let span = self.rng.delay(3000);
+                self.after(span, Event::DiskHeals);
+            }
+        }
+    }
+
+    /// The store failed under the broker, which is dropped; its sockets stay.
+    pub(super) fn lose(&mut self, error: &StoreError) -> Check {
+        self.failures += 1;
+        self.trace
+            .note(format_args!("the host drops its broker: {error}"));
+        self.host = None;
+        self.lost = true;
+        self.opens_again_soon();
+        Ok(())
+    }
+
+    fn opens_again_soon(&mut self) {
+        let pause = self.rng.delay(1000);
+        self.after(pause, Event::StoreOpens(self.life));
+    }
+
+    /// The host tries to open the store again, and restores its broker.
+    pub(super) fn open_store(&mut self, life: u64) -> Check {
+        if life != self.life || self.host.is_some() {
+            return Ok(());
+        }
+        let opened = self.store.open_again()?;
+        if self.store.is_off() {
+            return self.crash();
+        }
+        match opened {
+            Err(error) => {
+                self.trace.note(format_args!("it does not open: {error}"));
+                self.opens_again_soon();
+                Ok(())
+            }
+            Ok(kept) => {
+                self.trace.note(format_args!(
+                    "the store is open again, {kept} writes are kept"
+                ));
+                self.recover(kept)?;
+                self.outage = false;
+                self.unwritable = false;
+                self.probe()?;
+                if self.store.is_off() {
+                    return Ok(());
+                }
+                self.restart(true, false)
+            }
+        }
+    }
+
+    /// Whether the store takes writes; if not, it is asked again later.
+    pub(super) fn probe(&mut self) -> Check {
+        let probed = self.store.probe();
+        self.unwritable = probed.is_err();
+        let Err(error) = probed else {
+            return Ok(());
+        };
+        if self.store.is_off() {
+            return self.crash();
+        }
+        self.trace
+            .note(format_args!("the store takes no writes: {error}"));
+        self.outage = true;
+        let pause = self.rng.delay(1000);
+        self.after(pause, Event::OutageEnds);
         Ok(())
     }
 
@@ -52,8 +223,10 @@ impl World {
             return Ok(());
         }
         self.synced(self.life, self.store.applied())?;
-        self.host = None;
-        let kept = self.store.crash(&mut self.rng, true);
+        if self.host.take().is_none() {
+            return Ok(());
+        }
+        let kept = self.store.crash(&mut self.rng, false)?;
         self.trace.note(format_args!("the host sleeps and wakes"));
         self.recover(kept)?;
         self.restart(true, true)
@@ -63,16 +236,46 @@ impl World {
     pub(super) fn crash(&mut self) -> Check {
         self.crashes += 1;
         self.host = None;
-        let keep_all = self.rng.once_in(2);
-        let kept = self.store.crash(&mut self.rng, keep_all);
+        self.lost = false;
+        let power_failed = self.rng.once_in(2);
+        let kept = self.store.crash(&mut self.rng, power_failed)?;
         self.trace.note(format_args!(
-            "the host of life {} crashes, {kept} writes are kept",
+            "the host of life {} crashes, power failed {power_failed}, {kept} writes are kept",
             self.life
         ));
+        let sockets = self.rng.once_in(2);
+        self.end_process(kept, sockets)
+    }
+
+    /// The host stops as it was told to.
+    pub(super) fn stop(&mut self) -> Check {
+        if !self.draining {
+            return Ok(());
+        }
+        let life = self.life;
+        self.synced(life, self.store.applied())?;
+        if life != self.life {
+            return Ok(());
+        }
+        self.host = None;
+        self.lost = false;
+        let kept = self.store.crash(&mut self.rng, false)?;
+        self.trace.note(format_args!("the host stops"));
+        self.end_process(kept, false)
+    }
+
+    /// The process is gone, with its sockets or, where somebody else holds them, without.
+    fn end_process(&mut self, kept: u64, sockets: bool) -> Check {
         self.inbox.clear();
         self.outage = false;
+        self.unwritable = false;
+        self.draining = false;
         self.recover(kept)?;
-        let sockets = self.rng.once_in(2);
+        if self.rng.once_in(self.plan.setbacks) {
+            self.setback += self.rng.delay(100_000);
+            self.trace
+                .note(format_args!("the clock is {} ms behind", self.setback));
+        }
         if !sockets {
             for connection in self.links.keys().copied().collect::<Vec<_>>() {
                 let link = self
@@ -92,12 +295,15 @@ impl World {
 
     /// Finds out what survived, and whether that is enough.
     pub(super) fn recover(&mut self, kept: u64) -> Check {
-        let rows = self.store.rows();
+        let rows = self.store.rows().map_err(|error| error.0)?;
+        if self.rng.once_in(4) {
+            check_refusal(&mut self.rng, &rows, &self.plan.config)?;
+        }
         let audits: Result<Vec<_>, String> = self
             .plan
             .namespaces
             .iter()
-            .map(|namespace| audit(&rows, &self.plan.config, namespace, self.now))
+            .map(|namespace| audit(&rows, &self.plan.config, namespace))
             .collect();
         self.model.recover(
             Ended {
@@ -115,7 +321,14 @@ impl World {
     /// A new life. Where sockets outlived the old one, the broker is told of them first.
     pub(super) fn restart(&mut self, sockets: bool, clean: bool) -> Check {
         self.start_host()?;
+        if self.host.is_none() {
+            return Ok(());
+        }
         let mut given = Vec::new();
+        if self.outage {
+            // In front of everything, or this first batch would be written.
+            given.push(Given::Other);
+        }
         for connection in self.model.connections() {
             let alive = sockets
                 && self
@@ -129,9 +342,12 @@ impl World {
             }
         }
         if sockets {
-            // Sockets that were accepted, but of which the old life never heard.
+            // Sockets that were accepted, but of which the old life never heard, nor will the new one by itself.
             for (connection, link) in &mut self.links {
-                if link.host_open && self.model.namespace_of(*connection).is_none() {
+                let waits = self.inbox.iter().any(|(given, _)| {
+                    matches!(given, Given::Connect { connection: other, .. } if other == connection)
+                });
+                if link.host_open && !waits && self.model.namespace_of(*connection).is_none() {
                     let (namespace, json) = (
                         self.clients[link.client].namespace,
                         self.clients[link.client].json,
@@ -146,7 +362,12 @@ impl World {
         }
         let host = self.host.as_mut().expect("it was just started");
         for one in &given {
-            give_to(&mut host.drive, one, None, &self.plan);
+            let unavailable = matches!(one, Given::Other).then_some(&[0][..]);
+            give_to(&mut host.drive, one, unavailable, &self.plan);
+        }
+        if self.draining {
+            given.push(Given::Drain);
+            give_to(&mut host.drive, &Given::Drain, None, &self.plan);
         }
         self.step(&given)?;
         if !self.inbox.is_empty() && !self.waking {

@@ -8,17 +8,18 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use dunlin_core::{Row, Ticket};
-use dunlin_host::RangeRead;
+use dunlin_host::{RangeRead, Store as _};
 
 use super::archive::Check;
 use super::client::Client;
 use super::command::{Begin, Request};
+use super::disk::Trouble;
 use super::host::Host;
 use super::model::{Given, Model};
 use super::network::{Down, Link, Up};
 use super::plan::Plan;
 use super::rng::Rng;
-use super::store::SimStore;
+use super::store::{SimStore, StoreFault};
 use super::trace::Trace;
 
 /// When the world begins, in milliseconds since the Unix epoch.
@@ -54,6 +55,9 @@ pub(super) enum Event {
     ClientNotices(u64),
     HostNotices(u64),
     OutageEnds,
+    DiskHeals,
+    HostStops,
+    StoreOpens(u64),
 }
 
 pub(super) struct World {
@@ -62,6 +66,8 @@ pub(super) struct World {
     pub(super) trace: Trace,
     pub(super) model: Model,
     pub(super) now: u64,
+    /// How far the clock of the host went back, in milliseconds.
+    pub(super) setback: u64,
     pub(super) events: BinaryHeap<Reverse<(u64, u64)>>,
     pub(super) pending: BTreeMap<u64, Event>,
     pub(super) serial: u64,
@@ -72,6 +78,11 @@ pub(super) struct World {
     pub(super) waking: bool,
     pub(super) armed: Option<u64>,
     pub(super) outage: bool,
+    /// Whether that is because the store does not take writes.
+    pub(super) unwritable: bool,
+    pub(super) draining: bool,
+    /// Whether the broker is gone for a failure of its store, while the host goes on.
+    pub(super) lost: bool,
     pub(super) timeouts_at_once: u32,
     pub(super) clients: Vec<Client>,
     pub(super) links: BTreeMap<u64, Link>,
@@ -79,10 +90,12 @@ pub(super) struct World {
     pub(super) faults: bool,
     pub(super) steps: u64,
     pub(super) crashes: u64,
+    /// How often the store failed under the broker.
+    pub(super) failures: u64,
 }
 
 impl World {
-    pub(super) fn new(seed: u64, shown: usize) -> Self {
+    pub(super) fn new(seed: u64, shown: usize, fault: Option<StoreFault>) -> Self {
         let mut rng = Rng::new(seed);
         let plan = Plan::new(&mut rng);
         let clients = (0..plan.clients)
@@ -94,6 +107,7 @@ impl World {
                 )
             })
             .collect();
+        let store = Arc::new(SimStore::new(plan.journal, fault));
         let mut trace = Trace::new(shown);
         trace.note(format_args!("{plan:?}"));
         Self {
@@ -102,16 +116,20 @@ impl World {
             plan,
             trace,
             now: EPOCH,
+            setback: 0,
             events: BinaryHeap::new(),
             pending: BTreeMap::new(),
             serial: 0,
-            store: Arc::new(SimStore::default()),
+            store,
             host: None,
             life: 0,
             inbox: VecDeque::new(),
             waking: false,
             armed: None,
             outage: false,
+            unwritable: false,
+            draining: false,
+            lost: false,
             timeouts_at_once: 0,
             clients,
             links: BTreeMap::new(),
@@ -119,6 +137,7 @@ impl World {
             faults: true,
             steps: 0,
             crashes: 0,
+            failures: 0,
         }
     }
 
@@ -149,6 +168,11 @@ impl World {
         self.serial += 1;
         self.events.push(Reverse((time, self.serial)));
         self.pending.insert(self.serial, event);
+    }
+
+    /// What the clock of the host says.
+    pub(super) const fn clock(&self) -> u64 {
+        self.now - self.setback
     }
 
     /// The next event. False if there is none.
@@ -196,10 +220,20 @@ impl World {
             Event::OutageEnds => {
                 if self.outage {
                     self.outage = false;
-                    self.give(Given::Other, Some(vec![1]));
-                    self.start_sync(0);
+                    if self.unwritable {
+                        self.probe()?;
+                    }
+                    if !self.outage && self.host.is_some() {
+                        self.give(Given::Other, Some(vec![1]));
+                        self.start_sync(0);
+                    }
                 }
             }
+            Event::DiskHeals => self
+                .store
+                .set_trouble(|trouble| *trouble = Trouble::default()),
+            Event::HostStops => self.stop()?,
+            Event::StoreOpens(life) => self.open_store(life)?,
         }
         Ok(true)
     }
@@ -207,6 +241,7 @@ impl World {
     // Clients.
 
     pub(super) fn act(&mut self, index: usize) -> Check {
+        let clock = self.clock();
         let client = &mut self.clients[index];
         match client.connection {
             None => {
@@ -225,7 +260,7 @@ impl World {
                     self.trace
                         .note(format_args!("client {index} hangs up {connection}"));
                 } else {
-                    let requests = client.act(&mut self.rng, &self.plan, &mut self.model, self.now);
+                    let requests = client.act(&mut self.rng, &self.plan, &mut self.model, clock);
                     self.say(index, requests);
                 }
             }
@@ -288,9 +323,10 @@ impl World {
     pub(super) fn settle(&mut self) -> Check {
         self.faults = false;
         self.trace.note(format_args!("the faults end"));
+        self.store
+            .set_trouble(|trouble| *trouble = Trouble::default());
         if self.outage {
-            self.outage = false;
-            self.give(Given::Other, Some(vec![1]));
+            self.after(0, Event::OutageEnds);
         }
         for connection in self.links.keys().copied().collect::<Vec<_>>() {
             let link = &self.links[&connection];
@@ -363,12 +399,12 @@ impl World {
         if let Some(deadline) = self.armed {
             return Err(format!(
                 "nothing is to be done, but a timeout is wanted in {} ms",
-                deadline.saturating_sub(self.now)
+                deadline.saturating_sub(self.clock())
             ));
         }
         // And all of it is really stored.
-        self.store.sync_up_to(u64::MAX);
-        let kept = self.store.crash(&mut self.rng, true);
+        self.store.sync().map_err(|error| error.0)?;
+        let kept = self.store.crash(&mut self.rng, true)?;
         self.recover(kept)
     }
 }
