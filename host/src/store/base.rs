@@ -20,6 +20,16 @@ pub trait Base: Send + Sync {
 
     /// What the last checkpoint said; 0 before the first.
     fn through(&self) -> Result<u64, StoreError>;
+
+    /// Whether so much was deleted that [`Base::reclaim`] is worth its time.
+    fn is_wasteful(&self) -> bool {
+        false
+    }
+
+    /// Gives the room of deleted rows back to the disk. It takes long, and hinders nobody.
+    fn reclaim(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// Rows as they are read.

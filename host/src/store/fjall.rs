@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dunlin_core::Row;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -14,13 +15,26 @@ use super::base::{Base, Change, Rows};
 /// The block cache, in bytes: the one large piece of memory that does not follow the work.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Stands behind every key of a namespace. Its row says which checkpoint was the last, and is newer than all others.
-const THROUGH_KEY: &[u8] = &[0xff, 0xff];
+/// Stands behind every key of a namespace. Its row says which checkpoint was the last, and how many bytes of rows were
+/// deleted since the last [`FjallBase::reclaim`]; it is newer than all others.
+const STATE_KEY: &[u8] = &[0xff, 0xff];
+
+/// With fewer bytes of deleted rows there is nothing to reclaim.
+const RECLAIM_MIN_BYTES: u64 = 32 * 1024 * 1024;
 
 /// A [`Base`] in a directory.
 pub struct FjallBase {
     database: Database,
     rows: Keyspace,
+    /// Not of the rows: what is written here lets fjall forget older versions of them.
+    ticks: Keyspace,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct State {
+    through: u64,
+    deleted_bytes: u64,
 }
 
 impl FjallBase {
@@ -32,7 +46,17 @@ impl FjallBase {
                 .worker_threads(1)
                 .open()?;
             let rows = database.keyspace("rows", KeyspaceCreateOptions::default)?;
-            Ok(Self { database, rows })
+            let ticks = database.keyspace("health", KeyspaceCreateOptions::default)?;
+            let state = match rows.get(STATE_KEY)? {
+                None => State::default(),
+                Some(row) => State::decode(&row).ok_or(fjall::Error::Unrecoverable)?,
+            };
+            Ok(Self {
+                database,
+                rows,
+                ticks,
+                state: Mutex::new(state),
+            })
         };
         open().map_err(|error| {
             StoreError(format!(
@@ -42,11 +66,51 @@ impl FjallBase {
             ))
         })
     }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // It is written last, so a poisoned lock still guards what is stored.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(
+        &self,
+        changes: &mut dyn Iterator<Item = Result<Change, StoreError>>,
+        through: u64,
+    ) -> Result<(), Failure> {
+        // Whether fjall still runs: a compaction that failed stops it, and an ingestion alone would not notice.
+        self.database.persist(PersistMode::Buffer)?;
+        let mut state = self.state();
+        let mut next = State { through, ..*state };
+        let mut tables = self.rows.start_ingestion()?;
+        for change in changes {
+            let Change { key, value } = change.map_err(Failure::Read)?;
+            match value {
+                Some(value) => tables.write(key, value)?,
+                None => {
+                    // What came and went in between leaves no trace.
+                    if let Some(size_bytes) = self.rows.size_of(&key)? {
+                        next.deleted_bytes += u64::from(size_bytes);
+                        tables.write_tombstone(key)?;
+                    }
+                }
+            }
+        }
+        tables.write(STATE_KEY, next.encode())?;
+        tables.finish()?;
+        *state = next;
+        Ok(())
+    }
+
+    /// Lets fjall forget what was there before now, with the files that only held that.
+    fn tick(&self) -> Result<(), fjall::Error> {
+        self.ticks.insert("tick", "")?;
+        self.ticks.rotate_memtable().map(|_| ())
+    }
 }
 
 impl Base for FjallBase {
     fn range<'a>(&'a self, from: &[u8], to: &[u8], reverse: bool) -> Rows<'a> {
-        let to = to.min(THROUGH_KEY);
+        let to = to.min(STATE_KEY);
         if from >= to {
             return Box::new(core::iter::empty());
         }
@@ -63,34 +127,62 @@ impl Base for FjallBase {
         changes: &mut dyn Iterator<Item = Result<Change, StoreError>>,
         through: u64,
     ) -> Result<(), StoreError> {
-        let told = |error: fjall::Error| failed(&error);
-        // Whether fjall still runs: a compaction that failed stops it, and an ingestion alone would not notice.
-        self.database.persist(PersistMode::Buffer).map_err(told)?;
-        let mut tables = self.rows.start_ingestion().map_err(told)?;
-        for change in changes {
-            let Change { key, value } = change?;
-            match value {
-                Some(value) => tables.write(key, value),
-                None => tables.write_tombstone(key),
-            }
-            .map_err(told)?;
-        }
-        tables
-            .write(THROUGH_KEY, through.to_le_bytes())
-            .map_err(told)?;
-        tables.finish().map_err(told)
+        self.write(changes, through)
+            .map_err(|failure| match failure {
+                Failure::Read(error) => error,
+                Failure::Write(error) => failed(&error),
+            })
     }
 
     fn through(&self) -> Result<u64, StoreError> {
-        let row = self.rows.get(THROUGH_KEY).map_err(|error| failed(&error))?;
-        let Some(row) = row else {
-            return Ok(0);
-        };
-        let bytes = row
-            .as_ref()
-            .try_into()
-            .map_err(|_| failed(&fjall::Error::Unrecoverable))?;
-        Ok(u64::from_le_bytes(bytes))
+        Ok(self.state().through)
+    }
+
+    fn is_wasteful(&self) -> bool {
+        let deleted_bytes = self.state().deleted_bytes;
+        deleted_bytes >= RECLAIM_MIN_BYTES && deleted_bytes >= self.rows.disk_space() / 2
+    }
+
+    fn reclaim(&self) -> Result<(), StoreError> {
+        let reclaimed = self.state().deleted_bytes;
+        let compacted = self
+            .tick()
+            .and_then(|()| self.rows.major_compact())
+            .and_then(|()| self.tick());
+        compacted.map_err(|error| failed(&error))?;
+        // Stored with the next checkpoint; until then a crash only means that it is done again.
+        self.state().deleted_bytes -= reclaimed;
+        Ok(())
+    }
+}
+
+impl State {
+    fn encode(self) -> [u8; 16] {
+        let mut out = [0; 16];
+        out[..8].copy_from_slice(&self.through.to_le_bytes());
+        out[8..].copy_from_slice(&self.deleted_bytes.to_le_bytes());
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (through, deleted_bytes) = bytes.split_at_checked(8)?;
+        Some(Self {
+            through: u64::from_le_bytes(through.try_into().ok()?),
+            deleted_bytes: u64::from_le_bytes(deleted_bytes.try_into().ok()?),
+        })
+    }
+}
+
+/// Why a checkpoint was not made.
+enum Failure {
+    /// What it should contain cannot be told.
+    Read(StoreError),
+    Write(fjall::Error),
+}
+
+impl From<fjall::Error> for Failure {
+    fn from(error: fjall::Error) -> Self {
+        Self::Write(error)
     }
 }
 

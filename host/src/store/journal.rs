@@ -20,7 +20,7 @@ use super::base::Base;
 use super::disk::Disk;
 use super::overlay::{Overlay, merged};
 use super::recovery::{Recovery, examine, unreadable};
-use super::segment::{HEADER_BYTES, RECORD_HEAD_BYTES, Segment, encode, name_of, seal};
+use super::segment::{HEADER_BYTES, Segment, encode, name_of, seal};
 use super::{RangeRead, Store, StoreError};
 
 /// Opens the base anew.
@@ -132,6 +132,17 @@ impl JournaledStore {
         })
     }
 
+    /// Whether [`JournaledStore::reclaim`] is worth its time.
+    pub fn is_wasteful(&self) -> bool {
+        self.with(|open| Ok(open.base.is_wasteful()))
+            .unwrap_or(false)
+    }
+
+    /// Gives the room of deleted rows back to the disk. Meant for a thread of its own; only [`Store::reopen`] waits.
+    pub fn reclaim(&self) -> Result<(), StoreError> {
+        self.with(|open| open.check(open.base.reclaim()))
+    }
+
     fn with<T>(&self, body: impl FnOnce(&Open) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let guard = self.open.read().unwrap_or_else(PoisonError::into_inner);
         match guard.as_ref() {
@@ -165,7 +176,7 @@ impl JournaledStore {
                 writer.next_number += 1;
                 number
             };
-            let needed = room_bytes + (HEADER_BYTES + RECORD_HEAD_BYTES) as u64;
+            let needed = room_bytes + HEADER_BYTES as u64;
             let size_bytes = self.options.segment_bytes.max(needed);
             let mark = XxHash64::oneshot(self.options.seed, &number.to_le_bytes());
             match Segment::create(&*self.disk, number, size_bytes, mark) {
@@ -219,11 +230,9 @@ impl Open {
 }
 
 impl Writer {
-    /// How long a record can be. An empty one can always follow, to say that it is durable.
     fn room(&self) -> u64 {
-        let kept = self.position + RECORD_HEAD_BYTES as u64;
         let active = self.active.as_ref();
-        active.map_or(0, |active| active.size_bytes.saturating_sub(kept))
+        active.map_or(0, |active| active.size_bytes.saturating_sub(self.position))
     }
 
     /// Appends a record that was encoded; there must be room.
@@ -234,13 +243,6 @@ impl Writer {
         self.position += record.len() as u64;
         self.last += 1;
         Ok(())
-    }
-
-    /// Appends an empty record, where no later one says that the last ones are durable: a damage to them is then
-    /// told from the tail of a crash.
-    fn attest(&mut self) -> io::Result<()> {
-        let mut nothing = encode(&[]).map_err(io::Error::other)?;
-        self.append(&mut nothing)
     }
 
     /// Makes the first empty segment the active one.
@@ -320,8 +322,12 @@ impl Store for JournaledStore {
             writer.durable = target;
             let newest = segments.last().map_or(0, |segment| segment.number);
             writer.unsynced.retain(|segment| segment.number >= newest);
-            if writer.last == target {
-                open.check(writer.attest().map_err(|error| unwritable(&error)))?;
+            let mut nothing = encode(&[])?;
+            if writer.last == target && writer.room() >= nothing.len() as u64 {
+                // No later record says that the last ones are durable, so this one does: a damage to them is then
+                // told from the tail of a crash.
+                let appended = writer.append(&mut nothing);
+                open.check(appended.map_err(|error| unwritable(&error)))?;
             }
             Ok(())
         })
@@ -362,7 +368,7 @@ impl Store for JournaledStore {
             spares: found.spares,
             next_number: found.next_number,
             last: found.last,
-            last_change: found.last_change,
+            last_change: found.last,
             durable: found.last,
             unsynced: Vec::new(),
         };
@@ -374,9 +380,6 @@ impl Store for JournaledStore {
             writer.active = Some(Arc::new(newest.segment));
             writer.position = newest.end as u64;
             overlays.active = newest.overlay;
-            if writer.last_change > found.durable {
-                writer.attest().map_err(|error| unwritable(&error))?;
-            }
         }
         overlays.frozen = found
             .filled
@@ -416,8 +419,7 @@ impl Store for JournaledStore {
 
 /// How long a record can be in an empty segment.
 fn room_of(segment: &Segment) -> u64 {
-    let kept = (HEADER_BYTES + RECORD_HEAD_BYTES) as u64;
-    segment.size_bytes.saturating_sub(kept)
+    segment.size_bytes - HEADER_BYTES as u64
 }
 
 fn unwritable(error: &io::Error) -> StoreError {

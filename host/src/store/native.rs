@@ -1,9 +1,10 @@
 //! The store of a server: a data directory with a journal in front of fjall, and the thread that keeps it small.
 
 use core::sync::atomic::{AtomicBool, Ordering};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{self, SyncSender};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::{self, JoinHandle};
 
 use dunlin_core::{Op, Row};
@@ -60,19 +61,15 @@ impl NativeStore {
         .map_err(|error| StoreError(format!("data directory {}: {error}", path.display())))?;
         let store = Arc::new(store);
         let stopping = Arc::new(AtomicBool::new(false));
+        let maintenance = Maintenance {
+            store: Arc::clone(&store),
+            stopping: Arc::clone(&stopping),
+            reclaiming: None,
+        };
         let maintenance = thread::Builder::new()
             .name("maintenance".to_owned())
-            .spawn({
-                let (store, stopping) = (Arc::clone(&store), Arc::clone(&stopping));
-                move || {
-                    while work.recv().is_ok() && !stopping.load(Ordering::Acquire) {
-                        if let Err(error) = store.maintain() {
-                            report::error(&error.0);
-                        }
-                    }
-                }
-            })
-            .map_err(|error| StoreError(format!("no thread can be started: {error}")))?;
+            .spawn(move || maintenance.run(&work))
+            .map_err(|error| no_thread(&error))?;
         Ok(Self {
             store,
             stopping,
@@ -86,6 +83,53 @@ impl NativeStore {
     pub fn recovery(&self) -> Recovery {
         self.store.recovery()
     }
+}
+
+/// What is done beside the commits.
+struct Maintenance {
+    store: Arc<JournaledStore>,
+    stopping: Arc<AtomicBool>,
+    reclaiming: Option<JoinHandle<()>>,
+}
+
+impl Maintenance {
+    fn run(mut self, work: &Receiver<()>) {
+        while work.recv().is_ok() && !self.stopping.load(Ordering::Acquire) {
+            if let Err(error) = self.store.maintain().and_then(|()| self.reclaim()) {
+                report::error(&error.0);
+            }
+        }
+        if let Some(reclaiming) = self.reclaiming {
+            // A panic in there was told when it happened.
+            let _ = reclaiming.join();
+        }
+    }
+
+    /// In a thread of its own, so that meanwhile segments are prepared and emptied.
+    fn reclaim(&mut self) -> Result<(), StoreError> {
+        let running = self.reclaiming.as_ref();
+        if running.is_some_and(|thread| !thread.is_finished()) || !self.store.is_wasteful() {
+            return Ok(());
+        }
+        let store = Arc::clone(&self.store);
+        let reclaiming = thread::Builder::new().name("reclaim".to_owned());
+        let reclaiming = reclaiming.spawn(move || {
+            // More may have been deleted meanwhile.
+            while store.is_wasteful() {
+                if let Err(error) = store.reclaim() {
+                    return report::error(&error.0);
+                }
+            }
+        });
+        self.reclaiming = Some(reclaiming.map_err(|error| no_thread(&error))?);
+        Ok(())
+    }
+}
+
+fn no_thread(error: &io::Error) -> StoreError {
+    StoreError(format!(
+        "the store cannot start a thread: {error}; raise the limit of this user's processes"
+    ))
 }
 
 impl Drop for NativeStore {
@@ -119,5 +163,139 @@ impl Store for NativeStore {
 
     fn probe(&self) -> Result<(), StoreError> {
         self.store.probe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+    use std::fs;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// How long a test waits for what must come.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn put(key: String, value: Vec<u8>) -> Op {
+        let key = key.into_bytes();
+        Op::Put { key, value }
+    }
+
+    fn all(store: &dyn Store) -> Vec<Row> {
+        let everything = RangeRead {
+            from: Vec::new(),
+            to: vec![0xff],
+            reverse: false,
+            rows_max: u32::MAX,
+            bytes_max: u32::MAX,
+        };
+        store.range(&everything).unwrap()
+    }
+
+    /// The bytes of all files below `path`.
+    fn size_of(path: &Path) -> u64 {
+        let entries = fs::read_dir(path).unwrap().map(Result::unwrap);
+        let sizes = entries.map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            // Removed since it was listed.
+            Err(_) => 0,
+        });
+        sizes.sum()
+    }
+
+    #[test]
+    fn what_is_deleted_leaves_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = NativeStore::open(folder.path()).unwrap();
+        let value = |row: u32| {
+            (0..65_536_u32)
+                .map(|at| (at.wrapping_mul(row + 1) >> 7) as u8)
+                .collect()
+        };
+        for row in 0..1_600 {
+            store
+                .apply(&[put(format!("{row:08}"), value(row))])
+                .unwrap();
+        }
+        store
+            .apply(&[Op::DeleteRange {
+                from: b"0".to_vec(),
+                to: b"00001500".to_vec(),
+            }])
+            .unwrap();
+        // As much as fills a segment, so that the last one is emptied into fjall.
+        for row in 1_600..1_900 {
+            store
+                .apply(&[put(format!("{row:08}"), value(row))])
+                .unwrap();
+        }
+        assert_eq!(all(&store).len(), 400);
+        let begun = Instant::now();
+        let left = || size_of(&folder.path().join("rows/keyspaces"));
+        while left() > 50 << 20 {
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "{} bytes for 400 rows of 64 KiB",
+                left()
+            );
+            thread::yield_now();
+        }
+        drop(store);
+        assert_eq!(all(&NativeStore::open(folder.path()).unwrap()).len(), 400);
+    }
+
+    #[test]
+    fn a_directory_of_version_1_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("FORMAT"), "1\n").unwrap();
+        let old = fjall::Database::builder(folder.path().join("rows"))
+            .open()
+            .unwrap();
+        let rows = old
+            .keyspace("rows", fjall::KeyspaceCreateOptions::default)
+            .unwrap();
+        let health = old
+            .keyspace("health", fjall::KeyspaceCreateOptions::default)
+            .unwrap();
+        for number in 0..100 {
+            rows.insert(format!("{number:03}"), "old").unwrap();
+        }
+        health.insert("probe", "").unwrap();
+        old.persist(fjall::PersistMode::SyncAll).unwrap();
+        drop((rows, health, old));
+
+        let mut expected: Vec<_> = (0..100).map(|number| format!("{number:03}")).collect();
+        // What it wrote into fjall's journal never comes back over what is written now.
+        for round in 0..3 {
+            let store = NativeStore::open(folder.path()).unwrap();
+            let keys: Vec<_> = all(&store).into_iter().map(|row| row.key).collect();
+            assert_eq!(
+                keys,
+                expected
+                    .iter()
+                    .map(|key| key.as_bytes())
+                    .collect::<Vec<_>>()
+            );
+            let gone = expected.remove(0);
+            store
+                .apply(&[Op::Delete {
+                    key: gone.into_bytes(),
+                }])
+                .unwrap();
+            // More than a segment, so that it is emptied into fjall.
+            for part in 0..20 {
+                store
+                    .apply(&[put(format!("z{part}"), vec![round; 1024 * 1024])])
+                    .unwrap();
+            }
+            if round == 0 {
+                expected.extend((0..20).map(|part| format!("z{part}")));
+                expected.sort();
+            }
+        }
+        let format = fs::read_to_string(folder.path().join("FORMAT")).unwrap();
+        assert_eq!(format, "2\n");
     }
 }
