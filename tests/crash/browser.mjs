@@ -31,6 +31,7 @@ const PATIENCE_MS = 60_000;
 
 export class Browser {
   static namespaces = ["north", "south"];
+  static directory = "profile";
   /** What left the page in its last moment may not have come here. */
   static unheardMax = 256;
   static clientsStay = false;
@@ -42,7 +43,7 @@ export class Browser {
   #process;
   crews = new Map();
 
-  /** @param {{ home: string, config: object, seed: (namespace: string) => string, journal: (namespace: string, entry: object) => void, volatile: boolean }} given */
+  /** @param {import("./round.mjs").Given} given */
   constructor({ home, ...given }) {
     this.#home = home;
     this.#given = given;
@@ -58,17 +59,17 @@ export class Browser {
     this.#life += 1;
     const { port } = this.#server.address();
     const url = `http://127.0.0.1:${port}/page.html?life=${this.#life}`;
-    const profile = `--user-data-dir=${join(this.#home, "profile")}`;
+    const profile = `--user-data-dir=${join(this.#home, Browser.directory)}`;
     // In a group of its own, so that all of it ends at the same moment.
     this.#process = spawn(CHROMIUM, [...FLAGS, profile, url], { stdio: "ignore", detached: true });
     const troubled = once(this.#process, "error").then(([error]) => {
       throw new Error(`no browser starts: ${error.message}; \`cargo xtask test --only chromium\` installs one`);
     });
     const socket = await Promise.race([this.#page(), troubled]);
-    const { seed, journal, config, volatile } = this.#given;
+    const { seed, journal, config } = this.#given;
     const page = new Page(socket, journal);
     for (const namespace of Browser.namespaces) {
-      const options = { namespace, name: "crash", store: volatile ? "memory" : "indexeddb", config };
+      const options = { namespace, name: "crash", store: "indexeddb", config };
       await page.ask("join", [{ options, seed: seed(namespace) }], namespace);
       this.crews.set(namespace, page.crew(namespace));
     }
@@ -84,15 +85,15 @@ export class Browser {
     }
   }
 
-  async kill() {
+  /** Signals all of its processes; resolves when they have ended. */
+  async signal(name) {
     const { pid, exitCode } = this.#process ?? { exitCode: 0 };
     if (exitCode !== null) return;
     const ended = once(this.#process, "exit");
-    process.kill(-pid, "SIGKILL");
-    const others = await group(pid);
+    process.kill(-pid, name);
     await ended;
     // Helpers of the browser end a little later than it does.
-    for (const other of others) while (await isAlive(other)) await wait(1);
+    for (const other of await group(pid)) while (await isAlive(other)) await wait(1);
   }
 
   async end() {

@@ -122,7 +122,6 @@ export class Crew {
       from,
       credit,
       partition,
-      lagMax: 1_000_000_000,
       onGap: ({ reason, after, to, topic, partition: of }) =>
         this.#journal({ type: "gap", listener, reason, after: Number(after), to: Number(to), topic, partition: of }),
     });

@@ -13,10 +13,11 @@ const DUNLIN = process.env.DUNLIN_BIN ?? join(process.env.CARGO_TARGET_DIR ?? jo
 
 export class Host {
   static namespaces = ["north", "south"];
+  static directory = "data";
   static unheardMax = 0;
   static clientsStay = true;
   #home;
-  #arguments;
+  #config;
   #process;
   #address = "127.0.0.1:0";
   /** What runs the broker; it changes from start to start, and the data must not care. */
@@ -25,13 +26,14 @@ export class Host {
   #startMs = { wasm: 400, native: 100 };
   crews;
 
-  /** @param {{ home: string, config: object, seed: (namespace: string) => string, journal: (namespace: string, entry: object) => void, volatile: boolean }} given */
-  constructor({ home, config, seed, journal, volatile }) {
+  /** @param {import("./round.mjs").Given} given */
+  constructor({ home, config, seed, journal }) {
     this.#home = home;
     this.#random = dice(seed("engine"));
-    this.#arguments = { config, store: volatile ? "memory" : "fjall" };
+    this.#config = config;
+    const open = (namespace) => () => connect(`ws://${this.#address}`, { namespace });
     const crew = (namespace) =>
-      new Crew({ seed: seed(namespace), open: () => connect(`ws://${this.#address}`, { namespace }), journal: (entry) => journal(namespace, entry) });
+      new Crew({ seed: seed(namespace), open: open(namespace), journal: (entry) => journal(namespace, entry) });
     this.crews = new Map(Host.namespaces.map((namespace) => [namespace, crew(namespace)]));
   }
 
@@ -53,19 +55,19 @@ export class Host {
   async startInVain(share) {
     this.#process = await this.#spawn();
     await new Promise((resolve) => setTimeout(resolve, share * this.#startMs[this.#engine]));
-    await this.kill();
+    await this.signal("SIGKILL");
   }
 
-  kill() {
-    return this.#process?.stop("SIGKILL");
+  /** Resolves when the process has ended. */
+  signal(name) {
+    return this.#process?.stop(name);
   }
 
   async #spawn() {
     const config = join(this.#home, "config.json");
-    await writeFile(config, JSON.stringify(this.#arguments.config));
-    const data = join(this.#home, "data");
+    await writeFile(config, JSON.stringify(this.#config));
     this.#engine = this.#random.pick(Object.keys(this.#startMs));
-    const how = ["--store", this.#arguments.store, "--engine", this.#engine];
-    return follow(DUNLIN, ["serve", "--listen", this.#address, "--data", data, "--config", config, ...how]);
+    const places = ["--listen", this.#address, "--data", join(this.#home, Host.directory), "--config", config];
+    return follow(DUNLIN, ["serve", "--engine", this.#engine, ...places]);
   }
 }

@@ -10,9 +10,7 @@ let entries = 0;
 
 const say = (message) => socket.send(JSON.stringify(message));
 
-/** The page's own client keeps the broker open while those of the crew come and go. */
-async function join(namespace, { options, seed }) {
-  await openLocal(options);
+function join(namespace, { options, seed }) {
   const journal = (entry) => {
     // Only what steps wait for has to be answered.
     if (entry.type !== "life") return say({ namespace, entry });

@@ -70,9 +70,10 @@ const LARGE = ["log/topic", "log/key", "log/global/a"];
 
 /** How a broker is bounded in a round: as it comes, or so tightly that rows and segments are closed all the time. */
 export function brokerConfig(seed, round) {
-  const compaction = { compaction_bytes_min: 4096, tombstone_ms_min: 0 };
-  if (dice(seed, "config", round).chance(0.5)) return compaction;
-  return { ...compaction, row_bytes_max: 2048, segment_bytes_max: 8192, segment_rows_max: 16, trim_rows_max: 64 };
+  // Nobody is ever too slow here, and compaction has something to do.
+  const always = { lag_max: 1_000_000_000, compaction_bytes_min: 4096, tombstone_ms_min: 0 };
+  if (dice(seed, "config", round).chance(0.5)) return always;
+  return { ...always, row_bytes_max: 2048, segment_bytes_max: 8192, segment_rows_max: 16, trim_rows_max: 64 };
 }
 
 /**

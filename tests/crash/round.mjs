@@ -1,5 +1,5 @@
 // One round: the same data through cycle after cycle of load, kill, restart and judgement.
-import { mkdir, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 
@@ -13,7 +13,24 @@ const BOOKMARKS_MAX = 3;
 /** A client that connects again by itself is replaced after so many crashes: it waits longer after each. */
 const STAY_CYCLES = 2;
 
-/** @param Target what is killed  @param {{ seed: string, round: number, first: number, cycles: number, volatile?: boolean, say: (text: string) => void }} given */
+/** A broker that answers too early has so many acknowledgements that it did not store. */
+const FORGOTTEN_ACKS = 20;
+
+/**
+ * What a target is made of; see `host.mjs` for what it can do.
+ * @typedef {{
+ *   home: string,
+ *   config: object,
+ *   seed: (namespace: string) => string,
+ *   journal: (namespace: string, entry: object) => void,
+ * }} Given
+ */
+
+/**
+ * Runs `cycles` cycles from the number `first` on, with the directory `home` that is there only if it fails. One that
+ * `forgets` loses what was acknowledged last, which must be found.
+ * @param {{ seed: string, round: number, first: number, cycles: number, forgets?: boolean, say: (text: string) => void }} given
+ */
 export async function runRound(Target, home, given) {
   const round = new Round(Target, home, given);
   try {
@@ -31,6 +48,7 @@ export async function runRound(Target, home, given) {
 class Round {
   #target;
   #given;
+  #directory;
   #ledgers;
   #earlyKills;
   #clientsStay;
@@ -44,8 +62,9 @@ class Round {
   journal = [];
 
   constructor(Target, home, given) {
-    const { seed, round, first, volatile = false } = given;
+    const { seed, round, first } = given;
     this.#given = given;
+    this.#directory = join(home, Target.directory);
     this.#cycle = first;
     this.#clientsStay = Target.clientsStay;
     this.#earlyKills = Target.prototype.startInVain !== undefined;
@@ -60,7 +79,7 @@ class Round {
     this.#ledgers = new Map(Target.namespaces.map((namespace) => [namespace, ledger(namespace)]));
     const journal = (namespace, entry) => this.#note(namespace, entry);
     const config = brokerConfig(seed, round);
-    this.#target = new Target({ home, config, seed: (namespace) => `${seed}/${namespace}`, journal, volatile });
+    this.#target = new Target({ home, config, seed: (namespace) => `${seed}/${namespace}`, journal });
   }
 
   async run() {
@@ -86,7 +105,7 @@ class Round {
   }
 
   async end() {
-    await this.#target.kill();
+    await this.#target.signal("SIGKILL");
     for (const crew of this.#target.crews.values()) await crew.end().catch(() => undefined);
     await this.#target.end?.();
   }
@@ -158,12 +177,32 @@ class Round {
     await this.#until(() => this.#counts[what] >= events, () => [`of ${events} ${what} only ${this.#counts[what]} came`]);
     if (how === "waiting") await wait(waitMs);
     for (const until = performance.now() + waitMs; how === "spinning" && performance.now() < until; );
+    if (this.#given.forgets) await this.#copy();
     const { acks, deliveries } = this.#counts;
-    const gone = this.#target.kill();
+    const gone = this.#target.signal("SIGKILL");
     const at = performance.now() - this.#began;
     await gone;
     for (const crew of this.#target.crews.values()) await crew.bury();
+    if (this.#given.forgets) await this.#putBack();
     return `killed after ${at.toFixed(1)} ms, ${acks} acks and ${deliveries} deliveries`;
+  }
+
+  /** Copies what is stored at one moment, and lets more be acknowledged. */
+  async #copy() {
+    void this.#target.signal("SIGSTOP");
+    // Chromium's are about itself, and no files.
+    const filter = (path) => !path.includes("Singleton");
+    await cp(this.#directory, `${this.#directory}.then`, { recursive: true, filter });
+    void this.#target.signal("SIGCONT");
+    // What is acknowledged from here on was on no way at that moment.
+    await this.#each((ledger, crew) => crew.configure());
+    const enough = this.#counts.acks + FORGOTTEN_ACKS;
+    await this.#until(() => this.#counts.acks >= enough, () => ["it does not go on"]);
+  }
+
+  async #putBack() {
+    await rm(this.#directory, { recursive: true });
+    await rename(`${this.#directory}.then`, this.#directory);
   }
 
   #note(namespace, entry) {

@@ -36,28 +36,35 @@ for (const name of names) {
 
 /** Runs one round, and ends the program with what is wrong. */
 async function judged(name, given) {
+  const error = await outcome(name, given, (text) => console.log(`${name} ${text}`));
+  if (error !== undefined) fail(name, given, error);
+}
+
+/** A broker that acknowledges before it stores must be found out; otherwise the judgement is worth nothing. */
+async function control(name) {
+  const given = { round: 0, first: 0, cycles: 1, forgets: true };
+  const error = await outcome(name, given, () => undefined);
+  const lost = error instanceof Violation ? error.message.split("\n").find((line) => line.includes(" is lost: ")) : undefined;
+  if (lost === undefined) fail(name, given, error ?? "a broker that acknowledges before it stores was not found out");
+  await rm(error.home, { recursive: true, force: true });
+  console.log(`${name}: one that acknowledges before it stores was found out: ${lost}`);
+}
+
+/** What went wrong in a round, with the directory that it left as `home`. */
+async function outcome(name, given, say) {
   const home = await mkdtemp(join(tmpdir(), `dunlin-crash-${name}-`));
   try {
-    await runRound(TARGETS[name], home, { ...given, seed: `${seed}/${name}`, say: (text) => console.log(`${name} ${text}`) });
+    await runRound(TARGETS[name], home, { ...given, seed: `${seed}/${name}`, say });
+    return undefined;
   } catch (error) {
-    console.error(error instanceof Violation ? error.message : error);
-    console.error(`${name} failed in round ${given.round}, cycles from ${given.first} on; its data and journal are kept in ${home}`);
-    console.error(`again: cargo xtask crash --only ${name} --cycles ${given.first + given.cycles} --seed ${seed}`);
-    process.exit(1);
+    return Object.assign(error, { home });
   }
 }
 
-/** A broker that acknowledges and stores nothing must be found out; otherwise the judgement is worth nothing. */
-async function control(name) {
-  const home = await mkdtemp(join(tmpdir(), `dunlin-crash-${name}-`));
-  try {
-    await runRound(TARGETS[name], home, { seed: `${seed}/${name}`, round: 0, first: 0, cycles: 1, volatile: true, say: () => undefined });
-  } catch (error) {
-    if (!(error instanceof Violation) || !error.message.includes(" is lost: ")) throw error;
-    console.log(`${name}: one that keeps nothing was found out: ${error.message.split("\n").find((line) => line.includes(" is lost: "))}`);
-    await rm(home, { recursive: true, force: true });
-    return;
-  }
-  console.error(`${name}: a broker that keeps nothing was not found out, so this says nothing about others`);
+function fail(name, { round, first, cycles: size, forgets }, error) {
+  console.error(error instanceof Violation ? error.message : error);
+  const what = forgets ? "the control" : `round ${round}, cycles from ${first} on`;
+  console.error(`${name} failed in ${what}; its data and journal are kept in ${error.home ?? "no place"}`);
+  console.error(`again: cargo xtask crash --only ${name} --cycles ${first + size} --seed ${seed}`);
   process.exit(1);
 }

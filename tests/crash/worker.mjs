@@ -1,5 +1,5 @@
 // The Worker and its Durable Objects in workerd, as it is deployed, with the objects' files on a real disk.
-import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import { connect } from "dunlin";
@@ -13,20 +13,19 @@ const TOKEN = "a-token-for-this-machine";
 
 export class Worker {
   static namespaces = ["north", "south"];
+  static directory = "objects";
   static unheardMax = 0;
   static clientsStay = true;
   #home;
   #config;
-  #volatile;
   #process;
   #port = 0;
   crews;
 
-  /** @param {{ home: string, config: object, seed: (namespace: string) => string, journal: (namespace: string, entry: object) => void, volatile: boolean }} given */
-  constructor({ home, config, seed, journal, volatile }) {
+  /** @param {import("./round.mjs").Given} given */
+  constructor({ home, config, seed, journal }) {
     this.#home = home;
     this.#config = config;
-    this.#volatile = volatile;
     const open = (namespace) => () => connect(`ws://127.0.0.1:${this.#port}`, { namespace, token: TOKEN });
     const crew = (namespace) =>
       new Crew({ seed: seed(namespace), open: open(namespace), journal: (entry) => journal(namespace, entry) });
@@ -39,10 +38,7 @@ export class Worker {
   }
 
   async start() {
-    const objects = join(this.#home, "objects");
-    // The runtime refuses SQLite in memory, so what keeps nothing is a disk that is empty at every start.
-    if (this.#volatile) await rm(objects, { recursive: true, force: true });
-    await mkdir(objects, { recursive: true });
+    await mkdir(join(this.#home, Worker.directory), { recursive: true });
     const config = join(this.#home, "workerd.capnp");
     await writeFile(config, await this.#workerdConfig());
     this.#process = follow(workerd.default, ["serve", "--import-path=/", "--control-fd=1", config]);
@@ -51,8 +47,9 @@ export class Worker {
     this.#port = ports(this.#process.lines)[0].port;
   }
 
-  kill() {
-    return this.#process?.stop("SIGKILL");
+  /** Resolves when the process has ended. */
+  signal(name) {
+    return this.#process?.stop(name);
   }
 
   async #workerdConfig() {
@@ -74,7 +71,7 @@ const config :Workerd.Config = (
       durableObjectNamespaces = [(className = "Broker", uniqueKey = "dunlin-Broker", enableSql = true)],
       durableObjectStorage = (localDisk = "objects"),
     )),
-    (name = "objects", disk = (path = ${text(join(this.#home, "objects"))}, writable = true)),
+    (name = "objects", disk = (path = ${text(join(this.#home, Worker.directory))}, writable = true)),
   ],
   sockets = [(name = "http", address = "127.0.0.1:${this.#port}", http = (), service = "dunlin")],
 );

@@ -57,8 +57,8 @@ enum Verb {
     /// `host` is the native server, `worker` workerd, `browser` Chromium with the broker in a page; each is killed with
     /// SIGKILL in the middle of a mixed load from real clients and started again on the same data, and then every
     /// acknowledged message must be there, once, in its place and in order, and every subscription must go on where it
-    /// was. Finally each runs once without keeping anything, which must be found out. A failure names what is missing,
-    /// and keeps the data and a journal of everything that the clients were told.
+    /// was. Finally each is put back to a state before its last acknowledgements, which must be found out. A failure
+    /// names what is missing, and keeps the data and a journal of everything that the clients were told.
     Crash {
         /// How many kills of each
         #[arg(long, default_value_t = 10)]
