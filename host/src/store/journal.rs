@@ -20,7 +20,7 @@ use super::base::Base;
 use super::disk::Disk;
 use super::overlay::{Overlay, merged};
 use super::recovery::{Recovery, examine, unreadable};
-use super::segment::{HEADER_BYTES, Segment, encode, name_of, seal};
+use super::segment::{HEADER_BYTES, RECORD_HEAD_BYTES, Segment, encode, name_of, seal};
 use super::{RangeRead, Store, StoreError};
 
 /// Opens the base anew.
@@ -176,7 +176,7 @@ impl JournaledStore {
                 writer.next_number += 1;
                 number
             };
-            let needed = room_bytes + HEADER_BYTES as u64;
+            let needed = room_bytes + (HEADER_BYTES + RECORD_HEAD_BYTES) as u64;
             let size_bytes = self.options.segment_bytes.max(needed);
             let mark = XxHash64::oneshot(self.options.seed, &number.to_le_bytes());
             match Segment::create(&*self.disk, number, size_bytes, mark) {
@@ -230,9 +230,11 @@ impl Open {
 }
 
 impl Writer {
+    /// How long a record can be. An empty one can always follow, to say that it is durable.
     fn room(&self) -> u64 {
+        let kept = self.position + RECORD_HEAD_BYTES as u64;
         let active = self.active.as_ref();
-        active.map_or(0, |active| active.size_bytes.saturating_sub(self.position))
+        active.map_or(0, |active| active.size_bytes.saturating_sub(kept))
     }
 
     /// Appends a record that was encoded; there must be room.
@@ -243,6 +245,13 @@ impl Writer {
         self.position += record.len() as u64;
         self.last += 1;
         Ok(())
+    }
+
+    /// Appends an empty record, where no later one says that the last ones are durable: a damage to them is then
+    /// told from the tail of a crash.
+    fn attest(&mut self) -> io::Result<()> {
+        let mut nothing = encode(&[]).map_err(io::Error::other)?;
+        self.append(&mut nothing)
     }
 
     /// Makes the first empty segment the active one.
@@ -322,12 +331,8 @@ impl Store for JournaledStore {
             writer.durable = target;
             let newest = segments.last().map_or(0, |segment| segment.number);
             writer.unsynced.retain(|segment| segment.number >= newest);
-            let mut nothing = encode(&[])?;
-            if writer.last == target && writer.room() >= nothing.len() as u64 {
-                // No later record says that the last ones are durable, so this one does: a damage to them is then
-                // told from the tail of a crash.
-                let appended = writer.append(&mut nothing);
-                open.check(appended.map_err(|error| unwritable(&error)))?;
+            if writer.last == target {
+                open.check(writer.attest().map_err(|error| unwritable(&error)))?;
             }
             Ok(())
         })
@@ -368,7 +373,7 @@ impl Store for JournaledStore {
             spares: found.spares,
             next_number: found.next_number,
             last: found.last,
-            last_change: found.last,
+            last_change: found.last_change,
             durable: found.last,
             unsynced: Vec::new(),
         };
@@ -380,6 +385,9 @@ impl Store for JournaledStore {
             writer.active = Some(Arc::new(newest.segment));
             writer.position = newest.end as u64;
             overlays.active = newest.overlay;
+            if writer.last_change > found.durable {
+                writer.attest().map_err(|error| unwritable(&error))?;
+            }
         }
         overlays.frozen = found
             .filled
@@ -419,7 +427,8 @@ impl Store for JournaledStore {
 
 /// How long a record can be in an empty segment.
 fn room_of(segment: &Segment) -> u64 {
-    segment.size_bytes - HEADER_BYTES as u64
+    let kept = (HEADER_BYTES + RECORD_HEAD_BYTES) as u64;
+    segment.size_bytes.saturating_sub(kept)
 }
 
 fn unwritable(error: &io::Error) -> StoreError {

@@ -77,11 +77,13 @@ pub(super) struct Examined {
     pub(super) spares: VecDeque<Segment>,
     /// The last record.
     pub(super) last: u64,
+    /// The last record that changes anything.
+    pub(super) last_change: u64,
     /// The number that the next new segment gets.
     pub(super) next_number: u64,
     pub(super) recovery: Recovery,
-    /// The last record that is known to be durable.
-    durable: u64,
+    /// The last record that is known to have been durable before.
+    pub(super) durable: u64,
     /// Segments without a record that were not finished, or not used when their turn came.
     useless: Vec<u64>,
     /// The segment that ends in a torn tail, if it has no right record, and all behind it.
@@ -109,6 +111,7 @@ pub(super) fn examine(disk: &dyn Disk, through: u64) -> Result<Examined, StoreEr
     numbers.sort_unstable();
     let mut found = Examined {
         last: through,
+        last_change: through,
         durable: through,
         next_number: numbers.last().map_or(1, |last| last + 1),
         ..Examined::default()
@@ -201,6 +204,9 @@ impl Examined {
             self.recovery.records += 1;
             self.recovery.changes += ops.len() as u64;
             self.last = record.sequence;
+            if !ops.is_empty() {
+                self.last_change = record.sequence;
+            }
             self.durable = self.durable.max(record.durable);
             position = record.end;
         };
