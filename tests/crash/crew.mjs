@@ -65,8 +65,8 @@ export class Crew {
       for (;;) {
         const n = next;
         next += 1;
-        const { messages, isBatch, durability } = command(this.#seed, cycle, producer, n);
-        this.#journal({ type: "sent", cycle, producer, n, isBatch });
+        const { messages, isBatch, isLarge, durability } = command(this.#seed, cycle, producer, n);
+        this.#journal({ type: "sent", cycle, producer, n, isBatch, isLarge });
         try {
           const { topic, payload, ...options } = messages[0];
           const receipts = isBatch

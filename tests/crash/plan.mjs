@@ -78,7 +78,7 @@ export function brokerConfig(seed, round) {
 
 /**
  * The `n`th command of a producer in a cycle: a publish, or a batch. Messages are named `cycle.producer.n.index`.
- * @returns {{ messages: object[], isBatch: boolean, durability?: string, level: string }}
+ * @returns {{ messages: object[], isBatch: boolean, isLarge: boolean, durability?: string, level: string }}
  */
 export function command(seed, cycle, producer, n) {
   const name = `${cycle}.${producer}.${n}`;
@@ -98,7 +98,7 @@ export function command(seed, cycle, producer, n) {
     return message(random, `${name}.${index}`, topic, size);
   });
   const level = strongest(messages.map(({ topic }) => levelOf(topic, durability)));
-  const result = { messages, isBatch, durability, level };
+  const result = { messages, isBatch, isLarge: shape < 0.012, durability, level };
   // Every survey reads all messages of a round; those of earlier rounds are not kept for ever.
   if (made.size >= 16_384) made.clear();
   made.set(`${seed}/${name}`, result);
@@ -164,8 +164,10 @@ export function difference(seed, read) {
   if (published.contentType !== read.contentType) return `has the content type ${read.contentType} for ${published.contentType}`;
   if (JSON.stringify(published.headers ?? []) !== JSON.stringify(read.headers)) return `has the headers ${JSON.stringify(read.headers)}`;
   if (published.payload.length !== read.payload.length) return `has ${read.payload.length} bytes for ${published.payload.length}`;
-  const at = published.payload.findIndex((byte, index) => byte !== read.payload[index]);
-  return at < 0 ? undefined : `differs from byte ${at} on`;
+  for (let at = 0; at < read.payload.length; at += 1) {
+    if (published.payload[at] !== read.payload[at]) return `differs from byte ${at} on`;
+  }
+  return undefined;
 }
 
 /** Who listens. `stays` keeps its client over the crash; the others open a new one where they were. */
@@ -189,12 +191,13 @@ export function matches(filter, name) {
   return fits && levels.every((level, index) => level === "+" || level === names[index]);
 }
 
-/** Whom a cycle lets work, and when it ends: after so many `events` of a kind and then `waitMs`, spent `how`. */
+/** Whom a cycle lets work, and when it ends: after so many `events` (`what`) and then `waitMs`, spent `how`. */
 export function cyclePlan(seed, cycle) {
   const random = dice(seed, "cycle", cycle);
   const producers = Array.from({ length: random.from(2, 4) }, () => ({ window: random.pick([1, 4, 16, 64, 200]) }));
-  const what = random.pick(["acks", "acks", "acks", "batches", "deliveries"]);
-  const events = { acks: random.from(1, 200), batches: random.from(1, 30), deliveries: random.from(1, 500) }[what];
+  const what = random.pick(["acks", "acks", "batches", "large batches", "deliveries"]);
+  const most = { acks: 200, batches: 30, "large batches": 2, deliveries: 500 }[what];
+  const events = random.from(1, most);
   const how = random.pick(["at once", "spinning", "waiting"]);
   const waitMs = { "at once": 0, spinning: random.real() * 2, waiting: random.real() * 25 }[how];
   return { producers, what, events, how, waitMs, earlyKills: random.pick([0, 0, 1, 2]), earlyShares: [random.real(), random.real()] };

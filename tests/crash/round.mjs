@@ -13,6 +13,8 @@ const BOOKMARKS_MAX = 3;
 /** A client that connects again by itself is replaced after so many crashes: it waits longer after each. */
 const STAY_CYCLES = 2;
 
+/** What is counted while a cycle works. */
+const NOTHING = { acks: 0, batches: 0, "large batches": 0, deliveries: 0 };
 /** A broker that answers too early has so many acknowledgements that it did not store. */
 const FORGOTTEN_ACKS = 20;
 
@@ -55,7 +57,7 @@ class Round {
   /** How many kills there were; the name of the cycle in all that is said. */
   #cycle;
   #began = 0;
-  #counts = { acks: 0, batches: 0, deliveries: 0 };
+  #counts = { ...NOTHING };
   #bookmarks = new Map();
   #waiting = new Set();
   /** Everything that was told, for who has to find out. */
@@ -166,7 +168,7 @@ class Round {
 
   /** Lets everybody work, and kills the process in the middle of it. */
   async #load({ producers, what, events, how, waitMs }) {
-    this.#counts = { acks: 0, batches: 0, deliveries: 0 };
+    this.#counts = { ...NOTHING };
     this.#began = performance.now();
     // Whoever begins late may find that the moment has come.
     const begun = this.#each((ledger, crew) => {
@@ -211,6 +213,7 @@ class Round {
     ledger.take(entry);
     if (entry.type === "acked") this.#counts.acks += 1;
     if (entry.type === "sent" && entry.isBatch) this.#counts.batches += 1;
+    if (entry.type === "sent" && entry.isLarge) this.#counts["large batches"] += 1;
     if (entry.type === "delivered") {
       this.#counts.deliveries += 1;
       this.#mark(ledger, entry);
