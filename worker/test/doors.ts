@@ -72,6 +72,10 @@ export class Broker extends Deployed {
         return new Response(this.#life);
       case "/alarm":
         return Response.json(await this.ctx.storage.getAlarm());
+      case "/settled":
+        // Looked at from the storage's side, so that asking does not stir the object.
+        while (this.ctx.storage.kv.get("settled") !== true) await new Promise((later) => setTimeout(later, 100));
+        return new Response();
       case "/unsettle":
         // Behind the back of the class, once it has settled: as if this life had ended too early to do so.
         setTimeout(() => this.ctx.storage.kv.put("settled", false), 3_000);

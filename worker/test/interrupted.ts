@@ -5,7 +5,7 @@
 import { DurableObject } from "cloudflare:workers";
 
 import { everything, placesOf, playOn, playOut } from "../../tests/ts/interruption.ts";
-import type { Aftermath, Interrupted } from "../../tests/ts/interruption.ts";
+import type { Aftermath, Interrupted, Place } from "../../tests/ts/interruption.ts";
 import { difference, Replay } from "../../tests/ts/replay.ts";
 import type { Trace } from "../../tests/ts/replay.ts";
 import guest from "../../wasm/dist/guest.wasm";
@@ -29,23 +29,20 @@ export class Interruption extends DurableObject<Environment> {
 
   override async fetch(request: Request): Promise<Response> {
     trace = await request.json();
-    let [interruptions, kept, undone, acknowledged] = [0, 0, 0, 0];
+    let [interruptions, undone, acknowledged] = [0, 0, 0];
     const failures: string[] = [];
     for (const place of placesOf(trace)) {
-      for (const within of [false, true]) {
-        const at = `${trace.name}.txt:${trace.steps[place - 1]?.line}: interrupted ${within ? "in" : "after"} step ${place}`;
-        try {
-          const { aftermath, done } = await this.#interrupt(place, within);
-          interruptions += 1;
-          acknowledged += aftermath.acknowledged;
-          if (within && done === place) kept += 1;
-          if (within && done !== place) undone += 1;
-        } catch (error) {
-          failures.push(`${at}: ${String(error)}`);
-        }
+      try {
+        const { aftermath, done } = await this.#interrupt(place);
+        interruptions += 1;
+        acknowledged += aftermath.acknowledged;
+        if (done < place.steps) undone += 1;
+      } catch (error) {
+        const line = trace.steps[place.steps - 1]?.line;
+        failures.push(`${trace.name}.txt:${line}: interrupted ${place.within ? "in" : "after"} this step: ${String(error)}`);
       }
     }
-    return Response.json({ interruptions, kept, undone, acknowledged, failures } satisfies Interrupted);
+    return Response.json({ interruptions, undone, acknowledged, failures } satisfies Interrupted);
   }
 
   /** Plays the first steps; they are durable when this is answered. */
@@ -69,15 +66,15 @@ export class Interruption extends DurableObject<Environment> {
     return playOn(trace, done, this.#engine, this.#store);
   }
 
-  async #interrupt(place: number, within: boolean): Promise<{ readonly aftermath: Aftermath; readonly done: number }> {
-    const victim = (): DurableObjectStub<Interruption> => this.env.INTERRUPTION.getByName(`${trace.name} ${place} ${within}`);
-    const before = within ? place - 1 : place;
+  async #interrupt({ steps, within }: Place): Promise<{ readonly aftermath: Aftermath; readonly done: number }> {
+    const victim = (): DurableObjectStub<Interruption> => this.env.INTERRUPTION.getByName(`${trace.name} ${steps} ${within}`);
+    const before = within ? steps - 1 : steps;
     const first = victim();
     const life = await first.play(before);
-    await expectAbort(first.abort(before, place));
+    await expectAbort(first.abort(before, steps));
     const found = await victim().found();
     if (found.life === life) throw new Error("the object was not aborted");
-    const { done, engine, store } = await this.#reference(place, within, found.rows);
+    const { done, engine, store } = await this.#reference([steps, before], found.rows);
     const expected = await playOn(trace, done, engine, store);
     const aftermath = await victim().playOn(done);
     const different =
@@ -87,10 +84,13 @@ export class Interruption extends DurableObject<Environment> {
     return { aftermath, done };
   }
 
-  /** A broker and its store as they were at the place; in the middle of a step either before it or behind it. */
-  async #reference(place: number, within: boolean, found: Uint8Array): Promise<{ readonly done: number; readonly engine: GuestEngine; readonly store: MemoryStore }> {
+  /** A broker and its store after one of these numbers of steps, the first that left what was found. */
+  async #reference(
+    numbers: readonly number[],
+    found: Uint8Array,
+  ): Promise<{ readonly done: number; readonly engine: GuestEngine; readonly store: MemoryStore }> {
     let told = "";
-    for (const done of within ? [place, place - 1] : [place]) {
+    for (const done of numbers) {
       const [engine, store] = [new GuestEngine(guest), new MemoryStore()];
       await playOut(trace.steps.slice(0, done), new Replay(engine, store));
       const different = difference("what it found", await everything(store), found);

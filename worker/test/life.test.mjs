@@ -4,7 +4,7 @@ import { after, before, describe, test } from "node:test";
 import { setTimeout as wait } from "node:timers/promises";
 
 import { Client, EventStream } from "./clients.mjs";
-import { AUTHORIZED, BASE, buildWithDoors, startWorker, temporaryDirectory, TOKENS } from "./workerd.mjs";
+import { AUTHORIZED, BASE, buildWithDoors, startWithDoors, temporaryDirectory, TOKENS } from "./workerd.mjs";
 
 /** The runtime lets an object sleep after ten seconds without an event. */
 const SLEEPS_AFTER_MS = 10_000;
@@ -14,18 +14,7 @@ let dist;
 before(async () => (dist = await buildWithDoors(temporaryDirectory({ after: (f) => cleanUp.push(f) }))));
 after(() => cleanUp.forEach((f) => f()));
 
-/** The Worker with doors, gone at the end of the test. */
-function start(context, options = {}) {
-  const worker = startWorker({ dist, ...options });
-  let disposed;
-  const dispose = () => (disposed ??= worker.dispose());
-  context.after(dispose);
-  const knock = async (path) => {
-    const namespace = await worker.getDurableObjectNamespace("BROKER");
-    return namespace.get(namespace.idFromName("chat")).fetch(`${BASE}${path}`);
-  };
-  return { worker, knock, dispose };
-}
+const start = (context, options) => startWithDoors(context, { dist, ...options });
 
 async function subscribed(worker, protocol, more = {}) {
   const client = await Client.ready(worker, { protocol });

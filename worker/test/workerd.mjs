@@ -18,17 +18,17 @@ export const AUTHORIZED = { authorization: `Bearer ${TOKENS.chat}` };
 export const BASE = "http://dunlin.test";
 
 /**
- * Starts the Worker as it would be deployed. Dispose of it at the end: the runtime is a process of its own.
+ * What the runtime is told to run the Worker as it would be deployed.
  * @param {object} [options]
  * @param {Record<string, unknown>} [options.bindings] variables and secrets in place of the tests' tokens
  * @param {string} [options.directory] keeps the objects there; without it they are gone at the end
  * @param {string} [options.dist] another build than the deployed one
  * @param {Record<string, string>} [options.objects] further object classes, by the name of their binding
  */
-export function startWorker({ bindings, directory, dist = join(worker, "dist/script"), objects = {} } = {}) {
+export function workerOptions({ bindings, directory, dist = join(worker, "dist/script"), objects = {} } = {}) {
   const modules = readdirSync(dist).filter((name) => name.endsWith(".wasm"));
   const classes = Object.entries({ BROKER: "Broker", ...objects });
-  return new Miniflare({
+  return {
     rootPath: dist,
     modulesRoot: dist,
     modules: [
@@ -40,7 +40,25 @@ export function startWorker({ bindings, directory, dist = join(worker, "dist/scr
     bindings: bindings ?? { DUNLIN_TOKENS: JSON.stringify(TOKENS) },
     durableObjects: Object.fromEntries(classes.map(([binding, className]) => [binding, { className, useSQLite: true }])),
     ...(directory === undefined ? {} : { defaultPersistRoot: directory }),
-  });
+  };
+}
+
+/** Starts the Worker. Dispose of it at the end: the runtime is a process of its own. */
+export function startWorker(options) {
+  return new Miniflare(workerOptions(options));
+}
+
+/** Starts a Worker that was built with doors, gone at the end of the test; `knock` opens one of its object "chat". */
+export function startWithDoors(context, options) {
+  const worker = startWorker(options);
+  let disposed;
+  const dispose = () => (disposed ??= worker.dispose());
+  context.after(dispose);
+  const knock = async (path) => {
+    const namespace = await worker.getDurableObjectNamespace("BROKER");
+    return namespace.get(namespace.idFromName("chat")).fetch(`${BASE}${path}`);
+  };
+  return { worker, knock, dispose };
 }
 
 /**
