@@ -15,9 +15,19 @@ import { concat, Reader, text, utf8, Writer } from "../../wasm/ts/wire.ts";
 import { EVERYTHING, fromBase64, LOADED, Replay } from "./replay.ts";
 import type { Step, Trace } from "./replay.ts";
 
-/** After how many steps of a trace its broker can be taken away. */
-export function placesOf(trace: Trace): readonly number[] {
-  return trace.steps.flatMap((step, index) => (step.kind === "step" ? [index + 1] : []));
+/** Where a broker is taken away: after so many steps, or, where the last of them writes something, in the middle of it. */
+export interface Place {
+  readonly steps: number;
+  readonly within: boolean;
+}
+
+/** Every place of a trace. */
+export function placesOf(trace: Trace): readonly Place[] {
+  return trace.steps.flatMap((step, index) => {
+    if (step.kind !== "step") return [];
+    const writes = decodeOutput(fromBase64(step.output)).effects.some(({ kind }) => kind === "write");
+    return (writes ? [false, true] : [false]).map((within) => ({ steps: index + 1, within }));
+  });
 }
 
 /** Plays steps exactly as they were; throws what went differently. */
@@ -86,8 +96,7 @@ export async function playOn(trace: Trace, count: number, engine: Engine, store:
 /** What came of all interruptions of a scenario. */
 export interface Interrupted {
   readonly interruptions: number;
-  /** How many of those in the middle of a step had its writes, and how many had not. */
-  readonly kept: number;
+  /** How many of those in the middle of a step had none of its writes afterwards; the others had all. */
   readonly undone: number;
   readonly acknowledged: number;
   readonly failures: readonly string[];

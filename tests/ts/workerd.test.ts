@@ -78,10 +78,11 @@ test("an object that is aborted between two steps or in the middle of one goes o
   const failures = interrupted.flatMap(({ failures }) => failures);
   if (failures.length > 0) throw new Error(`\n${failures.join("\n")}`);
   const total = (count: (one: Interrupted) => number): number => interrupted.reduce((sum, one) => sum + count(one), 0);
-  const places = expected.reduce((sum, trace) => sum + placesOf(trace).length, 0);
-  assert.equal(total(({ interruptions }) => interruptions), 2 * places);
+  const places = expected.flatMap((trace) => placesOf(trace));
+  assert.equal(total(({ interruptions }) => interruptions), places.length);
   // Whether the last writes of an object that is aborted were kept is the runtime's business.
   const undone = total(({ undone }) => undone);
-  assert.ok(undone > 0 && undone < places, `${undone} of ${places}`);
-  assert.ok(total(({ acknowledged }) => acknowledged) > places);
+  const within = places.filter(({ within }) => within).length;
+  assert.ok(undone <= within && within > 200, `${undone} of ${within} were undone`);
+  assert.ok(total(({ acknowledged }) => acknowledged) > places.length);
 });
