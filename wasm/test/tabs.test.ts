@@ -30,7 +30,7 @@ for (const sharing of ["worker", "tab"] as const) {
         const [one, other] = [await site.tab(profile), await site.tab(profile)];
         await one.open({ sharing });
         await other.open({ sharing });
-        assert.equal(await one.place(), sharing);
+        assert.equal(await other.place(), sharing === "tab" ? "another tab" : "worker");
         await other.subscribe({ from: "earliest" });
         assert.deepEqual([await one.publish("a"), await other.publish("b")], [0, 1]);
         await one.page.close();

@@ -91,6 +91,14 @@ export class Tab {
     this.page = page;
   }
 
+  /** Ends it as the death of its process does: nothing in it hears of it. */
+  async crash(): Promise<void> {
+    const debug = await this.page.context().newCDPSession(this.page);
+    const crashed = new Promise((resolve) => this.page.once("crash", resolve));
+    debug.send("Page.crash").catch(() => {});
+    await crashed;
+  }
+
   async loaded(): Promise<void> {
     await this.page.waitForFunction(() => typeof globalThis.dunlin === "object");
   }
@@ -177,13 +185,16 @@ export class Tab {
     });
   }
 
-  /** Whether the lock of the database is held by a tab, each of which holds one for its client, or else by a worker. */
-  place(): Promise<string> {
-    return this.page.evaluate(async () => {
-      const { held = [] } = await navigator.locks.query();
-      const host = held.find(({ name }) => name === "dunlin:dunlin")?.clientId;
-      return held.some(({ name, clientId }) => name?.includes(":link:") === true && clientId === host) ? "tab" : "worker";
-    });
+  /** Where the broker runs, by who holds the lock of the database; each tab holds one for its client. */
+  place(): Promise<"here" | "another tab" | "worker"> {
+    return this.page.evaluate(() =>
+      navigator.locks.request(crypto.randomUUID(), async (probe) => {
+        const { held = [] } = await navigator.locks.query();
+        const host = held.find(({ name }) => name === "dunlin:dunlin")?.clientId;
+        if (held.find(({ name }) => name === probe?.name)?.clientId === host) return "here";
+        return held.some(({ name, clientId }) => name?.includes(":link:") === true && clientId === host) ? "another tab" : "worker";
+      }),
+    );
   }
 }
 
