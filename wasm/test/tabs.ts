@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { chromium } from "playwright-core";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 
-import type { LocalClient, LocalOptions, SubscribeOptions } from "../ts/types.ts";
+import type { Client, ConnectOptions, LocalOptions, SubscribeOptions } from "../ts/types.ts";
 
 // Tests run from dist/test.
 const dist = join(import.meta.dirname, "..");
@@ -109,6 +109,19 @@ export class Tab {
     }, options);
   }
 
+  async connect(url: string, options: ConnectOptions): Promise<void> {
+    await this.page.evaluate(
+      async ([address, given]) => {
+        try {
+          globalThis.client = await dunlin.connect(address, given);
+        } catch (error) {
+          throw new Error(`${(error as { code: string }).code}: ${(error as Error).message}`);
+        }
+      },
+      [url, options] as const,
+    );
+  }
+
   /** Why it cannot be opened. */
   refusal(options: LocalOptions): Promise<string> {
     return this.page.evaluate(
@@ -200,7 +213,7 @@ export class Tab {
 
 declare global {
   var dunlin: typeof import("../ts/index.ts");
-  var client: LocalClient;
+  var client: Client;
   var heard: string[];
   var enough: boolean | undefined;
   var streaming: Promise<void>;

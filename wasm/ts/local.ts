@@ -19,14 +19,11 @@ type Source = () => WasmSource | Promise<WasmSource>;
 
 /** Opens a client of the broker in this browser, and the broker if it is the first. */
 export async function openLocalWith(wasm: Source, options: LocalOptions = {}): Promise<LocalClient> {
-  const { name = "dunlin", store = "memory", namespace = "default", sharing, signal } = options;
+  const { name = "dunlin", store = "memory", namespace = "default", signal } = options;
   if (typeof name !== "string" || name === "") throw invalid("the option name must be text that is not empty");
   if (typeof namespace !== "string" || namespace === "") throw invalid("the option namespace must be text that is not empty");
   if (store !== "memory" && store !== "indexeddb") {
     throw invalid(`the option store must be "memory" or "indexeddb", not ${JSON.stringify(store)}`);
-  }
-  if (sharing !== undefined && sharing !== "worker" && sharing !== "tab") {
-    throw invalid(`the option sharing must be "worker" or "tab", not ${JSON.stringify(sharing)}`);
   }
   const config = configText(options.config);
   signal?.throwIfAborted();

@@ -2,6 +2,7 @@
 
 import { Candidate } from "./election.ts";
 import type { Service } from "./election.ts";
+import { DunlinError } from "./errors.ts";
 import { ROOM_VERSION } from "./room.ts";
 import type { Knock } from "./room.ts";
 import type { SharingOptions } from "./types.ts";
@@ -114,6 +115,9 @@ export function pollingFor(
   open: () => Promise<Service>,
   { sharing, worker }: SharingOptions,
 ): Polling {
+  if (sharing !== undefined && sharing !== "worker" && sharing !== "tab") {
+    throw new DunlinError("invalid_argument", `the option sharing must be "worker" or "tab", not ${JSON.stringify(sharing)}`);
+  }
   const tab = new TabPolling(room, open);
   if (shared === undefined || sharing === "tab" || typeof SharedWorker === "undefined") return tab;
   return new WorkerPolling(room, shared, worker, tab);
