@@ -18,6 +18,7 @@ import { restoreWalk } from "../../wasm/ts/restore.ts";
 import { Broker as Deployed } from "../ts/broker.ts";
 import { Gateway } from "../ts/gateway.ts";
 import { SqliteStore } from "../ts/store.ts";
+import { Timer } from "../ts/timer.ts";
 import { breakStorage } from "./faults.ts";
 
 /** Makes the gateway panic in the middle of a request that publishes. */
@@ -44,6 +45,7 @@ class Front extends Gateway {
 }
 export { Front as default };
 export { Interruption } from "./interrupted.ts";
+export { Layout } from "./layout.ts";
 
 export class Broker extends Deployed {
   readonly #life = crypto.randomUUID();
@@ -70,12 +72,16 @@ export class Broker extends Deployed {
       case "/life":
         // Another one after every sleep, where the broker goes on as the same incarnation if it slept well.
         return new Response(this.#life);
+      case "/alarm-after":
+        // Through the timer of the class, but one for which no deadline is near: the broker has no far ones yet.
+        new Timer(this.ctx.storage, () => {}, 0).arm(Date.now() + Number(url.searchParams.get("ms")));
+        return new Response();
+      case "/woken":
+        return Response.json(this.ctx.storage.kv.get("woken") ?? null);
       case "/alarm":
         return Response.json(await this.ctx.storage.getAlarm());
       case "/settled":
-        // Looked at from the storage's side, so that asking does not stir the object.
-        while (this.ctx.storage.kv.get("settled") !== true) await new Promise((later) => setTimeout(later, 100));
-        return new Response();
+        return Response.json(this.ctx.storage.kv.get("settled") ?? false);
       case "/unsettle":
         // Behind the back of the class, once it has settled: as if this life had ended too early to do so.
         setTimeout(() => this.ctx.storage.kv.put("settled", false), 3_000);
@@ -84,6 +90,11 @@ export class Broker extends Deployed {
         this.ctx.abort("as the test asked");
     }
     return super.fetch(request);
+  }
+
+  override alarm(): void {
+    super.alarm();
+    this.ctx.storage.kv.put("woken", this.#life);
   }
 }
 

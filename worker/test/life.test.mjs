@@ -75,6 +75,25 @@ describe("an object that sleeps", { concurrency: true }, () => {
     await assertAnotherIncarnation(worker, client);
   });
 
+  test("is woken by its alarm, goes on from what is stored, and nobody need resync", async (context) => {
+    const { worker, knock } = start(context);
+    const life = await lifeOf(knock);
+    const client = await subscribed(worker, "dunlin.v1.json");
+    assert.equal((await publish(worker, "before")).status, 200);
+    await client.next("delivery");
+    await knock(`/alarm-after?ms=${SLEEPS_AFTER_MS + 4_000}`);
+    await wait(SLEEPS_AFTER_MS + 6_000);
+    // Whoever asks might be the one who woke it: it is the alarm that says which life it found.
+    const woken = await (await knock("/woken")).json();
+    assert.notEqual(woken, null, "no alarm came");
+    assert.notEqual(woken, life, "the object never slept");
+    assert.equal(await lifeOf(knock), woken);
+    assert.equal(await (await knock("/alarm")).json(), null);
+    const { offset } = await (await publish(worker, "after")).json();
+    assert.equal(offset, 1);
+    assert.equal((await client.nextOf("delivery", "resync")).payload, "after");
+  });
+
   test("does not sleep while it holds a publish back, and has an alarm behind it", async (context) => {
     const blockMs = SLEEPS_AFTER_MS + 2_000;
     const { worker, knock } = start(context, {
@@ -88,9 +107,12 @@ describe("an object that sleeps", { concurrency: true }, () => {
     const alarm = await (await knock("/alarm")).json();
     assert.ok(alarm > Date.now() + blockMs / 2, `the alarm is set to ${alarm}`);
     await wait(blockMs - 1_000);
+    const settledBefore = await (await knock("/settled")).json();
     const refused = await speaker.next("error");
     assert.equal(refused.code, "subscriber_blocked");
     assert.equal(await lifeOf(knock), life);
+    // All that time it was quiet, but something was unsaid.
+    assert.equal(settledBefore, false);
   });
 });
 

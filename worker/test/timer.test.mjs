@@ -78,3 +78,40 @@ test("an alarm of an earlier life counts", async () => {
   woken.arm(NOW + 3_600_000);
   assert.deepEqual(alarms, [3_600_000]);
 });
+
+test("an alarm that cannot be set is tried again, with everything that is known by then", async (context) => {
+  let refusals = 2;
+  const storage = {
+    getAlarm: async () => null,
+    setAlarm: async (at) => {
+      alarms.push(at - NOW);
+      if ((refusals -= 1) >= 0) throw new Error("not now");
+    },
+  };
+  const stubborn = new Timer(storage, () => stubborn.arm(NOW + 3_600_000));
+  await stubborn.open();
+  stubborn.arm(NOW + 3_600_000);
+  for (let n = 0; n < 3; n += 1) {
+    await settled();
+    context.mock.timers.tick(10_000);
+  }
+  await settled();
+  assert.deepEqual(alarms, [3_600_000, 3_600_000, 3_600_000]);
+  assert.equal(stubborn.isWaiting, false);
+});
+
+test("a refused alarm behind a near deadline does not move that", async (context) => {
+  const storage = { getAlarm: async () => null, setAlarm: () => Promise.reject(new Error("not now")) };
+  const near = new Timer(storage, () => (rings += 1));
+  await near.open();
+  near.arm(NOW + 500);
+  await settled();
+  context.mock.timers.tick(500);
+  assert.equal(rings, 1);
+  assert.equal(near.isWaiting, false);
+});
+
+/** Lets every promise that can settle do so. */
+async function settled() {
+  for (let n = 0; n < 10; n += 1) await undefined;
+}
