@@ -52,7 +52,6 @@ class Round {
   #given;
   #directory;
   #ledgers;
-  #earlyKills;
   #clientsStay;
   /** How many kills there were; the name of the cycle in all that is said. */
   #cycle;
@@ -60,6 +59,8 @@ class Round {
   #counts = { ...NOTHING };
   #bookmarks = new Map();
   #waiting = new Set();
+  /** Nothing that was started outlives this program. */
+  #abandon = () => void this.#target.signal("SIGKILL");
   /** Everything that was told, for who has to find out. */
   journal = [];
 
@@ -69,7 +70,6 @@ class Round {
     this.#directory = join(home, Target.directory);
     this.#cycle = first;
     this.#clientsStay = Target.clientsStay;
-    this.#earlyKills = Target.prototype.startInVain !== undefined;
     const ledger = (namespace) =>
       new Ledger({
         seed: `${seed}/${namespace}`,
@@ -86,27 +86,24 @@ class Round {
 
   async run() {
     const { seed, first, cycles } = this.#given;
-    await this.#target.start();
+    process.once("exit", this.#abandon);
+    await this.#restart(cyclePlan(seed, first));
     for (const crew of this.#target.crews.values()) await crew.configure();
     for (; this.#cycle < first + cycles; this.#cycle += 1) {
       const plan = cyclePlan(seed, this.#cycle);
       await this.#each((ledger, crew) => this.#resume(ledger, crew));
       await this.#caughtUp({ all: false });
       const killed = await this.#load(plan);
-      const early = this.#earlyKills && first !== this.#cycle ? plan.earlyKills : 0;
-      for (const share of plan.earlyShares.slice(0, early)) await this.#target.startInVain(share);
-      const began = performance.now();
-      await this.#target.start();
-      const startMs = performance.now() - began;
+      const started = await this.#restart(plan);
       const stored = await this.#settle();
-      const also = early === 0 ? "" : `, and ${early} times while it started`;
-      this.#given.say(`cycle ${this.#cycle}: ${killed}${also}; up after ${startMs.toFixed(0)} ms; all of ${stored} messages right`);
+      this.#given.say(`cycle ${this.#cycle}: ${killed}; ${started}; all of ${stored} messages right`);
     }
     await this.#each((ledger, crew) => this.#resume(ledger, crew));
     await this.#caughtUp({ all: true });
   }
 
   async end() {
+    process.off("exit", this.#abandon);
     await this.#target.signal("SIGKILL");
     for (const crew of this.#target.crews.values()) await crew.end().catch(() => undefined);
     await this.#target.end?.();
@@ -114,6 +111,16 @@ class Round {
 
   #each(work) {
     return Promise.all([...this.#ledgers].map(([namespace, ledger]) => work(ledger, this.#target.crews.get(namespace), namespace)));
+  }
+
+  /** Starts it; now and then it is killed while it starts. */
+  async #restart({ earlyKills, earlyShares }) {
+    const vain = this.#target.startInVain === undefined ? [] : earlyShares.slice(0, earlyKills);
+    for (const share of vain) await this.#target.startInVain(share);
+    const began = performance.now();
+    await this.#target.start();
+    const up = `up after ${(performance.now() - began).toFixed(0)} ms`;
+    return vain.length === 0 ? up : `${up} and ${vain.length} kills on the way`;
   }
 
   /** What is stored is what it should be. */
@@ -140,7 +147,8 @@ class Round {
       await crew.hush(LISTENERS.length + index);
       ledger.hush(LISTENERS.length + index);
     }
-    this.#bookmarks.set(ledger, []);
+    // Now and then one is kept for later crashes.
+    this.#bookmarks.set(ledger, this.#cycle % 3 === 0 ? [] : bookmarks.slice(0, 1));
   }
 
   #caughtUp({ all }) {
@@ -229,7 +237,7 @@ class Round {
     const marks = this.#bookmarks.get(ledger) ?? [];
     const random = dice(this.#given.seed, "mark", this.#counts.deliveries);
     if (marks.length < BOOKMARKS_MAX) marks.push({ spec, position });
-    else if (random.chance(0.01)) marks[random.below(BOOKMARKS_MAX)] = { spec, position };
+    else if (random.chance(0.01)) marks[random.from(1, BOOKMARKS_MAX - 1)] = { spec, position };
     this.#bookmarks.set(ledger, marks);
   }
 }

@@ -22,6 +22,8 @@ const cycles = Number(values.cycles ?? 10);
 const seed = values.seed ?? String(Math.floor(Math.random() * 2 ** 32));
 const names = values.only === undefined ? Object.keys(TARGETS) : [values.only];
 
+// What was started ends with this program.
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(1));
 for (const name of names) {
   const began = performance.now();
   let done = 0;
