@@ -26,10 +26,20 @@ fn live(seeds: impl IntoIterator<Item = u64>) -> Report {
 fn a_hundred_worlds_keep_their_promises() {
     let total = live(0..100);
     // Worlds in which nothing happens would keep them too.
-    assert!(total.crashes > 100, "{}", total.line());
     assert!(total.steps > 50_000, "{}", total.line());
-    assert!(total.failures > 100, "{}", total.line());
-    assert!(total.cuts > 50, "{}", total.line());
+    let troubles = total.troubles;
+    for (count, least) in [
+        (troubles.crashes, 100),
+        (troubles.failures, 100),
+        (troubles.cuts, 50),
+        (troubles.refused_bits, 50),
+        (troubles.refused_rows, 20),
+        (troubles.stops, 10),
+        (troubles.setbacks, 10),
+        (troubles.noise, 50),
+    ] {
+        assert!(count >= least, "{}", total.line());
+    }
 }
 
 #[test]

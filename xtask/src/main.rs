@@ -151,3 +151,26 @@ fn target_directory() -> Result<PathBuf> {
         .expect("cargo builds into <target>/<profile>/")
         .to_path_buf())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_simulation_of_no_world_or_of_no_number_is_refused() {
+        for (value, expected) in [
+            (
+                "0",
+                "invalid value '0' for '--seeds <SEEDS>': 0 is not in 1..",
+            ),
+            (
+                "ten",
+                "invalid value 'ten' for '--seeds <SEEDS>': invalid digit",
+            ),
+        ] {
+            let parsed = Arguments::try_parse_from(["xtask", "simulate", "--seeds", value]);
+            let told = parsed.err().expect("it is refused").to_string();
+            assert!(told.contains(expected), "{told}");
+        }
+    }
+}

@@ -6,12 +6,11 @@ use dunlin_core::rows::{Scope, scope_of};
 use dunlin_core::{Op, Row};
 use dunlin_host::{Drive, DriveError, EngineError, MemoryStore, ShardSpan, Store as _};
 
-use super::archive::Check;
 use super::engine::SimEngine;
 use super::rng::Rng;
 
-/// Restores a broker from a copy of `rows` of which one is not sound.
-pub(super) fn check_refusal(rng: &mut Rng, rows: &[Row], config: &str) -> Check {
+/// Restores a broker from a copy of `rows` of which one is not sound; whether it was refused.
+pub(super) fn check_refusal(rng: &mut Rng, rows: &[Row], config: &str) -> Result<bool, String> {
     let state: Vec<usize> = (0..rows.len())
         .filter(|index| {
             let scope = scope_of(&rows[*index].key);
@@ -19,7 +18,7 @@ pub(super) fn check_refusal(rng: &mut Rng, rows: &[Row], config: &str) -> Check 
         })
         .collect();
     if state.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let mut rows = rows.to_vec();
     let row = &mut rows[*rng.pick(&state)];
@@ -47,10 +46,10 @@ pub(super) fn check_refusal(rng: &mut Rng, rows: &[Row], config: &str) -> Check 
     let (engine, _tap) = SimEngine::new(config, 1)?;
     let key: String = row.key.iter().map(|byte| format!("{byte:02x}")).collect();
     match Drive::restore(Box::new(engine), Arc::new(store), ShardSpan::ALL) {
-        Err(DriveError::Engine(EngineError::Restore(told))) if told.contains(&key) => Ok(()),
+        Err(DriveError::Engine(EngineError::Restore(told))) if told.contains(&key) => Ok(true),
         Err(error) => Err(format!("row {key} is refused without its name: {error}")),
         // What has lost only a part, or a bit, may be a sound row of another content: a store's checksums tell.
-        Ok(_) if what > 1 => Ok(()),
+        Ok(_) if what > 1 => Ok(false),
         Ok(_) => Err(format!(
             "a broker begins with row {key} as {:02x?}",
             row.value

@@ -8,15 +8,14 @@
 //! One promise of real disks is relied on: bytes that were synced stay what they are while others of their sector are
 //! written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dunlin_host::{Disk, DiskFile};
 
+use super::cache::Contents;
 use super::rng::Rng;
-
-const SECTOR_BYTES: usize = 512;
 
 /// One machine's disk. Clones are the same disk.
 #[derive(Clone, Debug)]
@@ -71,16 +70,6 @@ struct State {
     off: bool,
     /// Whether a sync has failed since the disk was opened last.
     sync_failed: bool,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Contents {
-    /// What reads see.
-    cache: Vec<u8>,
-    /// What no loss of power takes.
-    durable: Vec<u8>,
-    /// The sectors that the next sync has to write.
-    dirty: BTreeSet<usize>,
 }
 
 #[derive(Debug)]
@@ -225,78 +214,6 @@ impl State {
         }
         self.durable_names = names.clone();
         self.names = names;
-    }
-}
-
-impl Contents {
-    fn persist(&mut self, sector: usize) {
-        let from = sector * SECTOR_BYTES;
-        let to = (from + SECTOR_BYTES).min(self.cache.len());
-        if self.durable.len() < to {
-            self.durable.resize(to, 0);
-        }
-        self.durable[from..to].copy_from_slice(&self.cache[from..to]);
-    }
-
-    fn write(&mut self, position: usize, bytes: &[u8]) {
-        let end = position + bytes.len();
-        if self.cache.len() < end {
-            self.cache.resize(end, 0);
-        }
-        self.cache[position..end].copy_from_slice(bytes);
-        self.dirty
-            .extend(position / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES));
-    }
-
-    fn lose_power(&mut self, rng: &mut Rng) {
-        let dirty = core::mem::take(&mut self.dirty);
-        let way = rng.below(4);
-        let written = rng.below(dirty.len() as u64 + 1) as usize;
-        for (index, sector) in dirty.into_iter().enumerate() {
-            let whole = match way {
-                0 => false,
-                1 => index < written,
-                _ => rng.once_in(2),
-            };
-            if whole {
-                self.persist(sector);
-            } else if rng.once_in(8) {
-                self.tear(sector, rng);
-            }
-        }
-        self.cache = self.durable.clone();
-    }
-
-    /// The power went while this sector was written: its new bytes are there up to a place, behind it the old ones
-    /// are or, sometimes, anything.
-    fn tear(&mut self, sector: usize, rng: &mut Rng) {
-        let from = sector * SECTOR_BYTES;
-        let to = (from + SECTOR_BYTES).min(self.cache.len());
-        if self.durable.len() < to {
-            self.durable.resize(to, 0);
-        }
-        let torn = from + rng.below((to - from) as u64) as usize;
-        let garbage = rng.once_in(4);
-        for position in from..to {
-            if position < torn {
-                self.durable[position] = self.cache[position];
-            } else if garbage && self.durable[position] != self.cache[position] {
-                self.durable[position] = rng.below(256) as u8;
-            }
-        }
-    }
-
-    /// The system needs the memory: what it has forgotten to write is seen to be gone.
-    fn evict(&mut self) {
-        let length = self.cache.len();
-        let mut cache = self.durable.clone();
-        cache.resize(length, 0);
-        for sector in &self.dirty {
-            let from = sector * SECTOR_BYTES;
-            let to = (from + SECTOR_BYTES).min(length);
-            cache[from..to].copy_from_slice(&self.cache[from..to]);
-        }
-        self.cache = cache;
     }
 }
 
@@ -487,6 +404,7 @@ fn mend_checksums(bytes: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::cache::SECTOR_BYTES;
 
     /// A disk with a file of ten sectors of ones, durable.
     fn disk(seed: u64) -> (SimDisk, Box<dyn DiskFile>) {

@@ -9,6 +9,7 @@ mod answers;
 mod archive;
 mod audit;
 mod base;
+mod cache;
 mod client;
 mod command;
 mod damage;
@@ -18,6 +19,7 @@ mod frames;
 mod grants;
 mod host;
 mod json;
+mod lives;
 mod model;
 mod network;
 mod plan;
@@ -55,13 +57,43 @@ pub struct Report {
     pub hash: u64,
     /// Batches that the host gave.
     pub steps: u64,
-    /// How often the process died, alone or with the power.
-    pub crashes: u64,
-    /// How often the store failed under a broker.
-    pub failures: u64,
-    /// How often a torn tail was cut off and told.
-    pub cuts: u64,
+    /// What went wrong in it, as was wanted.
+    pub troubles: Troubles,
     tally: Tally,
+}
+
+/// How often what went wrong.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Troubles {
+    /// The process died, alone or with the power.
+    pub crashes: u64,
+    /// The store failed under a broker.
+    pub failures: u64,
+    /// A torn tail was cut off and told.
+    pub cuts: u64,
+    /// A bit was turned in a copy of the disk, and refused.
+    pub refused_bits: u64,
+    /// A row was made unsound in a copy of the store, and refused.
+    pub refused_rows: u64,
+    /// The host drained and stopped.
+    pub stops: u64,
+    /// The clock went back.
+    pub setbacks: u64,
+    /// Somebody made noise.
+    pub noise: u64,
+}
+
+impl Troubles {
+    fn add(&mut self, other: &Self) {
+        self.crashes += other.crashes;
+        self.failures += other.failures;
+        self.cuts += other.cuts;
+        self.refused_bits += other.refused_bits;
+        self.refused_rows += other.refused_rows;
+        self.stops += other.stops;
+        self.setbacks += other.setbacks;
+        self.noise += other.noise;
+    }
 }
 
 impl Report {
@@ -69,9 +101,7 @@ impl Report {
     pub fn add(&mut self, other: &Self) {
         self.hash = self.hash.rotate_left(1) ^ other.hash;
         self.steps += other.steps;
-        self.crashes += other.crashes;
-        self.failures += other.failures;
-        self.cuts += other.cuts;
+        self.troubles.add(&other.troubles);
         self.tally.add(&other.tally);
     }
 
@@ -86,10 +116,21 @@ impl Report {
             subscriptions,
             ended,
         } = self.tally;
+        let Troubles {
+            crashes,
+            failures,
+            cuts,
+            refused_bits,
+            refused_rows,
+            stops,
+            setbacks,
+            noise,
+        } = self.troubles;
         format!(
-            "{} batches, {} crashes, {} store failures, {} torn tails, {receipts} receipts, {refusals} refusals, {subscriptions} subscriptions ({ended} ended), \
+            "{} batches, {crashes} crashes, {failures} failures of the store, {cuts} torn tails, {refused_bits} turned bits and \
+             {refused_rows} unsound rows refused, {stops} stops, {setbacks} setbacks of the clock, noise {noise} times, {receipts} receipts, {refusals} refusals, {subscriptions} subscriptions ({ended} ended), \
              {deliveries} deliveries, {gaps} gaps, {pages} pages, effects {:016x}",
-            self.steps, self.crashes, self.failures, self.cuts, self.hash
+            self.steps, self.hash
         )
     }
 }
@@ -137,9 +178,7 @@ pub fn simulate_with(
         Ok(()) => Ok(Report {
             hash: world.trace.hash(),
             steps: world.steps,
-            crashes: world.crashes,
-            failures: world.failures,
-            cuts: world.store.cuts(),
+            troubles: world.troubles(),
             tally: world.model.stats,
         }),
         Err(message) => {

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dunlin_core::{Op, Row};
 use dunlin_host::{JournalOptions, JournaledStore, RangeRead, Store, StoreError};
 
-use super::archive::Check;
 use super::base::SimBase;
 use super::disk::{Habit, SimDisk, Trouble};
 use super::rng::Rng;
@@ -235,6 +234,15 @@ impl SimStore {
                 kept = Some(index + 1);
             }
         }
+        if cut.is_some() {
+            // What was cut off must not turn up again.
+            let disk = self.disk.copy();
+            let base = self.base.copy(disk.clone());
+            let again = self.open(&disk, &base).map_err(|error| error.0)?;
+            if let Some(cut) = again.recovery().cut {
+                return Err(format!("what was cut off is there again: {cut:?}"));
+            }
+        }
         let Some(kept) = kept else {
             return Err(format!(
                 "the store is not what it was after any of the writes {} to {}, of which {} were durable: {}{}",
@@ -256,18 +264,19 @@ impl SimStore {
         Ok(kept)
     }
 
-    /// Opens a copy of what is stored in which one bit is another: either it is what it should be, or it is refused.
-    pub(super) fn check_damage(&self, rng: &mut Rng) -> Check {
+    /// Opens a copy of what is stored in which one bit is another: either it is what it should be, or it is refused;
+    /// whether it was.
+    pub(super) fn check_damage(&self, rng: &mut Rng) -> Result<bool, String> {
         let disk = self.disk.copy();
         let base = self.base.copy(disk.clone());
         let Some((name, position)) = disk.flip(rng) else {
-            return Ok(());
+            return Ok(false);
         };
         let journal = match self.open(&disk, &base) {
             Err(StoreError(told))
                 if told.contains("is damaged at byte") && told.contains(&name) =>
             {
-                return Ok(());
+                return Ok(true);
             }
             Err(StoreError(told)) => {
                 return Err(format!(
@@ -286,7 +295,7 @@ impl SimStore {
             sound |= state == found;
         }
         if sound {
-            return Ok(());
+            return Ok(false);
         }
         Err(format!(
             "a bit of {name} at {position} was not noticed, {} writes were durable: {}; told {:?}",

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use dunlin_core::{Row, Ticket};
 use dunlin_host::{RangeRead, Store as _};
 
+use super::Troubles;
 use super::archive::Check;
 use super::client::Client;
 use super::command::{Begin, Request};
@@ -89,9 +90,7 @@ pub(super) struct World {
     pub(super) next_connection: u64,
     pub(super) faults: bool,
     pub(super) steps: u64,
-    pub(super) crashes: u64,
-    /// How often the store failed under the broker.
-    pub(super) failures: u64,
+    pub(super) troubles: Troubles,
 }
 
 impl World {
@@ -136,8 +135,7 @@ impl World {
             next_connection: 1,
             faults: true,
             steps: 0,
-            crashes: 0,
-            failures: 0,
+            troubles: Troubles::default(),
         }
     }
 
@@ -168,6 +166,13 @@ impl World {
         self.serial += 1;
         self.events.push(Reverse((time, self.serial)));
         self.pending.insert(self.serial, event);
+    }
+
+    pub(super) fn troubles(&self) -> Troubles {
+        Troubles {
+            cuts: self.store.cuts(),
+            ..self.troubles
+        }
     }
 
     /// What the clock of the host says.
