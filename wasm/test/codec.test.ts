@@ -161,7 +161,7 @@ function plain(value: unknown): unknown {
   return Object.fromEntries(
     Object.entries(value).map(([name, member]) => {
       if (name === "payload" && typeof member === "string") return [name, Buffer.from(member).toString("base64")];
-      return name === "payload_base64" ? ["payload", member] : [camel(name), plain(member)];
+      return /^(payload|bytes)_base64$/.test(name) ? [name.replace("_base64", ""), member] : [camel(name), plain(member)];
     }),
   );
 }

@@ -1,5 +1,6 @@
 /** The client over any transport: turns calls into commands and replies into results. Rules live in the broker. */
 
+import { partsOf } from "./archive.ts";
 import { Connection } from "./connection.ts";
 import type { OnLoss, Unnumbered } from "./connection.ts";
 import { DunlinError } from "./errors.ts";
@@ -9,10 +10,12 @@ import { Received } from "./message.ts";
 import { ActiveSubscription } from "./subscription.ts";
 import type { SubscriptionOwner } from "./subscription.ts";
 import type {
+  ArchiveSource,
   Client,
   ClientState,
   Durability,
   HistoryOptions,
+  Imported,
   ListTopicsOptions,
   Message,
   MessageOptions,
@@ -27,6 +30,7 @@ import type {
   TopicDescription,
   TopicKind,
   TopicOrdering,
+  TransferOptions,
 } from "./types.ts";
 import { utf8 } from "./wire.ts";
 
@@ -199,6 +203,41 @@ export class TransportClient implements Client, SubscriptionOwner {
   async deleteTopic(topic: string): Promise<void> {
     checkText("topic", topic);
     expect(await this.#request({ type: "delete_topic", topic }, "reject"), "ok");
+  }
+
+  async *export({ signal }: TransferOptions = {}): AsyncIterableIterator<Uint8Array> {
+    let id = 0n;
+    for (let part = 0; ; part += 1) {
+      const given = expect(await this.#request({ type: "export", export: id, part }, "reject", signal), "archive_part");
+      yield given.bytes;
+      if (given.last) return;
+      id = given.export;
+    }
+  }
+
+  async import(source: ArchiveSource, { signal }: TransferOptions = {}): Promise<Imported> {
+    let id = 0n;
+    let part = 0;
+    let rows = 0;
+    // Whether the broker waits for the next part.
+    let waits = false;
+    // Without the signal: where the import stands has to be known to end it.
+    const give = async (last: boolean, bytes: Uint8Array): Promise<void> => {
+      waits = false;
+      const taken = expect(await this.#request({ type: "import", import: id, part, last, bytes }, "reject"), "imported");
+      waits = !last;
+      id = taken.import;
+      rows = taken.rows;
+      part += 1;
+    };
+    try {
+      for await (const { last, bytes } of partsOf(source, signal)) await give(last, bytes);
+      return { rows };
+    } catch (error) {
+      // An end that comes too early is refused, and what was given is deleted at once.
+      if (waits) await give(true, new Uint8Array()).catch(() => {});
+      throw error;
+    }
   }
 
   async close(): Promise<void> {

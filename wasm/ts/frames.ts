@@ -69,7 +69,9 @@ export type Command =
       topicsMax?: number | undefined;
     }
   | { type: "delete_topic"; request: number; topic: string }
-  | { type: "ping"; request: number };
+  | { type: "ping"; request: number }
+  | { type: "export"; request: number; export: bigint; part: number }
+  | { type: "import"; request: number; import: bigint; part: number; last: boolean; bytes: Uint8Array };
 
 export interface Place {
   partition: number;
@@ -150,7 +152,9 @@ export type Reply =
   | { type: "topics"; request: number; topics: string[]; more: boolean }
   | { type: "pong"; request: number; now: number }
   | { type: "resync" }
-  | { type: "going_away"; reconnectAfterMs: number };
+  | { type: "going_away"; reconnectAfterMs: number }
+  | { type: "archive_part"; request: number; export: bigint; part: number; last: boolean; bytes: Uint8Array }
+  | { type: "imported"; request: number; import: bigint; part: number; rows: number };
 
 /**
  * `int` is a varint read as a number, `u64` one read as a bigint (offsets and sequences); `[Name]` is a list of items
@@ -189,6 +193,8 @@ export const COMMANDS: readonly (readonly [number, Command["type"], string])[] =
   [10, "list_topics", "request:int ; 1 filter:str 2 after:str 3 topicsMax:int"],
   [11, "delete_topic", "request:int topic:str"],
   [12, "ping", "request:int"],
+  [13, "export", "request:int export:u64 part:int"],
+  [14, "import", "request:int import:u64 part:int last:flag bytes:bytes"],
 ];
 
 /** Kind, name and layout of every reply. */
@@ -220,6 +226,8 @@ export const REPLIES: readonly (readonly [number, Reply["type"], string])[] = [
   [141, "pong", "request:int now:int"],
   [142, "resync", ""],
   [143, "going_away", "reconnectAfterMs:int"],
+  [144, "archive_part", "request:int export:u64 part:int last:flag bytes:bytes"],
+  [145, "imported", "request:int import:u64 part:int rows:int"],
 ];
 
 interface FieldSpec {

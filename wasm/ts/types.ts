@@ -42,6 +42,18 @@ export interface Client extends AsyncDisposable {
   /** Deletes a topic and its messages. */
   deleteTopic(topic: string): Promise<void>;
 
+  /**
+   * The namespace as an archive, as it is when the iteration begins, whatever is published meanwhile. The next part is
+   * asked for when the one before was taken; a pause of a minute ends the export. Needs the right to manage.
+   */
+  export(options?: TransferOptions): AsyncIterableIterator<Uint8Array>;
+
+  /**
+   * Makes the namespace, which must be new, of an archive. It takes effect as a whole or not at all, and survives a
+   * crash of the broker's machine once this resolves. Needs the right to manage.
+   */
+  import(source: ArchiveSource, options?: TransferOptions): Promise<Imported>;
+
   /** Ends everything: subscriptions end, and what waits for an answer is rejected with `closed`. */
   close(): Promise<void>;
 }
@@ -243,6 +255,27 @@ export interface PartitionExtent {
   /** The offset that the next message will get. */
   readonly logEndOffset: bigint;
   readonly sizeBytes: number;
+}
+
+/** The bytes of an archive: all of them, or one piece after the other, as from `export`, `fetch` or a file. */
+export type ArchiveSource = Uint8Array | ByteStream | AsyncIterable<Uint8Array>;
+
+/** What is used of a `ReadableStream`. */
+export interface ByteStream {
+  getReader(): {
+    read(): Promise<{ done: boolean; value?: Uint8Array | undefined }>;
+    cancel(): Promise<void>;
+  };
+}
+
+export interface TransferOptions {
+  /** Ends it with the signal's reason; of an import nothing stays. */
+  readonly signal?: AbortSignal;
+}
+
+export interface Imported {
+  /** How many rows the archive had. */
+  readonly rows: number;
 }
 
 export interface ListTopicsOptions {

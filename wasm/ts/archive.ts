@@ -1,0 +1,71 @@
+/** A source of bytes, cut into the parts in which an archive is given to a broker. What is in an archive is its business. */
+
+import { DunlinError } from "./errors.ts";
+import type { ArchiveSource } from "./types.ts";
+import { concat } from "./wire.ts";
+
+/** The same as a host gives at once. */
+const PART_BYTES = 256 * 1024;
+
+interface Part {
+  readonly bytes: Uint8Array;
+  readonly last: boolean;
+}
+
+/** The parts of a source, which is read no faster than they are taken, and told when no more of it is wanted. */
+export async function* partsOf(source: ArchiveSource, signal: AbortSignal | undefined): AsyncGenerator<Part, void> {
+  signal?.throwIfAborted();
+  const pieces = piecesOf(source);
+  let abort = (): void => {};
+  const aborted = new Promise<never>((_, reject) => (abort = () => reject(signal?.reason)));
+  aborted.catch(() => {});
+  signal?.addEventListener("abort", abort);
+  let held: Uint8Array[] = [];
+  let length = 0;
+  try {
+    for (;;) {
+      const { done, value } = await Promise.race([pieces.next(), aborted]);
+      signal?.throwIfAborted();
+      if (done === true) break;
+      if (!(value instanceof Uint8Array)) throw invalid("give pieces that are Uint8Arrays");
+      held.push(value);
+      length += value.length;
+      // Not at its length: which part is the last shows only at the end.
+      if (length <= PART_BYTES) continue;
+      let bytes = concat(held);
+      for (; bytes.length > PART_BYTES; bytes = bytes.subarray(PART_BYTES)) {
+        yield { bytes: bytes.subarray(0, PART_BYTES), last: false };
+        signal?.throwIfAborted();
+      }
+      held = [bytes];
+      length = bytes.length;
+    }
+    yield { bytes: concat(held), last: true };
+  } finally {
+    signal?.removeEventListener("abort", abort);
+    // Not waited for: a source that is stuck may never answer.
+    void (async () => pieces.return?.())().catch(() => {});
+  }
+}
+
+interface Pieces {
+  next(): IteratorResult<unknown> | PromiseLike<IteratorResult<unknown> | { done: boolean; value?: unknown }>;
+  return?(): unknown;
+}
+
+function piecesOf(source: ArchiveSource): Pieces {
+  if (source instanceof Uint8Array) return [source].values();
+  // Not every browser iterates over streams.
+  if (typeof source === "object" && source !== null) {
+    if ("getReader" in source) {
+      const reader = source.getReader();
+      return { next: () => reader.read(), return: () => reader.cancel() };
+    }
+    if (Symbol.asyncIterator in source) return source[Symbol.asyncIterator]();
+  }
+  throw invalid("give a Uint8Array, a ReadableStream of them, or an async iterable");
+}
+
+function invalid(what: string): DunlinError {
+  return new DunlinError("invalid_argument", `this is no source of an archive: ${what}`);
+}
