@@ -3,6 +3,7 @@
 mod archive;
 mod bench;
 mod client;
+mod doctor;
 mod publish;
 mod serve;
 mod subscribe;
@@ -41,6 +42,11 @@ enum Verb {
     /// The namespace must be new: without topics, subscriptions and a past. It may have another name than the one that
     /// was exported.
     Import(archive::Import),
+    /// Says whether a data directory or an archive is whole, and changes nothing
+    ///
+    /// Of a directory it reads the journal, every row and its checksum, and looks whether the rows of each namespace
+    /// fit one another. It ends with 0 if all is right and with 1 if anything is wrong.
+    Doctor(doctor::Doctor),
     /// Measures a broker over real sockets
     Bench(bench::Bench),
 }
@@ -80,6 +86,7 @@ pub fn run() -> ExitCode {
                 Verb::Sub(subscribe) => subscribe.run().await,
                 Verb::Export(export) => export.run().await,
                 Verb::Import(import) => import.run().await,
+                Verb::Doctor(doctor) => doctor.run(),
                 Verb::Bench(bench) => bench.run().await,
             }
         });

@@ -179,6 +179,9 @@ impl Committer {
             self.probe = Some(Instant::now() + self.pause);
         }
         report::event("the store is open again");
+        if let Some(recovery) = self.store.recovery() {
+            report::event(&recovery.to_string());
+        }
         for shard in 0..self.shards.len() {
             self.tell(shard, Notice::Recovered(available.is_ok()));
         }

@@ -29,6 +29,6 @@ pub use engine::{Engine, EngineError, EngineKind, Engines, GuestModule, NativeEn
 pub use server::{SHARDS_MAX, Server, ServerOptions};
 pub use store::{
     Base, Change, Cut, DataDirectory, DirectoryDisk, Disk, DiskFile, FORMAT_VERSION, FjallBase,
-    JournalOptions, JournaledStore, MemoryStore, NativeStore, OpenBase, RangeRead, Recovery, Rows,
-    Store, StoreError, StoreKind,
+    Inspection, JournalOptions, JournaledStore, MemoryStore, NativeStore, OpenBase, RangeRead,
+    Recovery, Rows, Store, StoreError, StoreKind,
 };

@@ -7,6 +7,7 @@ mod base;
 mod directory;
 mod disk;
 mod fjall;
+mod inspection;
 mod journal;
 mod memory;
 mod native;
@@ -24,6 +25,7 @@ pub use self::base::{Base, Change, Rows};
 pub use self::directory::{DataDirectory, FORMAT_VERSION};
 pub use self::disk::{DirectoryDisk, Disk, DiskFile};
 pub use self::fjall::FjallBase;
+pub use self::inspection::Inspection;
 pub use self::journal::{JournalOptions, JournaledStore, OpenBase};
 pub use self::memory::MemoryStore;
 pub use self::native::NativeStore;
@@ -44,6 +46,11 @@ pub trait Store: Send + Sync {
     /// Opens the store again after a failure, so that what it answers is what is really stored. Nobody may be
     /// using it meanwhile.
     fn reopen(&self) -> Result<(), StoreError>;
+
+    /// What was found when the store was opened last, where there was something to find.
+    fn recovery(&self) -> Option<Recovery> {
+        None
+    }
 
     /// Whether a row can be made durable now.
     fn probe(&self) -> Result<(), StoreError>;

@@ -73,6 +73,9 @@ impl Serve {
             StoreKind::Fjall => Arc::new(NativeStore::open(&self.data)?),
             StoreKind::Memory => Arc::new(MemoryStore::default()),
         };
+        if let Some(recovery) = store.recovery() {
+            report::event(&recovery.to_string());
+        }
         let kept = match self.store {
             StoreKind::Fjall => format!("in {}", self.data.display()),
             StoreKind::Memory => "in memory only".to_owned(),

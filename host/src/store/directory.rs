@@ -79,6 +79,38 @@ impl DataDirectory {
         })
     }
 
+    /// Takes possession of `path` to look at it. Nothing is created or changed.
+    pub(super) fn look(path: &Path) -> Result<Self, StoreError> {
+        let shown = path.display();
+        let told = |what: String| StoreError(format!("data directory {shown} {what}"));
+        let version = match fs::read_to_string(path.join("FORMAT")) {
+            Ok(text) => text,
+            Err(error) => {
+                return Err(told(format!(
+                    "has no FORMAT file that can be read: {error}; name the directory that --data of the server names"
+                )));
+            }
+        };
+        if !matches!(version.trim().parse(), Ok(1..=FORMAT_VERSION)) {
+            return Err(told(format!(
+                "is of version {:?} and this dunlin reads versions 1 to {FORMAT_VERSION}; use the dunlin that wrote it, or restore it from a backup",
+                version.trim()
+            )));
+        }
+        let lock = File::open(path.join("LOCK"))
+            .map_err(|error| told(format!("cannot be locked: {error}; restore its LOCK file")))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                path: path.to_owned(),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(told(
+                "is in use by a dunlin process; stop it first, or look at a copy".to_owned(),
+            )),
+            Err(TryLockError::Error(error)) => Err(told(format!("cannot be locked: {error}"))),
+        }
+    }
+
     /// Where the journal keeps its files.
     pub fn journal(&self) -> PathBuf {
         self.path.join("journal")

@@ -55,6 +55,11 @@ impl DirectoryDisk {
         }
         Ok(Self { path })
     }
+
+    /// The directory `path`, which exists.
+    pub(super) const fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
 }
 
 impl Disk for DirectoryDisk {

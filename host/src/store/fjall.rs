@@ -40,10 +40,19 @@ struct State {
 impl FjallBase {
     /// Opens what is in `path`, which is created if it does not exist.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, 1)
+    }
+
+    /// Opens it for reading: nothing is done in the background.
+    pub(super) fn open_idle(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, 0)
+    }
+
+    fn open_with(path: &Path, threads: usize) -> Result<Self, StoreError> {
         let open = || -> Result<Self, fjall::Error> {
             let database = Database::builder(path)
                 .cache_size(CACHE_BYTES)
-                .worker_threads(1)
+                .worker_threads_unchecked(threads)
                 .open()?;
             let rows = database.keyspace("rows", KeyspaceCreateOptions::default)?;
             let ticks = database.keyspace("health", KeyspaceCreateOptions::default)?;

@@ -414,6 +414,10 @@ impl Store for JournaledStore {
         Ok(())
     }
 
+    fn recovery(&self) -> Option<Recovery> {
+        Some(Self::recovery(self))
+    }
+
     fn probe(&self) -> Result<(), StoreError> {
         let failed = self.with(|_| Ok(())).is_err();
         if failed {

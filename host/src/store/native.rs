@@ -78,11 +78,6 @@ impl NativeStore {
             _directory: directory,
         })
     }
-
-    /// What was found when the store was opened last.
-    pub fn recovery(&self) -> Recovery {
-        self.store.recovery()
-    }
 }
 
 /// What is done beside the commits.
@@ -159,6 +154,10 @@ impl Store for NativeStore {
 
     fn reopen(&self) -> Result<(), StoreError> {
         self.store.reopen()
+    }
+
+    fn recovery(&self) -> Option<Recovery> {
+        Store::recovery(&*self.store)
     }
 
     fn probe(&self) -> Result<(), StoreError> {

@@ -51,7 +51,7 @@ impl fmt::Display for Recovery {
             None => Ok(()),
             Some(cut) => write!(
                 out,
-                "; a torn tail of {} bytes, never durable, cut off at byte {} of {}",
+                "; a torn tail of {} bytes, never durable, is cut off at byte {} of {}",
                 cut.bytes, cut.position, cut.file
             ),
         }

@@ -205,7 +205,7 @@ impl Disk for Arc<TestDisk> {
         let bytes = Bytes {
             now: vec![0; size],
             durable: Vec::new(),
-            dirty: vec![0..size],
+            dirty: core::iter::once(0..size).collect(),
         };
         let bytes = Arc::new(Mutex::new(bytes));
         assert!(!state.files.contains_key(name), "{name} exists");
