@@ -1,10 +1,27 @@
 //! The broker core for the npm package, through wasm-bindgen: inputs, effects and rows cross as bytes of
 //! `dunlin_core::abi`, configuration and statistics as JSON, and what is wrong with them as a thrown `Error`.
 
+#![cfg_attr(target_family = "wasm", no_std)]
+
+extern crate alloc;
+
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 use dunlin_core::{Broker, Reader, Timestamp, abi};
 use wasm_bindgen::prelude::{JsError, wasm_bindgen};
+
+#[cfg(target_family = "wasm")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
+/// A panic is a trap. Without the standard library nothing carries the texts that nobody could read here.
+#[cfg(target_family = "wasm")]
+#[panic_handler]
+fn trap(_: &core::panic::PanicInfo<'_>) -> ! {
+    core::arch::wasm32::unreachable()
+}
 
 /// One broker in the page. It has exactly one owner on the TypeScript side, which frees it.
 #[wasm_bindgen]

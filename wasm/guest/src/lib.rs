@@ -11,12 +11,17 @@
 //! | `dunlin_step(now)` | inputs | next timeout, effects |
 //! | `dunlin_stats` | | JSON |
 
+#![cfg_attr(target_family = "wasm", no_std)]
+
+extern crate alloc;
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use dunlin_core::{Broker, Reader, Timestamp, abi};
 
-/// What one instance holds. A WebAssembly instance has one thread, so a thread-local is a plain static.
-#[derive(Default)]
+/// What one instance holds.
 struct Instance {
     /// Never dropped: the memory goes with the instance, and the code to take it apart would only be carried along.
     broker: Option<&'static mut Broker>,
@@ -24,8 +29,27 @@ struct Instance {
     output: Vec<u8>,
 }
 
-thread_local! {
-    static INSTANCE: RefCell<Instance> = RefCell::default();
+/// What only one thread ever sees.
+struct Alone<T>(T);
+
+// SAFETY: a WebAssembly instance has one thread, and nothing else calls this library.
+unsafe impl<T> Sync for Alone<T> {}
+
+static INSTANCE: Alone<RefCell<Instance>> = Alone(RefCell::new(Instance {
+    broker: None,
+    input: Vec::new(),
+    output: Vec::new(),
+}));
+
+#[cfg(target_family = "wasm")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
+/// A panic is a trap. Without the standard library nothing carries the texts that nobody could read here.
+#[cfg(target_family = "wasm")]
+#[panic_handler]
+fn trap(_: &core::panic::PanicInfo<'_>) -> ! {
+    core::arch::wasm32::unreachable()
 }
 
 /// The version of this interface; a host refuses a module with another.
@@ -105,7 +129,7 @@ pub extern "C" fn dunlin_stats() -> u32 {
 }
 
 fn with<T>(body: impl FnOnce(&mut Instance) -> T) -> T {
-    INSTANCE.with_borrow_mut(body)
+    body(&mut INSTANCE.0.borrow_mut())
 }
 
 fn call(body: impl FnOnce(&mut Instance)) -> u32 {
