@@ -276,6 +276,12 @@ impl Broker {
         self.cx.connection_index.get(&id).copied()
     }
 
+    /// Whether the connection that was found under this index is still there.
+    fn is_open(&self, index: u32, id: ConnectionId) -> bool {
+        let connection = self.cx.connections.get(index as usize);
+        connection.is_some_and(|connection| connection.id == id)
+    }
+
     fn connect(&mut self, id: ConnectionId, encoding: Encoding, claims: Claims) {
         let close =
             |cx: &mut Context, code, error, message: &str| cx.close(id, code, error, message);
@@ -376,7 +382,7 @@ impl Broker {
         let mut frames = Reader::new(bytes);
         let before = self.cx.outbox.reply_bytes();
         // A command may end the connection; what follows it is not heard.
-        while !frames.is_empty() && self.connection(id) == Some(index) {
+        while !frames.is_empty() && self.is_open(index, id) {
             match frames.bytes() {
                 Ok(frame) => {
                     self.frame(index, frame);
@@ -410,7 +416,7 @@ impl Broker {
         let before = self.cx.outbox.reply_bytes();
         let mut frame = Vec::new();
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            if self.connection(id) != Some(index) {
+            if !self.is_open(index, id) {
                 return;
             }
             frame.clear();
@@ -437,7 +443,7 @@ impl Broker {
     /// Closes a connection one message of which causes more replies than it may.
     fn close_if_talkative(&mut self, id: ConnectionId, index: u32, before: u64) {
         let max = self.cx.config.replies_bytes_max;
-        if self.cx.outbox.reply_bytes() - before > max && self.connection(id) == Some(index) {
+        if self.cx.outbox.reply_bytes() - before > max && self.is_open(index, id) {
             let message = "one message caused too many replies (replies_bytes_max)";
             self.close(index, CloseCode::Policy, ErrorCode::LimitReached, message);
         }

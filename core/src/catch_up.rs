@@ -6,13 +6,15 @@
 //! A round can be dropped at any time: position and options say everything.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BinaryHeap, VecDeque};
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 
 use crate::context::{Context, Work};
 use crate::cursor::{Cursor, Start, Step};
 use crate::effect::{After, Event};
 use crate::error::ErrorCode;
+use crate::hash::Map;
 use crate::ids::{Offset, Partition, Sequence, SubscriptionId, Ticket, TopicId};
 use crate::input::{Encoding, LoadFailed, Row};
 use crate::log::LogKeys;
@@ -24,15 +26,14 @@ use crate::publish::{DeliveryBody, put_json_delivery_prefix};
 use crate::subscription::{Behind, OnLag, Subscription, UNLIMITED};
 use crate::topic::Kind;
 
-#[derive(Debug, Default)]
 pub(crate) struct Round {
     /// The last sequence that it covers.
     upto: Sequence,
     heads: Vec<Head>,
-    /// The next sequence of every head that has one.
-    ready: BTreeMap<Sequence, u32>,
+    /// The heads that have a next message, by its sequence; the lowest is on top.
+    ready: BinaryHeap<Reverse<(Sequence, u32)>>,
     /// The partitions that have a head.
-    known: BTreeSet<(TopicId, Partition)>,
+    known: Map<(TopicId, Partition), ()>,
     /// Heads that have to be looked at.
     unknown: VecDeque<u32>,
     /// How many loads are under way.
@@ -51,6 +52,19 @@ struct Head {
 }
 
 impl Round {
+    fn new() -> Self {
+        Self {
+            upto: Sequence(0),
+            heads: Vec::new(),
+            ready: BinaryHeap::new(),
+            // Nobody outside chooses these keys.
+            known: Map::with_seed(0),
+            unknown: VecDeque::new(),
+            waiting: 0,
+            loaded_bytes: 0,
+        }
+    }
+
     /// Lets go of the round and what it is waiting for.
     pub(crate) fn abandon(self, cx: &mut Context) {
         cx.catch_ups -= 1;
@@ -206,7 +220,7 @@ impl Namespace {
                     self.starve(cx, index);
                     return Progress::Waits;
                 }
-                let mut round = Box::<Round>::default();
+                let mut round = Box::new(Round::new());
                 if !self.extend_round(index, behind, &mut round, out) {
                     return Progress::Tail;
                 }
@@ -328,7 +342,7 @@ impl Namespace {
             if state.config.kind == Kind::Live {
                 start.after = start.after.max(behind.live_from);
             }
-            if round.known.insert((state.id, partition)) {
+            if round.known.insert((state.id, partition), ()).is_none() {
                 new.push(Head {
                     topic,
                     topic_id: state.id,
@@ -414,16 +428,16 @@ impl Namespace {
                 self.starve(cx, index);
                 return RunEnd::Waits;
             }
-            let Some((sequence, head_index)) = round.ready.pop_first() else {
+            let Some(Reverse((sequence, head_index))) = round.ready.pop() else {
                 return RunEnd::Over;
             };
             let subscription = &mut self.subscriptions[index as usize];
             if subscription.credit == 0 {
-                round.ready.insert(sequence, head_index);
+                round.ready.push(Reverse((sequence, head_index)));
                 return RunEnd::NoCredit;
             }
             if out.frames.len() as u64 >= cx.config.catch_up_bytes_max {
-                round.ready.insert(sequence, head_index);
+                round.ready.push(Reverse((sequence, head_index)));
                 return RunEnd::BytesSpent;
             }
             let mut taken = false;
@@ -529,8 +543,8 @@ impl Namespace {
                         continue;
                     }
                     if sequence <= round.upto {
-                        round.ready.insert(sequence, head_index);
-                        let first = round.ready.first_key_value().map(|(_, first)| *first);
+                        round.ready.push(Reverse((sequence, head_index)));
+                        let first = round.ready.peek().map(|Reverse((_, first))| *first);
                         if round.loaded_bytes > cx.config.catch_up_bytes_max
                             && first != Some(head_index)
                         {

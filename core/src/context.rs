@@ -1,6 +1,6 @@
 //! What all namespaces of a broker share: configuration, time, connections, and what the batch has come to so far.
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -36,7 +36,7 @@ pub(crate) struct Context {
     pub(crate) durability: Durability,
     /// The sequence of the write that this batch will emit, if it emits one.
     pub(crate) next_write: WriteSequence,
-    pub(crate) loads: BTreeMap<Ticket, LoadOwner>,
+    pub(crate) loads: Map<Ticket, LoadOwner>,
     next_ticket: u64,
     /// Work that can go on now, in order.
     pub(crate) ready: VecDeque<Work>,
@@ -171,7 +171,7 @@ impl Context {
             ops: Vec::new(),
             durability: Durability::None,
             next_write: WriteSequence(1),
-            loads: BTreeMap::new(),
+            loads: Map::with_seed(seed),
             next_ticket: 1,
             ready: VecDeque::new(),
             starved: VecDeque::new(),

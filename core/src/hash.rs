@@ -1,14 +1,15 @@
 //! Hashing: the documented hash that places keys, and the map that state may use.
 
-use core::borrow::Borrow;
-use core::hash::Hash;
+use core::hash::{BuildHasher as _, Hash};
 
 use foldhash::fast::FixedState;
+use hashbrown::Equivalent;
 #[expect(
     clippy::disallowed_types,
     reason = "only behind `Map`, which cannot be iterated"
 )]
-use hashbrown::{Equivalent, HashMap};
+use hashbrown::HashTable;
+use slab::Slab;
 use twox_hash::XxHash64;
 
 use crate::ids::Partition;
@@ -22,40 +23,88 @@ pub fn partition_of(key: &str, partitions: u32) -> Partition {
 
 /// A hash map without iteration: its order would differ between runtimes, and then so would the effects. Since
 /// nothing depends on the order, the seed is free, and a fresh one makes collisions hard to prepare.
-#[derive(Clone, Debug)]
-#[expect(
-    clippy::disallowed_types,
-    reason = "this is the wrapper that makes it safe"
-)]
-pub(crate) struct Map<K, V>(HashMap<K, V, FixedState>);
+pub(crate) struct Map<K, V> {
+    /// The hash of every key and where its entry lies. All maps have the same, so that its code is there once.
+    #[expect(
+        clippy::disallowed_types,
+        reason = "this is the wrapper that makes it safe"
+    )]
+    table: HashTable<(u64, u32)>,
+    entries: Slab<(K, V)>,
+    hasher: FixedState,
+}
 
-impl<K: Eq + Hash, V> Map<K, V> {
+impl<K: Hash + Eq, V> Map<K, V> {
     pub(crate) fn with_seed(seed: u64) -> Self {
+        Self::with_hasher(FixedState::with_seed(seed))
+    }
+
+    /// An empty map with the seed of `other`.
+    pub(crate) fn with_seed_of<L, W>(other: &Map<L, W>) -> Self {
+        Self::with_hasher(other.hasher.clone())
+    }
+
+    fn with_hasher(hasher: FixedState) -> Self {
         #[expect(
             clippy::disallowed_types,
             reason = "this is the wrapper that makes it safe"
         )]
-        Self(HashMap::with_hasher(FixedState::with_seed(seed)))
+        let table = HashTable::new();
+        Self {
+            table,
+            entries: Slab::new(),
+            hasher,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     pub(crate) fn get<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> Option<&V> {
-        self.0.get(key)
+        let index = self.find(key)?;
+        Some(&self.entries[index].1)
     }
 
+    pub(crate) fn get_mut<Q: Hash + Equivalent<K> + ?Sized>(&mut self, key: &Q) -> Option<&mut V> {
+        let index = self.find(key)?;
+        Some(&mut self.entries[index].1)
+    }
+
+    pub(crate) fn contains<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> bool {
+        self.find(key).is_some()
+    }
+
+    /// Sets the value of a key, and returns the one it had.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
-        self.0.insert(key, value)
+        if let Some(known) = self.get_mut(&key) {
+            return Some(core::mem::replace(known, value));
+        }
+        let hash = self.hasher.hash_one(&key);
+        let index = self.entries.insert((key, value)) as u32;
+        self.table
+            .insert_unique(hash, (hash, index), |(hash, _)| *hash);
+        None
     }
 
     pub(crate) fn remove<Q: Hash + Equivalent<K> + ?Sized>(&mut self, key: &Q) -> Option<V> {
-        self.0.remove(key)
+        let index = self.find(key)?;
+        let hash = self.hasher.hash_one(key);
+        let slot = self
+            .table
+            .find_entry(hash, |(_, other)| *other as usize == index);
+        slot.ok()?.remove();
+        Some(self.entries.remove(index).1)
     }
 
-    pub(crate) fn contains<Q>(&self, key: &Q) -> bool
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
-        self.0.contains_key(key)
+    fn find<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> Option<usize> {
+        let hash = self.hasher.hash_one(key);
+        let is_key = |(other, index): &(u64, u32)| {
+            *other == hash && key.equivalent(&self.entries[*index as usize].0)
+        };
+        self.table
+            .find(hash, is_key)
+            .map(|(_, index)| *index as usize)
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) struct Namespace {
     pub(crate) keys: Keys,
     pub(crate) topics: Slab<Topic>,
     /// Topics by name: for a publish, and in order for lists.
-    topic_index: Map<Arc<str>, u32>,
+    pub(crate) topic_index: Map<Arc<str>, u32>,
     pub(crate) topic_names: BTreeMap<Arc<str>, u32>,
     pub(crate) next_topic_id: u32,
     pub(crate) trie: Trie,

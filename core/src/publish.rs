@@ -2,7 +2,6 @@
 //!
 //! Checks come first and change nothing, so that a refusal, also of one message of a batch, leaves no trace.
 
-use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -10,7 +9,7 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::effect::{After, Durability, Recipient};
 use crate::error::{ErrorCode, Refusal};
-use crate::hash::partition_of;
+use crate::hash::{Map, partition_of};
 use crate::ids::{Offset, Partition, Sequence};
 use crate::input::{Encoding, Rights};
 use crate::namespace::{LIVE_SEQUENCES_RESERVED, Namespace, Topic};
@@ -99,13 +98,13 @@ impl Namespace {
 
     /// Refuses messages whose topics do not exist and cannot be created, or that cannot be stored now.
     fn check_topics(&self, cx: &Context, messages: &[Message<'_>]) -> Result<(), Refusal> {
-        let mut new: BTreeSet<&str> = BTreeSet::new();
+        let mut new = Map::with_seed_of(&self.topic_index);
         for message in messages {
             let kind = match self.topic_by_name(message.topic) {
                 Some(index) => self.topics[index as usize].config.kind,
                 None => {
                     topic::check_name(message.topic)?;
-                    new.insert(message.topic);
+                    new.insert(message.topic, ());
                     self.check_room(cx, new.len())?;
                     cx.config.topic_default.kind
                 }

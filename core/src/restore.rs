@@ -114,8 +114,8 @@ impl Broker {
 /// Puts the rows of one namespace's state into it, in the order of their keys.
 #[derive(Debug, Default)]
 pub(crate) struct StateRows {
-    /// The topics by their stored numbers.
-    topics: BTreeMap<TopicId, u32>,
+    /// The topics by their stored numbers, in the order of these, as the rows have it.
+    topics: Vec<(TopicId, u32)>,
 }
 
 impl StateRows {
@@ -141,7 +141,7 @@ impl StateRows {
                 }
                 let index = namespace.insert_topic(config, id, name, topic);
                 namespace.next_topic_id = namespace.next_topic_id.max(id.0.saturating_add(1));
-                self.topics.insert(id, index);
+                self.topics.push((id, index));
             }
             Some(TABLE_PARTITION) => {
                 let log = Log::restore(value).map_err(|_| unsound("partition"))?;
@@ -179,8 +179,9 @@ impl StateRows {
     ) -> Result<&'a mut Log, String> {
         let id = TopicId(tail.u32().ok_or_else(|| unsound("key"))?);
         let partition = tail.u32().ok_or_else(|| unsound("key"))? as usize;
-        let topic = self.topics.get(&id);
-        let topic = *topic.ok_or_else(|| format!("its topic {} has no row", id.0))?;
+        let known = self.topics.binary_search_by_key(&id, |(id, _)| *id);
+        let known = known.map_err(|_| format!("its topic {} has no row", id.0))?;
+        let (_, topic) = self.topics[known];
         let state = namespace.topics[topic as usize]
             .partitions
             .get_mut(partition);

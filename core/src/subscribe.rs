@@ -1,6 +1,7 @@
 //! The commands that begin, feed and end subscriptions.
 
 use alloc::boxed::Box;
+use alloc::collections::BinaryHeap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -247,10 +248,10 @@ impl Namespace {
                 }
             }
         }
-        starts.sort_unstable();
         Replay {
             upto: self.last_sequence,
-            starts,
+            // A heap sorts as well, with a tenth of the code.
+            starts: BinaryHeap::from(starts).into_sorted_vec(),
         }
     }
 

@@ -18,7 +18,6 @@ use crate::input::Encoding;
 /// Credit that never ends.
 pub(crate) const UNLIMITED: u64 = u64::MAX;
 
-#[derive(Debug)]
 pub(crate) struct Subscription {
     /// The connection, as the broker numbers it and as the host does.
     pub(crate) connection: u32,
@@ -80,7 +79,7 @@ impl OnLag {
 }
 
 /// Where a subscription that is behind stands.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Behind {
     /// Everything that matches up to here was delivered, passed over or reported.
     pub(crate) position: Sequence,

@@ -141,6 +141,7 @@ impl NamespaceVerifier {
             return Ok(());
         }
         let mut logs = Vec::new();
+        // The topics were inserted in the order of their numbers, and none was removed.
         for (index, topic) in &self.namespace.topics {
             for (partition, state) in (0..).map(Partition).zip(&topic.partitions) {
                 if !state.log.is_whole() {
@@ -166,7 +167,6 @@ impl NamespaceVerifier {
             // The messages belong to topics that never came to be.
             logs.clear();
         }
-        logs.sort_by_key(|log| (log.topic_id, log.partition));
         self.logs = Some(logs.into());
         Ok(())
     }
