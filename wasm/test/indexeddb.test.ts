@@ -112,6 +112,19 @@ test("a commit that fails is told by the write, and the sync after it", async (t
   store.close();
 });
 
+test("a write is one transaction, which waits for the disk only if it must", async (t) => {
+  const store = await open();
+  const begun = t.mock.method(IDBDatabase.prototype, "transaction");
+  for (const durability of ["none", "async", "sync"] as const) {
+    await store.apply({ kind: "write", sequence: 1, durability, ops: [put([1]), put([2]), { kind: "delete", key: Uint8Array.of(1) }] });
+  }
+  assert.deepEqual(
+    begun.mock.calls.map(({ arguments: [, mode, options] }) => `${mode} ${options?.durability}`),
+    ["readwrite relaxed", "readwrite relaxed", "readwrite strict"],
+  );
+  store.close();
+});
+
 test("a database of a newer version is refused, and says what to do", async () => {
   await new Promise((resolve, reject) => {
     const request = indexedDB.open("dunlin:newer", 99);

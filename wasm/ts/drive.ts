@@ -71,7 +71,7 @@ export type Note =
   | Notify
   /** The broker crashed or a commit failed; it was dropped and is being restored. */
   | { readonly kind: "lost"; readonly reason: "crash" | "storage"; readonly error: unknown }
-  /** The store takes writes again. */
+  /** The first commit since one failed. */
   | { readonly kind: "recovered" }
   /** It cannot be restored; every socket was closed, and a later connection tries again. */
   | { readonly kind: "failed"; readonly error: unknown };
@@ -132,6 +132,8 @@ export class Drive {
   #armed: number | undefined;
   #losses: number[] = [];
   #probeAt: number | undefined;
+  /** Nothing was committed since a commit failed. */
+  #hasFailed = false;
   #retryAt = 0;
   #retryMs = RETRY_MIN_MS;
 
@@ -343,6 +345,8 @@ export class Drive {
   #committed(entry: WriteInFlight): void {
     entry.committed = true;
     this.#retryMs = RETRY_MIN_MS;
+    if (this.#hasFailed) this.#platform.note?.({ kind: "recovered" });
+    this.#hasFailed = false;
     while (this.#writes[0]?.committed === true) {
       this.#applied = this.#writes[0].sequence;
       this.#writes.shift();
@@ -489,6 +493,7 @@ export class Drive {
     }
     const first: Input[] = [...this.#encodings.keys()].map((connection) => ({ kind: "restored", connection, clean: false }));
     if (reason === "storage") {
+      this.#hasFailed = true;
       // In front, so that it holds for this batch already: what the survivors cause is not written yet.
       first.unshift({ kind: "storage", available: false, commitLatencyMs: 0 });
       this.#probeLater(now);
@@ -540,7 +545,6 @@ export class Drive {
       const now = this.#time();
       if (available) {
         this.#retryMs = RETRY_MIN_MS;
-        this.#platform.note?.({ kind: "recovered" });
         this.#take({ kind: "storage", available, commitLatencyMs: now - started });
       } else {
         this.#probeLater(now);

@@ -8,7 +8,7 @@ import type { Knock } from "./room.ts";
 import type { SharingOptions } from "./types.ts";
 
 /** How long a worker may take to load until this tab stands for election as well. */
-const WORKER_TIMEOUT_MS = 5_000;
+const WORKER_TIMEOUT_MS = 10_000;
 
 /** What the tabs share, as it is told to a worker. */
 export type Shared =
