@@ -1,5 +1,5 @@
-// The broker of a page in real Chromium, with its database in a profile on a real disk. The crew works in the page,
-// since it is the broker's; what happens comes here over a socket, and only what has come here is known.
+// The broker in real Chromium, with its database in a profile on a real disk, shared by two tabs. The crews work in the
+// tabs; what happens comes here over sockets, and only what has come here is known.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFile, readdir } from "node:fs/promises";
@@ -22,6 +22,7 @@ const FLAGS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-extensions",
+  "--disable-popup-blocking",
   "--disable-sync",
   "--hide-crash-restore-bubble",
   "--remote-debugging-port=0",
@@ -58,31 +59,34 @@ export class Browser {
     this.#server ??= await serve(this.#sockets);
     this.#life += 1;
     const { port } = this.#server.address();
-    const url = `http://127.0.0.1:${port}/page.html?life=${this.#life}`;
+    const tabs = Browser.namespaces.map((namespace) => `tab=${namespace}`).join("&");
+    const url = `http://127.0.0.1:${port}/page.html?life=${this.#life}&${tabs}`;
     const profile = `--user-data-dir=${join(this.#home, Browser.directory)}`;
     // In a group of its own, so that all of it ends at the same moment.
     this.#process = spawn(CHROMIUM, [...FLAGS, profile, url], { stdio: "ignore", detached: true });
     const troubled = once(this.#process, "error").then(([error]) => {
       throw new Error(`no browser starts: ${error.message}; \`cargo xtask test --only chromium\` installs one`);
     });
-    const socket = await Promise.race([this.#page(), troubled]);
+    const sockets = await Promise.race([this.#tabs(), troubled]);
     const { seed, journal, config } = this.#given;
-    const page = new Page(socket, journal);
-    for (const namespace of Browser.namespaces) {
-      const options = { namespace, name: "crash", store: "indexeddb", config };
-      await page.ask("join", [{ options, seed: seed(namespace) }], namespace);
-      this.crews.set(namespace, page.crew(namespace));
+    for (const [namespace, socket] of sockets) {
+      const page = new Page(socket, (entry) => journal(namespace, entry));
+      await page.ask("join", { options: { namespace, name: "crash", store: "indexeddb", config }, seed: seed(namespace) });
+      this.crews.set(namespace, page.crew());
     }
   }
 
-  /** The socket of the page that belongs to this start. */
-  async #page() {
+  /** The sockets of the tabs that belong to this start, one for each namespace. */
+  async #tabs() {
     const signal = AbortSignal.timeout(PATIENCE_MS);
-    for (;;) {
+    const sockets = new Map();
+    while (sockets.size < Browser.namespaces.length) {
       const [socket, request] = await once(this.#sockets, "connection", { signal });
-      if (request.url.endsWith(`?life=${this.#life}`)) return socket;
-      socket.terminate();
+      const parameters = new URL(request.url, "http://localhost").searchParams;
+      if (Number(parameters.get("life")) === this.#life) sockets.set(parameters.get("tab"), socket);
+      else socket.terminate();
     }
+    return sockets;
   }
 
   /** Signals all of its processes; resolves when they have ended. */
@@ -103,7 +107,7 @@ export class Browser {
   }
 }
 
-/** A page that works for us. */
+/** A tab that works for us. */
 class Page {
   #socket;
   #asked = new Map();
@@ -112,9 +116,9 @@ class Page {
   constructor(socket, journal) {
     this.#socket = socket;
     socket.on("message", (data) => {
-      const { request, namespace, entry, result, error } = JSON.parse(data);
+      const { request, entry, result, error } = JSON.parse(data);
       if (entry !== undefined) {
-        journal(namespace, entry);
+        journal(entry);
         if (request !== undefined) socket.send(JSON.stringify({ heard: request }));
       } else if (error === undefined) this.#asked.get(request).resolve(result);
       else this.#asked.get(request).reject(new Error(`in the page: ${error}`));
@@ -124,19 +128,19 @@ class Page {
     });
   }
 
-  ask(method, given, namespace) {
+  ask(method, ...given) {
     this.#requests += 1;
     const request = this.#requests;
     return new Promise((resolve, reject) => {
       this.#asked.set(request, { resolve, reject });
-      this.#socket.send(JSON.stringify({ request, namespace, method, given }));
+      this.#socket.send(JSON.stringify({ request, method, given }));
     }).finally(() => this.#asked.delete(request));
   }
 
-  /** The crew of a namespace, as if it were here; it ends with its page. */
-  crew(namespace) {
+  /** The crew of the tab, as if it were here; it ends with its page. */
+  crew() {
     const methods = ["configure", "survey", "produce", "recreate", "listen", "hush"];
-    const crew = Object.fromEntries(methods.map((method) => [method, (...given) => this.ask(method, given, namespace)]));
+    const crew = Object.fromEntries(methods.map((method) => [method, (...given) => this.ask(method, ...given)]));
     return { ...crew, bury: async () => undefined, end: async () => undefined };
   }
 }
