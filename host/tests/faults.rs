@@ -4,12 +4,14 @@
 use core::net::Ipv4Addr;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
+use std::io;
 use std::sync::Arc;
 
 use dunlin_core::{Op, Row, Timestamp};
 use dunlin_host::{
-    Access, Console, Engine, EngineError, EngineKind, Engines, MemoryStore, NativeEngine,
-    RangeRead, Server, ServerOptions, Store, StoreError,
+    Access, Console, DirectoryDisk, Disk, DiskFile, Engine, EngineError, EngineKind, Engines,
+    FjallBase, JournalOptions, JournaledStore, MemoryStore, NativeEngine, OpenBase, RangeRead,
+    Server, ServerOptions, Store, StoreError,
 };
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
@@ -143,6 +145,20 @@ impl Socket {
         }
     }
 
+    /// The next frame of one of these types; others are passed over.
+    async fn hear_any(&mut self, kinds: &[&str]) -> Value {
+        loop {
+            let next = tokio::time::timeout(PATIENCE, self.0.next()).await;
+            let message = next.expect("an answer").expect("an open socket").unwrap();
+            for line in message.to_text().unwrap().lines() {
+                let line: Value = serde_json::from_str(line).unwrap();
+                if kinds.iter().any(|kind| line["type"] == *kind) {
+                    return line;
+                }
+            }
+        }
+    }
+
     async fn history(&mut self) -> Vec<String> {
         self.say(r#"{"type":"read","request":99,"topic":"t","partition":0}"#)
             .await;
@@ -210,6 +226,92 @@ async fn a_sync_that_fails_acknowledges_nothing_that_it_lost() {
     assert_eq!(writer.history().await, ["kept", "again"]);
     drop(writer);
     server.shut_down().await;
+}
+
+/// A disk on which no file can be made while it is full.
+struct SmallDisk {
+    files: DirectoryDisk,
+    is_full: Arc<AtomicBool>,
+}
+
+impl Disk for SmallDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.files.list()
+    }
+    fn create(&self, name: &str, size_bytes: u64) -> io::Result<Box<dyn DiskFile>> {
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.files.create(name, size_bytes)
+    }
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        self.files.open(name)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.files.remove(name)
+    }
+    fn sync_directory(&self) -> io::Result<()> {
+        self.files.sync_directory()
+    }
+}
+
+#[tokio::test]
+async fn a_journal_that_cannot_grow_refuses_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let is_full = Arc::new(AtomicBool::new(false));
+    let open = |is_full: &Arc<AtomicBool>| {
+        let disk = SmallDisk {
+            files: DirectoryDisk::open(folder.path().join("journal")).unwrap(),
+            is_full: Arc::clone(is_full),
+        };
+        let rows = folder.path().join("rows");
+        let options = JournalOptions {
+            segment_bytes: 4096,
+            spares_min: 1,
+            frozen_max: 2,
+            seed: 1,
+        };
+        let open_base: OpenBase = Box::new(move || Ok(Box::new(FjallBase::open(&rows)?)));
+        JournaledStore::open(Arc::new(disk), open_base, options, Box::new(|| {})).unwrap()
+    };
+    let server = serve(native(), Arc::new(open(&is_full))).await;
+    let mut writer = Socket::hello(&server).await;
+    let mut kept = Vec::new();
+    for filling in [false, true, false] {
+        is_full.store(filling, Ordering::SeqCst);
+        let mut told = Vec::new();
+        // Until the journal is full and that was told, or until there is room and that was noticed.
+        while !told.contains(&"storage_unavailable".to_owned()) || !filling {
+            let text = format!("message {}", kept.len());
+            writer.publish(1, &text).await;
+            let answer = writer.hear_any(&["receipt", "resync", "error"]).await;
+            let answer = if answer["type"] == "error" {
+                &answer["code"]
+            } else {
+                &answer["type"]
+            };
+            told.push(answer.as_str().unwrap().to_owned());
+            if told.last().is_some_and(|last| last == "receipt") {
+                kept.push(text);
+                if !filling && kept.len().is_multiple_of(30) {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(
+        kept.len() > 30 && kept.len().is_multiple_of(30),
+        "{}",
+        kept.len()
+    );
+    let found = writer.history().await;
+    drop(writer);
+    server.shut_down().await;
+    // What was refused with a resync may be there or not; what has a receipt is there, once, in order.
+    let of_receipts: Vec<_> = found.iter().filter(|text| kept.contains(text)).collect();
+    let mut once = of_receipts.clone();
+    once.dedup();
+    assert_eq!(once, kept.iter().collect::<Vec<_>>());
 }
 
 #[tokio::test]

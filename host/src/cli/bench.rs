@@ -5,7 +5,9 @@
 //! a number without it says little.
 
 use core::time::Duration;
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
 use std::time::Instant;
@@ -82,39 +84,53 @@ enum Mode {
     FanOut,
     /// What an idle connection costs the broker
     Idle,
+    /// What --messages more take on disk and in memory, and how long a start with them takes after SIGKILL
+    Store,
 }
 
 impl Bench {
     pub(super) async fn run(self) -> Result<()> {
-        let own = match self.url {
+        let mut own = match self.url {
             None => Some(Broker::start(&self)?),
             Some(_) => None,
         };
         let url = self.url.clone();
         let url = url.or_else(|| own.as_ref().map(|own| own.url.clone()));
-        let target = Target {
+        let mut target = Target {
             url: url.context("there is a broker to measure")?,
             namespace: self.namespace.clone(),
             token: self.token.clone(),
         };
         let modes = if self.modes.is_empty() {
-            &[Mode::Publish, Mode::FanOut, Mode::Idle]
+            &[Mode::Publish, Mode::FanOut, Mode::Idle, Mode::Store]
         } else {
             self.modes.as_slice()
         };
         for mode in modes {
             let load = load();
             let told = match mode {
-                Mode::Publish => self.publish(&target).await?,
+                Mode::Publish => {
+                    let mut published = self.publish(&target).await?;
+                    let mut told = self.told(&mut published);
+                    if let Some(own) = own.as_ref().filter(|_| self.durability == "sync") {
+                        let bare = self.bare(&own.data)?;
+                        told += &format!(
+                            "; a bare loop that appends as many and syncs: {bare:.0}/s, so this is {:.0} % of it",
+                            published.receipts_per_s / bare * 100.0
+                        );
+                    }
+                    told
+                }
                 Mode::FanOut => self.fan_out(&target).await?,
                 Mode::Idle => self.idle(&target, own.as_ref()).await?,
+                Mode::Store => self.store(&mut target, own.as_mut()).await?,
             };
             print_line(&format!("{told}; load before {load}"))?;
         }
         Ok(())
     }
 
-    async fn publish(&self, target: &Target) -> Result<String> {
+    async fn publish(&self, target: &Target) -> Result<Published> {
         let share = self.messages / self.publishers;
         if share == 0 {
             bail!(
@@ -138,14 +154,64 @@ impl Bench {
             latencies.extend(task.await??);
         }
         let seconds = begun.elapsed().as_secs_f64();
-        Ok(format!(
+        Ok(Published {
+            receipts_per_s: latencies.len() as f64 / seconds,
+            latencies,
+        })
+    }
+
+    fn told(&self, published: &mut Published) -> String {
+        format!(
             "publish: {:.0} receipts/s at level {} ({} x {} in flight, {} B); {}",
-            latencies.len() as f64 / seconds,
+            published.receipts_per_s,
             self.durability,
             self.publishers,
             self.in_flight,
             self.size,
-            percentiles(&mut latencies)
+            percentiles(&mut published.latencies)
+        )
+    }
+
+    /// Messages a second of a loop that appends as many as are in flight, syncs, and does nothing else.
+    fn bare(&self, folder: &Path) -> Result<f64> {
+        let commit = vec![b'x'; self.size * usize::try_from(self.in_flight * self.publishers)?];
+        let commits = (self.messages / (self.in_flight * self.publishers)).clamp(1, 20_000);
+        // Written before, as the broker's journal is, so that a sync writes data alone.
+        let places = commits.min((64 << 20) / commit.len() as u64 + 1);
+        let file = File::create(folder.join("bare"))?;
+        for place in 0..places {
+            file.write_all_at(&commit, place * commit.len() as u64)?;
+        }
+        file.sync_all()?;
+        let begun = Instant::now();
+        for number in 0..commits {
+            file.write_all_at(&commit, number % places * commit.len() as u64)?;
+            file.sync_data()?;
+        }
+        let messages = commits * self.in_flight * self.publishers;
+        Ok(messages as f64 / begun.elapsed().as_secs_f64())
+    }
+
+    async fn store(&self, target: &mut Target, own: Option<&mut Broker>) -> Result<String> {
+        let own = own.ok_or_else(|| {
+            anyhow!("the disk of a broker at --url cannot be seen; measure store without --url")
+        })?;
+        let disk_before = own.disk_bytes()?;
+        self.publish(target).await?;
+        let disk = own.disk_bytes()? - disk_before;
+        let memory = own.resident_bytes()?;
+        let begun = Instant::now();
+        own.restart(self)?;
+        let took = begun.elapsed();
+        target.url.clone_from(&own.url);
+        Ok(format!(
+            "store: {} messages of {} B take {:.0} MB on disk, the broker has {:.0} MB of memory, {:.0} after a restart, which takes {:.2} s from SIGKILL until it listens",
+            self.messages,
+            self.size,
+            disk as f64 / 1e6,
+            memory as f64 / 1e6,
+            own.resident_bytes()? as f64 / 1e6,
+            took.as_secs_f64()
         ))
     }
 
@@ -207,6 +273,12 @@ impl Bench {
             after as f64 / 1024.0 / 1024.0
         ))
     }
+}
+
+/// What came of publishing.
+struct Published {
+    receipts_per_s: f64,
+    latencies: Vec<Duration>,
 }
 
 fn subscribe(topic: &str) -> Command<'_> {
@@ -330,6 +402,19 @@ struct Broker {
 impl Broker {
     fn start(bench: &Bench) -> Result<Self> {
         let data = env::temp_dir().join(format!("dunlin-bench-{}", process::id()));
+        let (child, url) = Self::spawn(bench, &data)?;
+        Ok(Self { child, url, data })
+    }
+
+    /// Kills it and starts another one with the same data.
+    fn restart(&mut self, bench: &Bench) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        (self.child, self.url) = Self::spawn(bench, &self.data)?;
+        Ok(())
+    }
+
+    fn spawn(bench: &Bench, data: &Path) -> Result<(Child, String)> {
         let name = |value: &dyn core::fmt::Debug| format!("{value:?}").to_lowercase();
         let mut child = Process::new(env::current_exe()?)
             .args(["serve", "--listen", "127.0.0.1:0"])
@@ -337,24 +422,37 @@ impl Broker {
             .args(["--store", &name(&bench.store)])
             .args(["--shards", &bench.shards.to_string()])
             .arg("--data")
-            .arg(&data)
+            .arg(data)
             .stdout(Stdio::piped())
             .spawn()
             .context("a broker cannot be started")?;
         let out = child.stdout.take().context("its output is piped")?;
-        let mut broker = Self {
-            child,
-            url: String::new(),
-            data,
-        };
         let mut line = String::new();
         BufReader::new(out).read_line(&mut line)?;
-        let (_, url) = line
-            .trim()
-            .split_once("listens on ")
-            .context("the broker did not start")?;
-        url.clone_into(&mut broker.url);
-        Ok(broker)
+        let url = line.trim().split_once("listens on ");
+        let (_, url) = url.context("the broker did not start")?;
+        Ok((child, url.to_owned()))
+    }
+
+    /// What its data takes, without what files only seem to be long.
+    fn disk_bytes(&self) -> Result<u64> {
+        fn below(folder: &Path) -> std::io::Result<u64> {
+            let mut blocks = 0;
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                // What is gone since it was listed takes nothing.
+                let Ok(metadata) = entry.metadata() else {
+                    continue;
+                };
+                blocks += if metadata.is_dir() {
+                    below(&entry.path())?
+                } else {
+                    metadata.blocks()
+                };
+            }
+            Ok(blocks)
+        }
+        Ok(below(&self.data)? * 512)
     }
 
     fn resident_bytes(&self) -> Result<u64> {
