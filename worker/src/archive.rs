@@ -4,7 +4,7 @@
 //! (`ts/archive.ts`), for the reason that `stream.rs` has.
 
 use dunlin_core::frame::Reply;
-use dunlin_core::http;
+use dunlin_core::http::{self, IMPORT_PART_BYTES};
 use futures_util::StreamExt;
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 use worker::js_sys::{Function, Promise, Reflect};
@@ -12,9 +12,6 @@ use worker::wasm_bindgen_futures::JsFuture;
 use worker::{ByteStream, Env, Error, Request, Response, web_sys};
 
 use crate::entry::{Failure, Peer, decoded, plain};
-
-/// So much of an archive is given to the broker at once, which takes no larger messages.
-const PART_BYTES: usize = 1024 * 1024;
 
 /// Gives the body of the request to the broker, whose last reply is the response.
 pub(crate) async fn import(
@@ -61,7 +58,7 @@ impl Body {
 
     /// The next part, and whether it is the last.
     async fn part(&mut self) -> worker::Result<(Vec<u8>, bool)> {
-        while self.rest.len() <= PART_BYTES
+        while self.rest.len() <= IMPORT_PART_BYTES
             && let Some(stream) = &mut self.stream
         {
             match stream.next().await {
@@ -69,8 +66,8 @@ impl Body {
                 None => self.stream = None,
             }
         }
-        let last = self.rest.len() <= PART_BYTES;
-        let rest = self.rest.split_off(self.rest.len().min(PART_BYTES));
+        let last = self.rest.len() <= IMPORT_PART_BYTES;
+        let rest = self.rest.split_off(self.rest.len().min(IMPORT_PART_BYTES));
         Ok((core::mem::replace(&mut self.rest, rest), last))
     }
 }

@@ -1,5 +1,6 @@
 // The broker traps, its object is aborted, its storage fails, another script is deployed: all while clients publish.
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { after, before, describe, test } from "node:test";
 
 import { Client } from "./clients.mjs";
@@ -92,6 +93,32 @@ test("a command that is held back when the broker traps is answered at once", as
   slow.say({ type: "ping", request: 2 });
   const response = await held;
   assert.deepEqual([response.status, (await response.json()).code], [503, "storage_unavailable"]);
+});
+
+test("an import that the broker traps in leaves nothing, and can be begun again", async (context) => {
+  const { worker, knock } = startWithDoors(context, { dist });
+  const ask = (namespace, path, init) =>
+    worker.dispatchFetch(`${BASE}/v1/${namespace}/${path}`, { ...init, headers: { authorization: `Bearer ${TOKENS[namespace]}` } });
+  for (let n = 0; n < 3; n += 1) await ask("other", "topics/large", { method: "POST", body: randomBytes(600_000) });
+  const archive = new Uint8Array(await (await ask("other", "export")).arrayBuffer());
+  let given = 0;
+  const body = new ReadableStream({
+    async pull(controller) {
+      controller.enqueue(archive.subarray(given, given + 300_000));
+      given += 300_000;
+      if (given === 1_200_000) await knock("/crash");
+      if (given >= archive.length) controller.close();
+    },
+  });
+  const refused = await ask("chat", "import", { method: "PUT", body, duplex: "half" });
+  assert.notEqual(refused.status, 200);
+  assert.match((await refused.json()).code, /^(storage_unavailable|unknown_transfer)$/);
+  assert.equal((await (await ask("chat", "topics/large?from=earliest")).json()).code, "unknown_topic");
+
+  const again = await ask("chat", "import", { method: "PUT", body: archive });
+  assert.equal(again.status, 200, await again.clone().text());
+  const [moved, there] = await Promise.all(["chat", "other"].map(async (name) => (await ask(name, "topics/large?from=earliest")).text()));
+  assert.equal(moved, there);
 });
 
 test("without a place for its own notes the object promises nothing, and says so", async (context) => {
