@@ -43,6 +43,19 @@ test("a first attempt that fails says why and leaves nothing behind", async () =
   assert.deepEqual(clock.pending, []);
 });
 
+test("who is asked to come back at once does so, but not for ever", async () => {
+  const transport = new FakeTransport();
+  const clock = new Clock();
+  const opening = TransportClient.open(transport, clock, {});
+  const refused = assert.rejects(opening, code("connection_failed", /gone/));
+  for (let attempt = 0; attempt < 5; attempt += 1) {
+    transport.peer.events.closed({ code: 1006, reason: "gone", retryInMs: 0 });
+    await clock.advance(0);
+  }
+  transport.peer.events.closed({ code: 1006, reason: "gone", retryInMs: 0 });
+  await refused;
+});
+
 test("an attempt without an answer ends after 20 seconds", async () => {
   const transport = new FakeTransport();
   const clock = new Clock();

@@ -169,6 +169,7 @@ test("a runtime without what a database needs is told so", async () => {
 test("options that make no sense are refused by name", async () => {
   await rejects(openLocal({ name: "" }), "invalid_argument", /option name/);
   await rejects(openLocal({ namespace: 1 as never }), "invalid_argument", /option namespace/);
+  await rejects(openLocal({ store: "indexeddb", sharing: "everywhere" as never }), "invalid_argument", /"worker" or "tab", not "everywhere"/);
   await rejects(openLocal({ store: "disk" as never }), "invalid_argument", /"memory" or "indexeddb", not "disk"/);
   await rejects(openLocal({ config: [] as never }), "invalid_argument", /option config must be an object/);
   await rejects(openLocal({ config: { colour: "red" } }), "invalid_argument", /the broker "dunlin" cannot start: .*colour/);

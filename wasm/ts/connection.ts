@@ -21,6 +21,8 @@ const RETRY_MAX_MS = 30_000;
 const RETRY_FACTOR = 2;
 /** A delay is multiplied by something between 1 - this and 1 + this. */
 const RETRY_JITTER = 0.2;
+/** How often in a row the other end is believed when to come back: whoever fails each time must not be asked without end. */
+const HINTS_MAX = 5;
 /** A connection that held so long was a good one: the next delay is the shortest again. */
 const GOOD_AFTER_MS = 5_000;
 /** What waits for an answer. */
@@ -385,7 +387,7 @@ export class Connection {
   }
 
   #linkClosed({ code, reason, cause, retryInMs }: Closing): void {
-    this.#reconnectAfterMs = retryInMs ?? this.#reconnectAfterMs;
+    if (retryInMs !== undefined && this.#failures < HINTS_MAX) this.#reconnectAfterMs = retryInMs;
     const said = /^([a-z_]+): (.*)$/s.exec(reason);
     const final = FINAL_CODES[code];
     if (final !== undefined) {

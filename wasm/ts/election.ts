@@ -99,9 +99,9 @@ export class Candidate {
 
   /** One term: from getting the lock to the end of the last link. */
   async #serve(): Promise<void> {
-    const room = new BroadcastChannel(this.#room);
     this.#host = hostName(this.#room, crypto.randomUUID());
     const letGo = await holdPulse(this.#host);
+    const room = new BroadcastChannel(this.#room);
     try {
       room.onmessage = ({ data }: MessageEvent<RoomMessage>) => {
         if (data !== "here") this.#hear(data, false);

@@ -63,7 +63,7 @@ async function storedTransport(name: string, config: string, namespace: string, 
 async function portable(source: Source): Promise<string | BufferSource | WebAssembly.Module> {
   try {
     const wasm = await source();
-    if (typeof wasm === "string") return new URL(wasm, location.href).href;
+    if (typeof wasm === "string") return new URL(wasm, typeof location === "undefined" ? undefined : location.href).href;
     if (wasm instanceof URL) return wasm.href;
     return wasm instanceof Response ? await wasm.arrayBuffer() : (wasm as BufferSource | WebAssembly.Module);
   } catch (cause) {

@@ -15,14 +15,10 @@ export type Shared =
   | { readonly kind: "broker"; readonly name: string; readonly config: string; readonly wasm: string | BufferSource }
   | { readonly kind: "upstream"; readonly url: string; readonly clientName: string | undefined };
 
-/** What a tab tells the worker, which answers with its version. */
-export interface Order {
-  readonly version: number;
-  readonly room: string;
-  readonly shared: Shared;
-  /** A link that wants to be answered, or the name of one that waits no longer. */
-  readonly knock: Knock | string;
-}
+/** What a tab tells the worker, which says its version: that a link wants to be answered, or that it waits no longer. */
+export type Order =
+  | { readonly version: number; readonly room: string; readonly knock: Knock; readonly shared: Shared }
+  | { readonly version: number; readonly room: string; readonly withdraw: string };
 
 /** Who is told of a tab's links. */
 export interface Polling {
@@ -85,7 +81,7 @@ export class WorkerPolling implements Polling {
         clearTimeout(timer);
         if (data !== ROOM_VERSION) fallBack(`is of another version, ${String(data)} and not ${ROOM_VERSION}: reload all tabs of this site`);
       };
-      this.#order(worker, knock);
+      worker.port.postMessage({ version: ROOM_VERSION, room: this.#room, knock, shared: this.#shared } satisfies Order);
     } catch (error) {
       fallBack(`cannot be started: ${(error as Error).message}`);
       this.#fallback.knock(knock);
@@ -97,14 +93,10 @@ export class WorkerPolling implements Polling {
     this.#told.delete(link);
     if (told !== undefined) {
       clearTimeout(told.timer);
-      this.#order(told.worker, link);
+      told.worker.port.postMessage({ version: ROOM_VERSION, room: this.#room, withdraw: link } satisfies Order);
       told.worker.port.close();
     }
     this.#fallback.withdraw(link);
-  }
-
-  #order(worker: SharedWorker, knock: Knock | string): void {
-    worker.port.postMessage({ version: ROOM_VERSION, room: this.#room, shared: this.#shared, knock } satisfies Order);
   }
 }
 

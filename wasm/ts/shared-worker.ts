@@ -10,10 +10,11 @@ import { Upstream } from "./upstream.ts";
 
 (globalThis as unknown as { onconnect: (event: MessageEvent) => void }).onconnect = ({ ports: [port] }) => {
   if (port === undefined) return;
-  port.onmessage = ({ data: { version, room, shared, knock } }: MessageEvent<Order>) => {
-    if (version !== ROOM_VERSION) return;
-    if (typeof knock === "string") Candidate.withdraw(room, knock);
-    else Candidate.knock(room, knock, () => openShared(shared));
+  port.onmessage = ({ data: order }: MessageEvent<Order>) => {
+    // A tab of another version is told ours, and does without us.
+    if (order.version !== ROOM_VERSION) return;
+    if ("withdraw" in order) Candidate.withdraw(order.room, order.withdraw);
+    else Candidate.knock(order.room, order.knock, () => openShared(order.shared));
   };
   port.postMessage(ROOM_VERSION);
 };

@@ -20,7 +20,7 @@ export function checkSharing(what: string): void {
   if (hasLocks && typeof BroadcastChannel !== "undefined") return;
   throw new DunlinError(
     "unsupported",
-    `this runtime has no Web Locks, without which tabs cannot share: serve the page by https or from localhost, or ${what}`,
+    `this runtime has no Web Locks or no BroadcastChannel, without which tabs cannot share: serve the page by https or from localhost, or ${what}`,
   );
 }
 
@@ -79,6 +79,8 @@ export class SharedTransport implements Transport {
     const wire = new BroadcastChannel(linkName(this.#room, link));
     const room = new BroadcastChannel(this.#room);
     let host: string | undefined;
+    // What troubled the last host is not known to trouble the next.
+    this.trouble = undefined;
     ends.push(
       () => wire.close(),
       () => room.close(),

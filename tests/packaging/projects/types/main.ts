@@ -17,9 +17,14 @@ export async function use(): Promise<void> {
   }
   for await (const message of client.history("t", { from: "last:5" })) message.text().toUpperCase();
   await using local = await openLocal({ store: "memory" });
+  const persisted: Promise<boolean> = local.persisted;
+  await (await connect("wss://broker.example", { sharing: "worker", worker: new URL("https://site.example/w.js") })).close();
+  // @ts-expect-error: there are two places
+  await openLocal({ store: "indexeddb", sharing: "everywhere" });
   await (await openInline()).close();
   const stop: () => void = local.on("state", ({ error }) => error instanceof DunlinError && error.code);
   stop();
+  if (await persisted) stop();
   // @ts-expect-error: a payload is bytes or text
   await client.publish("t", { a: 1 });
   // @ts-expect-error: positions have a grammar
