@@ -144,6 +144,21 @@ test("a trap in one broker is survived by all brokers of the page", async (t) =>
   await Promise.all([stored.close(), bystander.close()]);
 });
 
+test("a database whose rows are spoilt is refused, and left as it is", async () => {
+  await (await openLocal({ store: "indexeddb", name: "spoilt" })).close();
+  while (held.has("dunlin:spoilt")) await new Promise((resolve) => setImmediate(resolve));
+  await new Promise<void>((resolve, reject) => {
+    const request = indexedDB.open("dunlin:spoilt");
+    request.onsuccess = () => {
+      const transaction = request.result.transaction("rows", "readwrite");
+      transaction.objectStore("rows").put(Uint8Array.of(255), Uint8Array.of(0, 0));
+      transaction.oncomplete = () => resolve(request.result.close());
+      transaction.onerror = reject;
+    };
+  });
+  await rejects(openLocal({ store: "indexeddb", name: "spoilt" }), "database_unavailable", /the broker "spoilt" cannot be restored from its database: ./);
+});
+
 test("a database that is taken away ends its clients", async () => {
   const client = await openLocal({ store: "indexeddb", name: "taken" });
   const closed = new Promise<DunlinError | undefined>((resolve) => client.on("state", ({ error }) => resolve(error)));

@@ -19,6 +19,23 @@ describe("tabs in one browser", { timeout: 60_000 }, () => {
     });
   });
 
+  test("a tab whose own client closes goes on to serve the others, and lets go after the last", async () => {
+    await site.withProfile(async (profile) => {
+      const [one, other] = [await site.tab(profile), await site.tab(profile)];
+      await one.open({ sharing: "tab" });
+      await other.open({ sharing: "tab" });
+      await other.subscribe();
+      await one.page.evaluate(() => client.close());
+      assert.equal(await other.publish("a"), 0);
+      await other.hears(["a"]);
+      assert.equal(await other.place(), "another tab");
+      await other.page.evaluate(() => client.close());
+      await one.page.evaluate(() => navigator.locks.request("dunlin:dunlin", () => {}));
+      await other.open({ sharing: "tab" });
+      assert.deepEqual(await other.history(), ["a"]);
+    });
+  });
+
   test("a frozen tab hands the broker over, and comes back as a guest", async () => {
     await site.withProfile(async (profile) => {
       const [one, other] = [await site.tab(profile), await site.tab(profile)];

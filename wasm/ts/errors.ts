@@ -35,7 +35,7 @@ export type ClientErrorCode =
   | "unsupported"
   /** Another tab of this site runs a version of dunlin that this one cannot share with. */
   | "unsupported_version"
-  /** The database cannot be opened, or is of a newer version. */
+  /** The database cannot be opened or read, is of a newer version, or was taken away. */
   | "database_unavailable"
   /** The browser gives the site no more storage. */
   | "storage_full"

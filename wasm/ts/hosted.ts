@@ -45,11 +45,20 @@ export class HostedBroker {
   /** Restores the broker from what is stored. The engine's WebAssembly is loaded already. */
   static async start(name: string, store: Store, config: string): Promise<HostedBroker> {
     const broker = new HostedBroker(store, config);
-    try {
-      await broker.#drive.open();
-    } catch (cause) {
+    const failed = (code: string, what: string, cause: unknown): DunlinError => {
       broker.stop();
-      throw new DunlinError("invalid_argument", `the broker ${JSON.stringify(name)} cannot start: ${(cause as Error).message}`, { cause });
+      return new DunlinError(code, `the broker ${JSON.stringify(name)} ${what}: ${(cause as Error).message}`, { cause });
+    };
+    let restored: void | Promise<void>;
+    try {
+      restored = broker.#drive.open();
+    } catch (cause) {
+      throw failed("invalid_argument", "cannot start", cause);
+    }
+    try {
+      await restored;
+    } catch (cause) {
+      throw failed("database_unavailable", "cannot be restored from its database", cause);
     }
     return broker;
   }
