@@ -28,7 +28,7 @@ describe("tabs in one browser", { timeout: 60_000 }, () => {
       await one.page.evaluate(() => client.close());
       assert.equal(await other.publish("a"), 0);
       await other.hears(["a"]);
-      assert.equal(await other.place(), "another tab");
+      assert.equal(await one.place(), "here");
       await other.page.evaluate(() => client.close());
       await one.page.evaluate(() => navigator.locks.request("dunlin:dunlin", () => {}));
       await other.open({ sharing: "tab" });
