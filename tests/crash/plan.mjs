@@ -89,7 +89,7 @@ export function command(seed, cycle, producer, n) {
   const isBatch = shape < 0.2;
   let durability = random.chance(0.3) ? random.pick(LEVELS) : undefined;
   let sizes;
-  if (shape < 0.006) sizes = Array.from({ length: random.from(200, 800) }, () => random.below(200));
+  if (shape < 0.006) sizes = Array.from({ length: random.from(100, 500) }, () => random.below(200));
   else if (shape < 0.012) sizes = Array.from({ length: 3 }, () => random.from(50_000, 300_000));
   else if (isBatch) sizes = Array.from({ length: random.from(2, 16) }, () => random.below(300));
   else sizes = [random.chance(0.02) ? random.from(10_000, 300_000) : random.below(400)];
@@ -196,7 +196,7 @@ export function cyclePlan(seed, cycle) {
   const random = dice(seed, "cycle", cycle);
   const producers = Array.from({ length: random.from(2, 4) }, () => ({ window: random.pick([1, 4, 16, 64, 200]) }));
   const what = random.pick(["acks", "acks", "batches", "large batches", "deliveries"]);
-  const most = { acks: 200, batches: 30, "large batches": 2, deliveries: 500 }[what];
+  const most = { acks: 120, batches: 20, "large batches": 2, deliveries: 400 }[what];
   const events = random.from(1, most);
   const how = random.pick(["at once", "spinning", "waiting"]);
   const waitMs = { "at once": 0, spinning: random.real() * 2, waiting: random.real() * 25 }[how];

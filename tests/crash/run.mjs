@@ -13,7 +13,7 @@ import { Worker } from "./worker.mjs";
 
 const TARGETS = { host: Host, worker: Worker, browser: Browser };
 /** So many cycles go over the same data before it begins afresh. */
-const ROUND_CYCLES_MAX = 12;
+const ROUND_CYCLES_MAX = 10;
 
 const { values } = parseArgs({
   options: { cycles: { type: "string" }, only: { type: "string" }, seed: { type: "string" } },
