@@ -45,6 +45,12 @@ impl<'a> Reader<'a> {
         if first < 0x80 {
             return Ok(u64::from(first));
         }
+        self.long(first)
+    }
+
+    /// The rest of a varint that takes more than its first byte.
+    #[inline(never)]
+    fn long(&mut self, first: u8) -> Result<u64, Malformed> {
         let mut value = u64::from(first & 0x7f);
         for index in 1..10u32 {
             let byte = self.u8()?;
@@ -104,19 +110,28 @@ pub trait Put {
 
 impl Put for Vec<u8> {
     #[inline]
-    fn put_u64(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.push((value as u8) | 0x80);
-            value >>= 7;
+    fn put_u64(&mut self, value: u64) {
+        if value < 0x80 {
+            self.push(value as u8);
+        } else {
+            put_long(value, self);
         }
-        self.push(value as u8);
     }
 
-    #[inline]
     fn put_bytes(&mut self, bytes: &[u8]) {
         self.put_u64(bytes.len() as u64);
         self.extend_from_slice(bytes);
     }
+}
+
+/// Appends a varint that takes more than one byte.
+#[inline(never)]
+fn put_long(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push((value as u8) | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
 }
 
 /// Appends what `body` appends, with its length in front. `size_hint` is about how long that is: as many bytes are

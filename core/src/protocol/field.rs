@@ -263,12 +263,10 @@ impl<'a, T: Item<'a>> Field<'a> for List<'a, T> {
     }
 }
 
-/// Appends an optional field, if it is there.
-pub(super) fn put_optional<'a, T: Field<'a>>(tag: u8, value: Option<&T>, out: &mut Vec<u8>) {
-    if let Some(value) = value {
-        out.push(tag);
-        put_framed(out, 0, |out| value.put(out));
-    }
+/// Appends an optional field that is there.
+pub(super) fn put_optional<'a, T: Field<'a>>(tag: u8, value: &T, out: &mut Vec<u8>) {
+    out.push(tag);
+    put_framed(out, 0, |out| value.put(out));
 }
 
 /// Reads the optional field `tag`, passing over unknown ones with lower tags. `last` is the tag read before.

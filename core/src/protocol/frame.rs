@@ -42,14 +42,20 @@ macro_rules! layouts {
             #[allow(unused_variables)]
             fn put_fields(&self, out: &mut Vec<u8>) {
                 $(self.$rname.put(out);)*
-                $($(put_optional($tag, self.$oname.as_ref(), out);)*)?
+                $($(if let Some(value) = &self.$oname {
+                    put_optional($tag, value, out);
+                })*)?
             }
 
             #[allow(unused_mut)]
             fn take_fields(reader: &mut Reader<$life>) -> Result<Self, Malformed> {
                 $(let $rname = Field::take(reader)?;)*
                 let mut last = 0;
-                $($(let $oname = take_optional($tag, &mut last, reader)?;)*)?
+                $($(let $oname = if reader.is_empty() {
+                    None
+                } else {
+                    take_optional($tag, &mut last, reader)?
+                };)*)?
                 skip_optionals(last, reader)?;
                 Ok(Self { $($rname,)* $($($oname,)*)? })
             }
