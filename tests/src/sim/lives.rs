@@ -4,7 +4,7 @@ use dunlin_host::{Store as _, StoreError};
 
 use super::archive::Check;
 use super::audit::audit;
-use super::damage::check_refusal;
+use super::damage::{check_refusal, check_whole};
 use super::host::give_to;
 use super::model::Given;
 use super::recovery::Ended;
@@ -162,6 +162,9 @@ impl World {
     /// Finds out what survived, and whether that is enough.
     pub(super) fn recover(&mut self, kept: u64) -> Check {
         let rows = self.store.rows().map_err(|error| error.0)?;
+        for namespace in &self.plan.namespaces {
+            check_whole(&mut self.rng, &rows, namespace)?;
+        }
         if self.rng.once_in(4) {
             let refused = check_refusal(&mut self.rng, &rows, &self.plan.config)?;
             self.troubles.refused_rows += u64::from(refused);

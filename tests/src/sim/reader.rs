@@ -242,6 +242,10 @@ impl SubscriptionView {
                 continue;
             }
             let place = archive.place(message)?;
+            // Only a time to come, as after a setback of the clock, is later than what is published after it was asked.
+            if matches!(self.wish.begin, Begin::Timestamp(at) if place.timestamp < at) {
+                continue;
+            }
             let name = &archive.topics[log.0].name;
             let mut gaps = self.gaps.iter().chain(&self.gaps_before);
             if gaps.any(|gap| gap.covers(name, log.1, place.sequence)) {

@@ -93,7 +93,7 @@ impl World {
                 b"{\"type\":\"ping\",\"request\":-1}\n",
                 &[b'['; 3000],
             ];
-            bytes.extend_from_slice(*self.rng.pick(&lines));
+            bytes.extend_from_slice(self.rng.pick::<&[u8]>(&lines));
         } else {
             let frames: [&[u8]; 5] = [
                 &[200, 1, 2, 3],
@@ -102,7 +102,7 @@ impl World {
                 &[1, 12],
                 &[2, 2, 0],
             ];
-            bytes.extend_from_slice(*self.rng.pick(&frames));
+            bytes.extend_from_slice(self.rng.pick::<&[u8]>(&frames));
         }
         let namespace = 0;
         self.give(
