@@ -15,19 +15,22 @@ import { concat, Reader, text, utf8, Writer } from "../../wasm/ts/wire.ts";
 import { EVERYTHING, fromBase64, LOADED, Replay } from "./replay.ts";
 import type { Step, Trace } from "./replay.ts";
 
-/** Where a broker is taken away: after so many steps, or, where the last of them writes something, in the middle of it. */
+/** Where a broker is taken away: after so many steps, or in the middle of the last of them. */
 export interface Place {
   readonly steps: number;
   readonly within: boolean;
 }
 
-/** Every place of a trace. */
+/** Behind every step of a trace, and in the middle of the last that writes something. */
 export function placesOf(trace: Trace): readonly Place[] {
-  return trace.steps.flatMap((step, index) => {
-    if (step.kind !== "step") return [];
-    const writes = decodeOutput(fromBase64(step.output)).effects.some(({ kind }) => kind === "write");
-    return (writes ? [false, true] : [false]).map((within) => ({ steps: index + 1, within }));
-  });
+  const places: Place[] = [];
+  let writes = 0;
+  for (const [index, step] of trace.steps.entries()) {
+    if (step.kind !== "step") continue;
+    places.push({ steps: index + 1, within: false });
+    if (decodeOutput(fromBase64(step.output)).effects.some(({ kind }) => kind === "write")) writes = index + 1;
+  }
+  return writes === 0 ? places : [...places, { steps: writes, within: true }];
 }
 
 /** Plays steps exactly as they were; throws what went differently. */
