@@ -9,15 +9,17 @@ before(() => site.start());
 after(() => site.stop());
 
 describe("tabs in one browser", { timeout: 60_000 }, () => {
-  test("a tab that would use a worker joins a broker that runs in a tab", async () => {
-    await site.withProfile(async (profile) => {
-      const [one, other] = [await site.tab(profile), await site.tab(profile)];
-      await one.open({ sharing: "tab" });
-      await one.publish("a");
-      await other.open();
-      assert.deepEqual([await other.place(), await other.history()], ["another tab", ["a"]]);
+  for (const [first, second, place] of [["tab", "worker", "another tab"], ["worker", "tab", "worker"]] as const) {
+    test(`a tab that would use a ${second} joins a broker that runs in a ${first}`, async () => {
+      await site.withProfile(async (profile) => {
+        const [one, other] = [await site.tab(profile), await site.tab(profile)];
+        await one.open({ sharing: first });
+        await one.publish("a");
+        await other.open({ sharing: second });
+        assert.deepEqual([await other.place(), await other.history()], [place, ["a"]]);
+      });
     });
-  });
+  }
 
   test("a tab whose own client closes goes on to serve the others, and lets go after the last", async () => {
     await site.withProfile(async (profile) => {

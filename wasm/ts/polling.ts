@@ -26,7 +26,7 @@ export interface Polling {
   withdraw(link: string): void;
 }
 
-export class TabPolling implements Polling {
+class TabPolling implements Polling {
   readonly #room: string;
   readonly #open: () => Promise<Service>;
 
@@ -47,7 +47,7 @@ export class TabPolling implements Polling {
 /** Set when a worker could not be used, for as long as the page lives. */
 let hasNoWorker = false;
 
-export class WorkerPolling implements Polling {
+class WorkerPolling implements Polling {
   readonly #room: string;
   readonly #shared: Shared;
   readonly #url: URL;
