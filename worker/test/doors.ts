@@ -1,9 +1,10 @@
 // The Worker with doors that only tests need; it is bundled by them and never deployed.
 //
-// `Broker` is the deployed class, which can be told from outside to crash or to write something into its storage; the
+// `Broker` is the deployed class, which can be told from outside to crash, to end, or to find its storage broken; the
 // gateway is the deployed one too, and can be told to panic.
 // `Scenario` is the bare guest over the object's SQLite: exact inputs with an explicit time in, the very bytes of the
-// effects out, which is how this runtime is compared with the others.
+// effects out, which is how this runtime is compared with the others. `Interruption` aborts such objects in the middle
+// of scenarios, `Layout` takes a store through steps that fail.
 
 import { DurableObject } from "cloudflare:workers";
 
