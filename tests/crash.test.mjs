@@ -103,6 +103,13 @@ test("holes, changes, strangers, repetitions and another order are found", () =>
   finds(/stood at .* before/, change("log/topic", ({ records }) => ([records[0].name, records[1].name] = [records[1].name, records[0].name])));
 });
 
+test("what one producer published stands in its order, also where nobody was told", () => {
+  const given = honest({ acked: 0 });
+  const { records } = partOf(given.survey, "log/topic");
+  [records[0].name, records[1].name] = [records[1].name, records[0].name];
+  finds(/stands behind .*, which was published later/, given);
+});
+
 test("a topic that was created is there", () => {
   const given = honest({ acked: 0 });
   given.survey = given.survey.filter(({ topic }) => topic !== "trim/count");
