@@ -110,10 +110,13 @@ impl Bench {
             let load = load();
             let told = match mode {
                 Mode::Publish => {
+                    let compared = own.as_ref().filter(|_| self.durability == "sync");
+                    let before = compared.map(|own| self.bare(&own.data)).transpose()?;
                     let mut published = self.publish(&target).await?;
                     let mut told = self.told(&mut published);
-                    if let Some(own) = own.as_ref().filter(|_| self.durability == "sync") {
-                        let bare = self.bare(&own.data)?;
+                    if let (Some(own), Some(before)) = (compared, before) {
+                        // Before and after, since a disk that others use changes from one second to the next.
+                        let bare = before.midpoint(self.bare(&own.data)?);
                         told += &format!(
                             "; a bare loop that appends as many and syncs: {bare:.0}/s, so this is {:.0} % of it",
                             published.receipts_per_s / bare * 100.0

@@ -5,7 +5,7 @@ use core::num::NonZeroUsize;
 use core::time::Duration;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::available_parallelism;
+use std::thread::{self, available_parallelism};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -64,7 +64,9 @@ impl Serve {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let access =
             Access::new(&self.tokens, &self.origins).map_err(|error| anyhow::anyhow!(error.0))?;
-        let engines = Engines::new(self.engine, &config_json(self.config.as_deref())?)?;
+        let (kind, config) = (self.engine, config_json(self.config.as_deref())?);
+        // The guest is compiled while the store is opened: either takes a part of a second.
+        let engines = thread::spawn(move || Engines::new(kind, &config));
         let shards = self.shards.unwrap_or_else(|| {
             let cores = available_parallelism().map_or(1, NonZeroUsize::get);
             u32::try_from(cores).unwrap_or(SHARDS_MAX).min(SHARDS_MAX)
@@ -73,6 +75,9 @@ impl Serve {
             StoreKind::Fjall => Arc::new(NativeStore::open(&self.data)?),
             StoreKind::Memory => Arc::new(MemoryStore::default()),
         };
+        let engines = engines
+            .join()
+            .expect("a compiler that panics has said why")?;
         if let Some(recovery) = store.recovery() {
             report::event(&recovery.to_string());
         }

@@ -297,7 +297,7 @@ impl Store for JournaledStore {
                 open.check(appended.map_err(|error| unwritable(&error)))?;
                 writer.last_change = writer.last;
                 let mut overlays = write(&open.overlays);
-                ops.iter().for_each(|op| overlays.active.apply(op));
+                ops.iter().for_each(|op| overlays.active.apply(op.clone()));
                 break;
             }
             if rotated {

@@ -15,9 +15,10 @@ use super::{
 };
 use crate::report;
 
+/// Shorter ones make a start faster and the memory smaller, longer ones the tables of fjall fewer.
 const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 const SPARES_MIN: usize = 2;
-const FROZEN_MAX: usize = 3;
+const FROZEN_MAX: usize = 2;
 
 /// A [`Store`] in a data directory.
 pub struct NativeStore {

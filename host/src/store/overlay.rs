@@ -23,15 +23,15 @@ pub(super) struct Overlay {
 }
 
 impl Overlay {
-    pub(super) fn apply(&mut self, op: &Op) {
+    pub(super) fn apply(&mut self, op: Op) {
         match op {
             Op::Put { key, value } => {
-                self.rows.insert(key.clone(), Some(value.clone()));
+                self.rows.insert(key, Some(value));
             }
             Op::Delete { key } => {
-                self.rows.insert(key.clone(), None);
+                self.rows.insert(key, None);
             }
-            Op::DeleteRange { from, to } if from < to => self.delete(from, to),
+            Op::DeleteRange { from, to } if from < to => self.delete(&from, &to),
             Op::DeleteRange { .. } => {}
         }
     }

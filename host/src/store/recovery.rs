@@ -200,13 +200,13 @@ impl Examined {
                 let what = "its record is of a form that this dunlin does not know";
                 damaged(&name_of(segment.number), position, what)
             })?;
-            ops.iter().for_each(|op| overlay.apply(op));
             self.recovery.records += 1;
             self.recovery.changes += ops.len() as u64;
             self.last = record.sequence;
             if !ops.is_empty() {
                 self.last_change = record.sequence;
             }
+            ops.into_iter().for_each(|op| overlay.apply(op));
             self.durable = self.durable.max(record.durable);
             position = record.end;
         };
