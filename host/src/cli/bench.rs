@@ -116,9 +116,11 @@ impl Bench {
                     let mut told = self.told(&mut published);
                     if let (Some(own), Some(before)) = (compared, before) {
                         // Before and after, since a disk that others use changes from one second to the next.
-                        let bare = before.midpoint(self.bare(&own.data)?);
+                        let after = self.bare(&own.data)?;
+                        let bare = before.0.midpoint(after.0);
                         told += &format!(
-                            "; a bare loop that appends as many and syncs: {bare:.0}/s, so this is {:.0} % of it",
+                            "; a bare loop that appends as many and syncs: {bare:.0}/s, max {:.2} ms, so this is {:.0} % of it",
+                            before.1.max(after.1).as_secs_f64() * 1_000.0,
                             published.receipts_per_s / bare * 100.0
                         );
                     }
@@ -175,8 +177,9 @@ impl Bench {
         )
     }
 
-    /// Messages a second of a loop that appends as many as are in flight, syncs, and does nothing else.
-    fn bare(&self, folder: &Path) -> Result<f64> {
+    /// Messages a second of a loop that appends as many as are in flight, syncs, and does nothing else; and its longest
+    /// sync.
+    fn bare(&self, folder: &Path) -> Result<(f64, Duration)> {
         let commit = vec![b'x'; self.size * usize::try_from(self.in_flight * self.publishers)?];
         let commits = (self.messages / (self.in_flight * self.publishers)).clamp(1, 20_000);
         // Written before, as the broker's journal is, so that a sync writes data alone.
@@ -187,12 +190,15 @@ impl Bench {
         }
         file.sync_all()?;
         let begun = Instant::now();
+        let mut worst = Duration::ZERO;
         for number in 0..commits {
+            let commit_begun = Instant::now();
             file.write_all_at(&commit, number % places * commit.len() as u64)?;
             file.sync_data()?;
+            worst = worst.max(commit_begun.elapsed());
         }
         let messages = commits * self.in_flight * self.publishers;
-        Ok(messages as f64 / begun.elapsed().as_secs_f64())
+        Ok((messages as f64 / begun.elapsed().as_secs_f64(), worst))
     }
 
     async fn store(&self, target: &mut Target, own: Option<&mut Broker>) -> Result<String> {

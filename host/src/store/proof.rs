@@ -180,7 +180,7 @@ fn a_journaled_map_answers_as_a_plain_one() {
     }
 }
 
-const BATCHES: usize = 240;
+const BATCHES: usize = 320;
 
 #[test]
 fn a_crash_at_any_step_keeps_what_was_synced_and_a_prefix_of_the_rest() {
@@ -198,7 +198,7 @@ fn a_crash_at_any_step_keeps_what_was_synced_and_a_prefix_of_the_rest() {
             if applied % 7 == 0 && store.sync().is_ok() {
                 synced = applied;
             }
-            if applied % 11 == 0 {
+            if applied % 40 == 0 {
                 // What fails here fails the next batch too.
                 let _ = store.maintain();
             }
@@ -393,6 +393,24 @@ fn a_segment_that_is_gone_is_told() {
             Ok(_) => assert_eq!(missing, 2),
         }
     }
+}
+
+#[test]
+fn a_journal_that_is_older_than_its_base_is_told() {
+    let world = World::default();
+    let store = world.open().unwrap();
+    store.apply(&[put(1)]).unwrap();
+    let older = world.disk.crash(Crash::Kill);
+    while world.base.through().unwrap() == 0 {
+        store.apply(&[put(2)]).unwrap();
+        store.maintain().unwrap();
+    }
+    drop(store);
+    let base = Arc::clone(&world.base);
+    let mixed = World { disk: older, base };
+    let told = mixed.open().err().expect("batches are missing").0;
+    assert!(told.contains("is in the store already"), "{told}");
+    assert!(told.contains("backup"), "{told}");
 }
 
 #[test]

@@ -19,6 +19,8 @@ struct State {
     files: BTreeMap<String, Arc<Mutex<Bytes>>>,
     /// The files that are there after a loss of power.
     durable: BTreeMap<String, Arc<Mutex<Bytes>>>,
+    /// What was removed since the directory was synced last.
+    removed: Vec<(String, Arc<Mutex<Bytes>>)>,
     /// How many more steps go well; the next one is done in half, and none after it.
     fuse: Option<u64>,
     steps: u64,
@@ -43,7 +45,7 @@ pub(super) enum Crash {
     Kill,
     /// Nothing of it.
     Power,
-    /// Every other sector of it.
+    /// Every other sector of it; and of files that were removed, the first one is there again.
     Torn,
 }
 
@@ -96,8 +98,9 @@ impl TestDisk {
             Crash::Kill | Crash::Torn => &state.files,
             Crash::Power => &state.durable,
         };
+        let back = state.removed.first().filter(|_| crash == Crash::Torn);
+        let names = names.iter().chain(back.map(|(name, bytes)| (name, bytes)));
         let files: BTreeMap<_, _> = names
-            .iter()
             .map(|(name, bytes)| {
                 let mut bytes = bytes.lock().unwrap().clone();
                 match crash {
@@ -228,8 +231,10 @@ impl Disk for Arc<TestDisk> {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let done = self.step()?;
-        let removed = self.state().files.remove(name);
-        removed.ok_or(io::ErrorKind::NotFound)?;
+        let mut state = self.state();
+        let removed = state.files.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        state.removed.push((name.to_owned(), removed));
+        drop(state);
         halved(done)
     }
 
@@ -237,6 +242,7 @@ impl Disk for Arc<TestDisk> {
         let done = self.step()?;
         let mut state = self.state();
         state.durable = state.files.clone();
+        state.removed.clear();
         drop(state);
         halved(done)
     }
