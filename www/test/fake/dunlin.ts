@@ -115,6 +115,8 @@ const client: Client = {
     yield* [...logs.keys()].sort();
   },
   deleteTopic: async (topic) => void logs.delete(topic),
+  export: () => { throw new DunlinError("unsupported", "the fake does not export"); },
+  import: async () => { throw new DunlinError("unsupported", "the fake does not import"); },
   close: async () => undefined,
   [Symbol.asyncDispose]: async () => undefined,
 };
