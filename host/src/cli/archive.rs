@@ -126,7 +126,8 @@ impl Import {
 impl Place {
     async fn open(&self) -> Result<Broker> {
         let Some(data) = &self.data else {
-            return Client::connect(&self.target).await.map(Broker::Running);
+            let client = Client::connect(&self.target).await?;
+            return Ok(Broker::Running(Box::new(client)));
         };
         // Linked directly it starts at once; nothing else tells it from the guest.
         let engines = Engines::new(EngineKind::Native, &config_json(self.config.as_deref())?)?;
@@ -138,7 +139,7 @@ impl Place {
 
 /// Who exports and imports.
 enum Broker {
-    Running(Client),
+    Running(Box<Client>),
     Offline(Offline),
 }
 
