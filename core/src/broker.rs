@@ -10,7 +10,7 @@ use slab::Slab;
 
 use crate::config::{Config, ConfigError};
 use crate::connection::{Connection, HeldCommand};
-use crate::context::{Context, LoadOwner, Work};
+use crate::context::{Context, Due, LoadOwner, Work};
 use crate::effect::{After, CloseCode, Durability, Effect, Op};
 use crate::error::{ErrorCode, Refusal};
 use crate::hash::Map;
@@ -170,9 +170,7 @@ impl Broker {
         if self.cx.more {
             return Some(self.cx.now);
         }
-        let held = self.cx.held.first().map(|(deadline, _)| *deadline);
-        let transfer = self.cx.transfers.first().map(|(deadline, ..)| *deadline);
-        [held, transfer].into_iter().flatten().min()
+        self.cx.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
     /// Counters and gauges as a JSON object.
@@ -223,9 +221,10 @@ impl Broker {
             .iter()
             .filter(|(_, connection)| !connection.held.is_empty())
             .count();
+        let due = self.cx.deadlines.iter();
         assert_eq!(
             held,
-            self.cx.held.len(),
+            due.filter(|(_, due)| matches!(due, Due::Held(_))).count(),
             "connections with held commands have a deadline"
         );
         assert!(
@@ -680,7 +679,7 @@ impl Broker {
         self.cx.held_bytes = bytes;
         let deadline = self.cx.now.after_ms(self.cx.config.block_ms_max);
         if connection.held.is_empty() {
-            self.cx.held.insert((deadline, index));
+            self.cx.deadlines.insert((deadline, Due::Held(index)));
         }
         connection.held.push_back(HeldCommand {
             deadline,
@@ -693,13 +692,16 @@ impl Broker {
         let unblocked = core::mem::take(&mut self.cx.unblocked);
         let due: Vec<(Timestamp, u32)> = self
             .cx
-            .held
+            .deadlines
             .iter()
             .filter(|(deadline, _)| unblocked || *deadline <= self.cx.now)
-            .copied()
+            .filter_map(|(deadline, due)| match due {
+                Due::Held(index) => Some((*deadline, *index)),
+                Due::Transfer(..) => None,
+            })
             .collect();
         for (deadline, index) in due {
-            self.cx.held.remove(&(deadline, index));
+            self.cx.deadlines.remove(&(deadline, Due::Held(index)));
             while let Some(held) = self.cx.connections[index as usize].held.pop_front() {
                 let request = request_of(&held.frame);
                 self.cx.held_bytes -= held.frame.len() as u64;
@@ -722,7 +724,7 @@ impl Broker {
                     }
                     Ok(false) => {
                         self.cx.held_bytes += held.frame.len() as u64;
-                        self.cx.held.insert((held.deadline, index));
+                        self.cx.deadlines.insert((held.deadline, Due::Held(index)));
                         self.cx.connections[index as usize].held.push_front(held);
                         break;
                     }
@@ -770,13 +772,13 @@ impl Broker {
         if self.cx.unblocked
             || self
                 .cx
-                .held
+                .deadlines
                 .first()
                 .is_some_and(|(deadline, _)| *deadline <= self.cx.now)
         {
             self.retry_held();
         }
-        let retry = self.cx.unblocked && !self.cx.held.is_empty();
+        let retry = self.cx.unblocked && self.cx.held_bytes > 0;
         self.cx.more |= retry || !self.cx.ready.is_empty();
     }
 
@@ -848,14 +850,16 @@ impl Broker {
         };
         let connection = self.cx.connections.remove(index as usize);
         if let Some(first) = connection.held.front() {
-            self.cx.held.remove(&(first.deadline, index));
+            self.cx
+                .deadlines
+                .remove(&(first.deadline, Due::Held(index)));
         }
         for held in &connection.held {
             self.cx.held_bytes -= held.frame.len() as u64;
         }
         let namespace = &mut self.namespaces[connection.namespace as usize];
-        for subscription in connection.subscriptions.values() {
-            namespace.remove_subscription(&mut self.cx, *subscription);
+        for (_, index) in &connection.subscriptions {
+            namespace.remove_subscription(&mut self.cx, *index);
         }
         namespace.remove_reads(&mut self.cx, id);
         if connection.stored {
@@ -869,7 +873,7 @@ impl Broker {
 
     /// Names that were only connected to do not count for ever.
     fn remove_if_vacant(&mut self, index: u32) {
-        if self.namespaces[index as usize].is_vacant() && self.restoring.dormant.is_empty() {
+        if self.namespaces[index as usize].is_vacant() && !self.restoring.has_dormant() {
             let namespace = self.namespaces.remove(index as usize);
             self.namespace_index.remove(namespace.name.as_str());
         }
@@ -877,10 +881,18 @@ impl Broker {
 
     /// Gives up the exports and imports that nobody goes on with.
     fn expire_transfers(&mut self) {
-        while let Some(&(deadline, index, id)) = self.cx.transfers.first()
-            && deadline <= self.cx.now
+        let now = self.cx.now;
+        while let Some((deadline, index, id)) = self
+            .cx
+            .deadlines
+            .iter()
+            .take_while(|(deadline, _)| *deadline <= now)
+            .find_map(|(deadline, due)| match due {
+                Due::Transfer(index, id) => Some((*deadline, *index, *id)),
+                Due::Held(_) => None,
+            })
         {
-            self.cx.transfers.remove(&(deadline, index, id));
+            self.cx.end_transfer(index, id, deadline);
             let namespace = &mut self.namespaces[index as usize];
             namespace.expire_export(&mut self.cx, id);
             namespace.expire_import(&mut self.cx, id);
@@ -893,7 +905,7 @@ impl Broker {
         if self.cx.connection_index.contains(&id) {
             return;
         }
-        let Some(dormant) = self.restoring.dormant.remove(&id) else {
+        let Some(dormant) = self.restoring.take_dormant(id) else {
             let message = "the broker does not know this connection any more; connect again";
             return self
                 .cx
@@ -940,15 +952,16 @@ impl Broker {
                 queued: false,
                 starved: false,
             });
-            self.cx.connections[index as usize]
-                .subscriptions
-                .insert(stored.id, entry);
+            self.cx.connections[index as usize].add_subscription(stored.id, entry);
         }
     }
 
     /// Forgets the stored connections whose sockets were not named before the first flush.
     fn forget_dormant(&mut self) {
         for (id, dormant) in core::mem::take(&mut self.restoring.dormant) {
+            let Some(dormant) = dormant else {
+                continue;
+            };
             let key = self.namespaces[dormant.namespace as usize]
                 .keys
                 .connection(id);

@@ -666,7 +666,7 @@ impl Namespace {
         };
         cx.reply(connection, After::default(), &Reply::Ended(ended));
         if let Some(connection) = cx.connections.get_mut(connection as usize) {
-            connection.subscriptions.remove(&id);
+            connection.remove_subscription(id);
         }
         cx.touch_connection(connection);
         self.remove_subscription(cx, index);

@@ -1,6 +1,6 @@
 //! A connection: who is at the other end, and which of its commands wait.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::effect::After;
@@ -18,8 +18,8 @@ pub(crate) struct Connection {
     pub(crate) greeted: bool,
     /// Whether nothing of it is kept: it is gone with its first commands.
     pub(crate) ephemeral: bool,
-    /// The subscriptions by the client's numbers, as the namespace numbers them.
-    pub(crate) subscriptions: BTreeMap<SubscriptionId, u32>,
+    /// The subscriptions in the order of the client's numbers, with those of the namespace.
+    pub(crate) subscriptions: Vec<(SubscriptionId, u32)>,
     /// Commands that wait for a slow subscriber, each until its deadline, in order.
     pub(crate) held: VecDeque<HeldCommand>,
     pub(crate) replies: ReplySlots,
@@ -55,7 +55,7 @@ impl Connection {
             claims,
             greeted: false,
             ephemeral: false,
-            subscriptions: BTreeMap::new(),
+            subscriptions: Vec::new(),
             held: VecDeque::new(),
             replies: ReplySlots::default(),
             ended: None,
@@ -63,5 +63,28 @@ impl Connection {
             stored: false,
             dirty: false,
         }
+    }
+
+    /// The namespace's number of a subscription.
+    pub(crate) fn subscription(&self, id: SubscriptionId) -> Option<u32> {
+        let place = self.find_subscription(id).ok()?;
+        Some(self.subscriptions[place].1)
+    }
+
+    /// Adds a subscription whose number is not in use.
+    pub(crate) fn add_subscription(&mut self, id: SubscriptionId, index: u32) {
+        if let Err(place) = self.find_subscription(id) {
+            self.subscriptions.insert(place, (id, index));
+        }
+    }
+
+    /// Forgets a subscription, and returns the namespace's number of it.
+    pub(crate) fn remove_subscription(&mut self, id: SubscriptionId) -> Option<u32> {
+        let place = self.find_subscription(id).ok()?;
+        Some(self.subscriptions.remove(place).1)
+    }
+
+    fn find_subscription(&self, id: SubscriptionId) -> Result<usize, usize> {
+        self.subscriptions.binary_search_by_key(&id, |(id, _)| *id)
     }
 }

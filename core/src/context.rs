@@ -42,16 +42,14 @@ pub(crate) struct Context {
     pub(crate) ready: VecDeque<Work>,
     /// Work that waits until fewer loads are under way.
     pub(crate) starved: VecDeque<Work>,
-    /// Connections with held commands, by the deadline of the first.
-    pub(crate) held: BTreeSet<(Timestamp, u32)>,
+    /// What is to be done when, the earliest first.
+    pub(crate) deadlines: BTreeSet<(Timestamp, Due)>,
     /// How many bytes all held commands have.
     pub(crate) held_bytes: u64,
     /// Whether a held command may go through now.
     pub(crate) unblocked: bool,
-    /// Exports and imports under way, by the time when they are given up, with their namespaces.
-    pub(crate) transfers: BTreeSet<(Timestamp, u32, TransferId)>,
     next_transfer: u64,
-    /// How many of them are imports.
+    /// How many imports are under way.
     pub(crate) imports: u64,
     pub(crate) dirty_connections: Vec<u32>,
     pub(crate) dirty_namespaces: Vec<u32>,
@@ -106,6 +104,15 @@ pub(crate) enum Work {
     Export { namespace: u32, export: TransferId },
     /// Go on with an import.
     Import { namespace: u32 },
+}
+
+/// What has a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Due {
+    /// An export or import of a namespace is given up.
+    Transfer(u32, TransferId),
+    /// The first command that a connection holds is refused.
+    Held(u32),
 }
 
 macro_rules! counters {
@@ -175,10 +182,9 @@ impl Context {
             next_ticket: 1,
             ready: VecDeque::new(),
             starved: VecDeque::new(),
-            held: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
             held_bytes: 0,
             unblocked: false,
-            transfers: BTreeSet::new(),
             // Those of earlier incarnations are not known any more, and must not be taken for ours. JSON carries it.
             next_transfer: (seed >> 44 << 32) + 1,
             imports: 0,
@@ -244,7 +250,8 @@ impl Context {
     pub(crate) fn begin_transfer(&mut self, namespace: u32, deadline: Timestamp) -> TransferId {
         let id = TransferId(self.next_transfer);
         self.next_transfer += 1;
-        self.transfers.insert((deadline, namespace, id));
+        self.deadlines
+            .insert((deadline, Due::Transfer(namespace, id)));
         id
     }
 
@@ -255,14 +262,16 @@ impl Context {
         id: TransferId,
         deadline: &mut Timestamp,
     ) {
-        self.transfers.remove(&(*deadline, namespace, id));
+        self.end_transfer(namespace, id, *deadline);
         *deadline = self.now.after_ms(self.config.transfer_idle_ms);
-        self.transfers.insert((*deadline, namespace, id));
+        self.deadlines
+            .insert((*deadline, Due::Transfer(namespace, id)));
     }
 
     /// Notes that an export or import is over.
     pub(crate) fn end_transfer(&mut self, namespace: u32, id: TransferId, deadline: Timestamp) {
-        self.transfers.remove(&(deadline, namespace, id));
+        self.deadlines
+            .remove(&(deadline, Due::Transfer(namespace, id)));
     }
 
     /// Gives a reply to a connection at the end of the batch.

@@ -1,7 +1,6 @@
 //! Rebuilding a broker from stored rows, which are the only snapshot there is.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -51,8 +50,31 @@ pub(crate) struct Restoring {
     /// The namespace being read, and what is known of its rows so far.
     namespace: Option<u32>,
     rows: StateRows,
-    pub(crate) dormant: BTreeMap<ConnectionId, Dormant>,
+    /// The stored connections, in the order of their numbers; `None` once taken up.
+    pub(crate) dormant: Vec<(ConnectionId, Option<Dormant>)>,
     pub(crate) format_stored: bool,
+}
+
+impl Restoring {
+    fn insert_dormant(&mut self, id: ConnectionId, dormant: Dormant) {
+        match self.find_dormant(id) {
+            Ok(known) => self.dormant[known].1 = Some(dormant),
+            Err(place) => self.dormant.insert(place, (id, Some(dormant))),
+        }
+    }
+
+    pub(crate) fn take_dormant(&mut self, id: ConnectionId) -> Option<Dormant> {
+        let known = self.find_dormant(id).ok()?;
+        self.dormant[known].1.take()
+    }
+
+    pub(crate) fn has_dormant(&self) -> bool {
+        self.dormant.iter().any(|(_, dormant)| dormant.is_some())
+    }
+
+    fn find_dormant(&self, id: ConnectionId) -> Result<usize, usize> {
+        self.dormant.binary_search_by_key(&id, |(id, _)| *id)
+    }
 }
 
 impl Broker {
@@ -91,7 +113,7 @@ impl Broker {
         let key = KeyTail::of(&row.key).0;
         let rows = &mut self.restoring.rows;
         if let Some((id, dormant)) = rows.take(&self.cx.config, namespace, key, &row.value)? {
-            self.restoring.dormant.insert(id, dormant);
+            self.restoring.insert_dormant(id, dormant);
         }
         Ok(())
     }

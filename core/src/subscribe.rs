@@ -39,7 +39,7 @@ impl Namespace {
         }
         topic::check_filter(command.filter)?;
         let id = SubscriptionId(command.subscription);
-        if client.subscriptions.contains_key(&id) {
+        if client.subscription(id).is_some() {
             let message = format!("subscription {} is in use on this connection", id.0);
             return Err(Refusal::new(ErrorCode::InvalidArgument, message));
         }
@@ -91,9 +91,7 @@ impl Namespace {
             queued: false,
             starved: false,
         });
-        cx.connections[connection as usize]
-            .subscriptions
-            .insert(id, entry);
+        cx.connections[connection as usize].add_subscription(id, entry);
         cx.touch_connection(connection);
         self.vouch(cx);
         let token = self.token();
@@ -306,10 +304,7 @@ impl Namespace {
         command: Unsubscribe,
     ) -> Result<(), Refusal> {
         let id = SubscriptionId(command.subscription);
-        let Some(index) = cx.connections[connection as usize]
-            .subscriptions
-            .remove(&id)
-        else {
+        let Some(index) = cx.connections[connection as usize].remove_subscription(id) else {
             let message = format!("there is no subscription {} on this connection", id.0);
             return Err(Refusal::new(ErrorCode::UnknownSubscription, message));
         };
@@ -333,7 +328,7 @@ impl Namespace {
         command: Credit,
     ) -> Result<(), Refusal> {
         let id = SubscriptionId(command.subscription);
-        let Some(&index) = cx.connections[connection as usize].subscriptions.get(&id) else {
+        let Some(index) = cx.connections[connection as usize].subscription(id) else {
             return Ok(());
         };
         let subscription = &mut self.subscriptions[index as usize];
