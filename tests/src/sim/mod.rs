@@ -1,9 +1,11 @@
 //! The simulator: whole worlds of clients, network, clock, host and store, each made from one number, and a model
 //! that says whether what the broker does in them is what it promises.
 //!
-//! A world runs the core behind the native host's own step ([`dunlin_host::Drive`]). Every effect is checked when it
-//! is emitted (`model`), every frame when it arrives (`reader`), and every crash by reading back what is stored
-//! (`audit`, `recovery`). Nothing in it depends on anything but the seed, so a failure is replayed by its number.
+//! A world runs the core behind the native host's own step ([`dunlin_host::Drive`]), on its own journal
+//! ([`dunlin_host::JournaledStore`]), which lies on a disk that fails (`disk`). Every effect is checked when it is emitted
+//! (`model`), every frame when it arrives (`reader`), every row that the store shows against what was written
+//! (`store`), and every crash by reading back what is stored (`audit`, `recovery`). Nothing in it depends on anything
+//! but the seed, so a failure is replayed by its number.
 
 mod answers;
 mod archive;
