@@ -26,6 +26,11 @@ pub trait Base: Send + Sync {
         false
     }
 
+    /// Removes files that nothing needs any more; whether there may be more of them soon.
+    fn tidy(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     /// Gives the room of deleted rows back to the disk. It takes long, and hinders nobody.
     fn reclaim(&self) -> Result<(), StoreError> {
         Ok(())

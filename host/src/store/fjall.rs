@@ -29,6 +29,8 @@ pub struct FjallBase {
     /// Not of the rows: what is written here lets fjall forget older versions of them.
     ticks: Keyspace,
     state: Mutex<State>,
+    /// How many tables there were, and how long, when it was tidied last.
+    tidied: Mutex<(usize, u64)>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -65,6 +67,7 @@ impl FjallBase {
                 rows,
                 ticks,
                 state: Mutex::new(state),
+                tidied: Mutex::default(),
             })
         };
         open().map_err(|error| {
@@ -152,6 +155,14 @@ impl Base for FjallBase {
         deleted_bytes >= RECLAIM_MIN_BYTES && deleted_bytes >= self.rows.disk_space() / 2
     }
 
+    fn tidy(&self) -> Result<bool, StoreError> {
+        // What a compaction replaced stays until the next one; at the end of much work that may be for long.
+        self.tick().map_err(|error| failed(&error))?;
+        let now = (self.rows.table_count(), self.rows.disk_space());
+        let mut tidied = self.tidied.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(core::mem::replace(&mut *tidied, now) != now)
+    }
+
     fn reclaim(&self) -> Result<(), StoreError> {
         let reclaimed = self.state().deleted_bytes;
         let compacted = self
@@ -234,6 +245,29 @@ fn advice(error: &fjall::Error) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_compaction_replaced_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = FjallBase::open_idle(folder.path()).unwrap();
+        for round in 0..3_u8 {
+            let mut changes = (0..50).map(|row| {
+                Ok(Change {
+                    key: format!("{row:02}").into_bytes(),
+                    value: Some(vec![round; 20_000]),
+                })
+            });
+            base.checkpoint(&mut changes, u64::from(round)).unwrap();
+        }
+        let tables = base.rows.path().join("tables");
+        let count = || std::fs::read_dir(&tables).unwrap().count();
+        assert_eq!(count(), 3);
+        base.rows.major_compact().unwrap();
+        assert_eq!(count(), 4, "the old ones and the one in their place");
+        assert_eq!(base.tidy(), Ok(true));
+        assert_eq!(base.tidy(), Ok(false));
+        assert_eq!(count(), 1);
+    }
 
     #[test]
     fn every_failure_comes_with_what_to_do() {

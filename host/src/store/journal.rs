@@ -138,6 +138,11 @@ impl JournaledStore {
             .unwrap_or(false)
     }
 
+    /// Removes files that nothing needs any more; whether there may be more of them soon.
+    pub fn tidy(&self) -> Result<bool, StoreError> {
+        self.with(|open| open.check(open.base.tidy()))
+    }
+
     /// Gives the room of deleted rows back to the disk. Meant for a thread of its own; only [`Store::reopen`] waits.
     pub fn reclaim(&self) -> Result<(), StoreError> {
         self.with(|open| open.check(open.base.reclaim()))

@@ -1,10 +1,11 @@
 //! The store of a server: a data directory with a journal in front of fjall, and the thread that keeps it small.
 
 use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
 
 use dunlin_core::{Op, Row};
@@ -19,6 +20,9 @@ use crate::report;
 const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 const SPARES_MIN: usize = 2;
 const FROZEN_MAX: usize = 2;
+
+/// How long nothing was to be done before what the work left behind is removed.
+const TIDY_AFTER: Duration = Duration::from_secs(2);
 
 /// A [`Store`] in a data directory.
 pub struct NativeStore {
@@ -90,9 +94,25 @@ struct Maintenance {
 
 impl Maintenance {
     fn run(mut self, work: &Receiver<()>) {
-        while work.recv().is_ok() && !self.stopping.load(Ordering::Acquire) {
-            if let Err(error) = self.store.maintain().and_then(|()| self.reclaim()) {
+        let mut is_tidy = true;
+        loop {
+            let wish = if is_tidy {
+                work.recv().map_err(RecvTimeoutError::from)
+            } else {
+                work.recv_timeout(TIDY_AFTER)
+            };
+            if self.stopping.load(Ordering::Acquire) {
+                break;
+            }
+            is_tidy = false;
+            let outcome = match wish {
+                Ok(()) => self.store.maintain().and_then(|()| self.reclaim()),
+                Err(RecvTimeoutError::Timeout) => self.store.tidy().map(|more| is_tidy = !more),
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            if let Err(error) = outcome {
                 report::error(&error.0);
+                is_tidy = true;
             }
         }
         if let Some(reclaiming) = self.reclaiming {
@@ -168,7 +188,6 @@ impl Store for NativeStore {
 
 #[cfg(test)]
 mod tests {
-    use core::time::Duration;
     use std::fs;
     use std::time::Instant;
 
