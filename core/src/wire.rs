@@ -49,7 +49,6 @@ impl<'a> Reader<'a> {
     }
 
     /// The rest of a varint that takes more than its first byte.
-    #[inline(never)]
     fn long(&mut self, first: u8) -> Result<u64, Malformed> {
         let mut value = u64::from(first & 0x7f);
         for index in 1..10u32 {
@@ -125,7 +124,6 @@ impl Put for Vec<u8> {
 }
 
 /// Appends a varint that takes more than one byte.
-#[inline(never)]
 fn put_long(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push((value as u8) | 0x80);
