@@ -79,13 +79,27 @@ impl Restoring {
 
 impl Broker {
     /// Takes the rows of the store and of the state of every namespace, each in the order of their keys, before the
-    /// first input. May be called any number of times.
+    /// first input. May be called any number of times; a call without rows ends a namespace, which must be whole then.
     pub fn restore(&mut self, rows: impl IntoIterator<Item = Row>) -> Result<(), RestoreError> {
+        let mut rows = rows.into_iter().peekable();
+        if rows.peek().is_none() {
+            return self.end_of_namespace();
+        }
         for row in rows {
             self.restore_row(&row)
                 .map_err(|why| RestoreError(format!("stored row {}: {why}", hex(&row.key))))?;
         }
         Ok(())
+    }
+
+    fn end_of_namespace(&mut self) -> Result<(), RestoreError> {
+        let Some(index) = self.restoring.namespace.take() else {
+            return Ok(());
+        };
+        let namespace = &self.namespaces[index as usize];
+        namespace
+            .check_whole()
+            .map_err(|why| RestoreError(format!("namespace \"{}\": {why}", namespace.name)))
     }
 
     fn restore_row(&mut self, row: &Row) -> Result<(), String> {

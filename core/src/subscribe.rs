@@ -26,7 +26,11 @@ impl Namespace {
         connection: u32,
         command: &Subscribe<'_>,
     ) -> Result<(), Refusal> {
-        let from = From::parse(command.from.unwrap_or("latest"))?;
+        let from = match From::parse(command.from.unwrap_or("latest"))? {
+            // A client whose clock is ahead of ours misses nothing that is published from now on.
+            From::Timestamp(since) => From::Timestamp(since.min(cx.now)),
+            from => from,
+        };
         let client = &cx.connections[connection as usize];
         let rights = client.claims.rights;
         if !rights.contains(Rights::SUBSCRIBE)

@@ -140,16 +140,11 @@ impl NamespaceVerifier {
         if self.logs.is_some() {
             return Ok(());
         }
+        self.namespace.check_whole()?;
         let mut logs = Vec::new();
         // The topics were inserted in the order of their numbers, and none was removed.
         for (index, topic) in &self.namespace.topics {
             for (partition, state) in (0..).map(Partition).zip(&topic.partitions) {
-                if !state.log.is_whole() {
-                    return Err(format!(
-                        "segments of topic \"{}\" partition {} are missing",
-                        topic.name, partition.0
-                    ));
-                }
                 if topic.config.kind == Kind::Live {
                     continue;
                 }
@@ -168,6 +163,23 @@ impl NamespaceVerifier {
             logs.clear();
         }
         self.logs = Some(logs.into());
+        Ok(())
+    }
+}
+
+impl Namespace {
+    /// Says which partition lacks segments, once all rows of the state were read.
+    pub(crate) fn check_whole(&self) -> Result<(), String> {
+        for (_, topic) in &self.topics {
+            for (partition, state) in topic.partitions.iter().enumerate() {
+                if !state.log.is_whole() {
+                    return Err(format!(
+                        "segments of topic \"{}\" partition {partition} are missing",
+                        topic.name
+                    ));
+                }
+            }
+        }
         Ok(())
     }
 }

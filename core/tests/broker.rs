@@ -2,7 +2,7 @@
 
 mod host;
 
-use dunlin_core::{After, Claims, ConnectionId, Encoding, Input, Rights, Timestamp};
+use dunlin_core::{After, Broker, Claims, ConnectionId, Encoding, Input, Rights, Row, Timestamp};
 
 use host::Host;
 
@@ -560,4 +560,56 @@ fn who_may_only_publish_sees_no_topics() {
         host.send(1, &format!(r#"{{"type":{command},"request":2}}"#));
         assert!(host.heard(1)[0].contains("forbidden"), "{command}");
     }
+}
+
+#[test]
+fn a_state_that_lacks_a_segment_is_refused() {
+    let mut host = Host::new(r#"{"segment_bytes_max":1}"#);
+    host.connect(1, "n");
+    for payload in ["1", "2", "3"] {
+        host.publish(1, "a", payload);
+    }
+    let state: Vec<Row> = host
+        .store
+        .iter()
+        .filter(|(key, _)| key[0] == 0 || key[2] < 0x80)
+        .map(|(key, value)| Row {
+            key: key.clone(),
+            value: value.clone(),
+        })
+        .collect();
+    let segments: Vec<usize> = (0..state.len())
+        .filter(|index| state[*index].key.get(2) == Some(&4))
+        .collect();
+    assert_eq!(segments.len(), 2);
+    for lost in segments {
+        let mut rows = state.clone();
+        rows.remove(lost);
+        let mut broker = Broker::new("{}", 1).unwrap();
+        broker.restore(rows).unwrap();
+        let told = broker.restore([]).unwrap_err().0;
+        let expected = "namespace \"n\": segments of topic \"a\" partition 0 are missing";
+        assert_eq!(told, expected);
+    }
+}
+
+#[test]
+fn a_client_whose_clock_is_ahead_hears_what_is_published_from_now_on() {
+    let mut host = Host::new("{}");
+    host.connect(1, "n");
+    host.publish(1, "a", "before");
+    host.holds_loads = true;
+    let from = format!("timestamp:{}", host.now + 60_000);
+    let line = format!(
+        r#"{{"type":"subscribe","request":1,"subscription":1,"filter":"+","from":"{from}"}}"#
+    );
+    host.now += 1;
+    host.send(1, &line);
+    host.publish(1, "a", "meanwhile");
+    host.holds_loads = false;
+    while !host.loads.is_empty() {
+        host.release(0);
+    }
+    host.publish(1, "a", "after");
+    assert_eq!(host.payloads(1), ["meanwhile", "after"]);
 }

@@ -198,17 +198,18 @@ impl Drive {
         };
         loop {
             let rows = self.store.range(&read)?;
-            let Some(last) = rows.last() else {
-                return Ok(());
-            };
-            read.from.clone_from(&last.key);
-            read.from.push(0);
             let mut bytes = Vec::new();
             for row in &rows {
                 put_bytes(&row.key, &mut bytes);
                 put_bytes(&row.value, &mut bytes);
             }
+            // None at all tell that the range is at its end.
             self.engine.restore(&bytes)?;
+            let Some(last) = rows.last() else {
+                return Ok(());
+            };
+            read.from.clone_from(&last.key);
+            read.from.push(0);
         }
     }
 

@@ -12,7 +12,7 @@ const BYTES_MAX = 1024 * 1024;
 /** After every key that is ever written: no length is followed by a name that begins with this byte. */
 const END = Uint8Array.of(255, 255);
 
-/** Yields ranges, is given their rows, and hands those of the state to `take`, in key order. */
+/** Yields ranges, is given their rows, and hands those of the state to `take`, in key order; none at the end of a range. */
 export function* restoreWalk(take: (rows: readonly Row[]) => void): Generator<Range, void, readonly Row[]> {
   yield* pages(Uint8Array.of(0), Uint8Array.of(1), take);
   let cursor = Uint8Array.of(1);
@@ -33,9 +33,9 @@ function* pages(
   let cursor = from;
   for (;;) {
     const rows: readonly Row[] = yield { from: cursor, to, reverse: false, rowsMax: ROWS_MAX, bytesMax: BYTES_MAX };
+    take(rows);
     const last = rows.at(-1);
     if (last === undefined) return;
-    take(rows);
     cursor = extended(last.key, 0);
   }
 }

@@ -53,6 +53,7 @@ impl Host {
         self.broker
             .restore(state)
             .expect("what was stored is sound");
+        self.broker.restore([]).expect("what was stored is whole");
         self.sent.clear();
         self.loads.clear();
         self.flush();

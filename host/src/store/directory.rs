@@ -130,7 +130,14 @@ fn foreign(path: &Path) -> io::Result<Option<String>> {
     }
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
-        let ours = ["LOCK", "FORMAT.new", "journal", "rows", "lost+found"];
+        let ours = [
+            "LOCK",
+            "FORMAT.new",
+            "journal",
+            "rows",
+            "rows.new",
+            "lost+found",
+        ];
         if !ours.iter().any(|known| name == *known) {
             return Ok(Some(name.to_string_lossy().into_owned()));
         }

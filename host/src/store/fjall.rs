@@ -2,6 +2,7 @@
 //!
 //! Checkpoints come as sorted tables of their own, past fjall's journal, and are durable with the tree's manifest.
 
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -51,24 +52,11 @@ impl FjallBase {
     }
 
     fn open_with(path: &Path, threads: usize) -> Result<Self, StoreError> {
-        let open = || -> Result<Self, fjall::Error> {
-            let database = Database::builder(path)
-                .cache_size(CACHE_BYTES)
-                .worker_threads_unchecked(threads)
-                .open()?;
-            let rows = database.keyspace("rows", KeyspaceCreateOptions::default)?;
-            let ticks = database.keyspace("health", KeyspaceCreateOptions::default)?;
-            let state = match rows.get(STATE_KEY)? {
-                None => State::default(),
-                Some(row) => State::decode(&row).ok_or(fjall::Error::Unrecoverable)?,
-            };
-            Ok(Self {
-                database,
-                rows,
-                ticks,
-                state: Mutex::new(state),
-                tidied: Mutex::default(),
-            })
+        let open = || {
+            if !path.exists() {
+                Self::create(path)?;
+            }
+            Self::open_database(path, threads)
         };
         open().map_err(|error| {
             StoreError(format!(
@@ -76,6 +64,42 @@ impl FjallBase {
                 path.display(),
                 advice(&error)
             ))
+        })
+    }
+
+    /// Makes an empty database beside `path` and gives it its name when it is whole: one whose creation was cut short
+    /// cannot be opened.
+    fn create(path: &Path) -> Result<(), fjall::Error> {
+        let new = path.with_extension("new");
+        if new.exists() {
+            fs::remove_dir_all(&new)?;
+        }
+        drop(Self::open_database(&new, 0)?);
+        sync_tree(&new)?;
+        fs::rename(&new, path)?;
+        if let Some(parent) = path.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn open_database(path: &Path, threads: usize) -> Result<Self, fjall::Error> {
+        let database = Database::builder(path)
+            .cache_size(CACHE_BYTES)
+            .worker_threads_unchecked(threads)
+            .open()?;
+        let rows = database.keyspace("rows", KeyspaceCreateOptions::default)?;
+        let ticks = database.keyspace("health", KeyspaceCreateOptions::default)?;
+        let state = match rows.get(STATE_KEY)? {
+            None => State::default(),
+            Some(row) => State::decode(&row).ok_or(fjall::Error::Unrecoverable)?,
+        };
+        Ok(Self {
+            database,
+            rows,
+            ticks,
+            state: Mutex::new(state),
+            tidied: Mutex::default(),
         })
     }
 
@@ -214,6 +238,19 @@ fn row(guard: fjall::Guard) -> Result<Row, StoreError> {
     })
 }
 
+/// Makes everything below a directory durable.
+fn sync_tree(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sync_tree(&path)?;
+        } else {
+            File::open(path)?.sync_all()?;
+        }
+    }
+    File::open(folder)?.sync_all()
+}
+
 fn failed(error: &fjall::Error) -> StoreError {
     StoreError(format!("the store failed: {error}; {}", advice(error)))
 }
@@ -245,6 +282,18 @@ fn advice(error: &fjall::Error) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_creation_that_was_cut_short_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows");
+        let cut_short = folder.path().join("rows.new");
+        fs::create_dir_all(cut_short.join("keyspaces")).unwrap();
+        fs::write(cut_short.join("0.jnl"), [0; 100]).unwrap();
+        drop(FjallBase::open_idle(&path).unwrap());
+        assert!(!cut_short.exists());
+        FjallBase::open_idle(&path).unwrap();
+    }
 
     #[test]
     fn what_a_compaction_replaced_is_removed() {

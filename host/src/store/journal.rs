@@ -424,13 +424,19 @@ impl Store for JournaledStore {
     }
 
     fn probe(&self) -> Result<(), StoreError> {
-        let failed = self.with(|_| Ok(())).is_err();
-        if failed {
+        let is_failed = || self.with(|_| Ok(())).is_err();
+        if is_failed() {
             self.reopen()?;
         }
-        self.maintain()?;
-        self.apply(&[])?;
-        self.sync()
+        let written = self
+            .maintain()
+            .and_then(|()| self.apply(&[]))
+            .and_then(|()| self.sync());
+        // What cannot be written may well be read.
+        if written.is_err() && is_failed() {
+            self.reopen()?;
+        }
+        written
     }
 }
 
