@@ -284,8 +284,9 @@ impl Log {
         self.start = self.ring.front().map_or(self.end, |oldest| oldest.offset);
     }
 
-    /// Begins a life of a live log, of which nothing is stored: every offset that was ever given lies below the
-    /// namespace's last sequence, so from there on none is given twice.
+    /// Begins a life of a live log, of which nothing is stored: every offset lies below the namespace's last sequence
+    /// when it is given, so above all that were reserved none is given twice. What was given while a reservation was
+    /// on its way to the store, and a crash took that, may be; its readers are told `truncated`.
     pub(crate) fn begin_live(&mut self, last: Sequence) {
         self.start = Offset(last.0);
         self.end = self.start;

@@ -28,7 +28,7 @@ use crate::topic::{self, Kind, Ordering, TopicConfig};
 use crate::trie::{NodeIndex, Trie};
 use crate::wire::Put as _;
 
-/// How many sequences live topics take before the namespace's row is written again.
+/// How many sequences live topics reserve with the namespace's row before it is written again.
 pub(crate) const LIVE_SEQUENCES_RESERVED: u64 = 1024;
 
 /// The longest namespace name, in bytes.
