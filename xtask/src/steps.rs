@@ -31,7 +31,8 @@ const STEPS: &[Step] = &[
     check("clippy", "lints, every warning an error", &["guest", "console"], Commands(&[
         "cargo clippy --release --workspace --exclude xtask --all-targets -- -D warnings",
         "cargo clippy --release --package xtask --all-targets -- -D warnings",
-        "cargo clippy --profile bindgen --package dunlin-guest --package dunlin-wasm --package dunlin-worker --target wasm32-unknown-unknown -- -D warnings",
+        "cargo clippy --profile bindgen --package dunlin-guest --package dunlin-wasm --target wasm32-unknown-unknown -- -D warnings",
+        "cargo clippy --profile bindgen --package dunlin-worker --target wasm32-unknown-unknown -- -D warnings",
     ])),
     check("types", "TypeScript types", &["package", "gateway"], Commands(&["npm run typecheck --workspaces --if-present"])),
     check("rust", "Rust tests", &["host"], Commands(&["cargo test --release --workspace --exclude xtask"])),
