@@ -111,15 +111,18 @@ impl Bench {
             let told = match mode {
                 Mode::Publish => {
                     let compared = own.as_ref().filter(|_| self.durability == "sync");
-                    let before = compared.map(|own| self.bare(&own.data)).transpose()?;
                     let mut published = self.publish(&target).await?;
                     let mut told = self.told(&mut published);
-                    if let (Some(own), Some(before)) = (compared, before) {
+                    if let Some(own) = compared {
                         // Before and after, since a disk that others use changes from one second to the next.
-                        let after = self.bare(&own.data)?;
+                        let batch = published.batch;
+                        let before = self.bare(&own.data, batch)?;
+                        published = self.publish(&target).await?;
+                        told = self.told(&mut published);
+                        let after = self.bare(&own.data, batch)?;
                         let bare = before.0.midpoint(after.0);
                         told += &format!(
-                            "; a bare loop that appends as many and syncs: {bare:.0}/s, max {:.2} ms, so this is {:.0} % of it",
+                            "; a bare loop that appends {batch} at a time, as they came here, and syncs: {bare:.0}/s, max {:.2} ms, so this is {:.0} % of it",
                             before.1.max(after.1).as_secs_f64() * 1_000.0,
                             published.receipts_per_s / bare * 100.0
                         );
@@ -151,16 +154,19 @@ impl Bench {
                 Publisher::connect(self, target, format!("bench/publish/{index}")).await?;
             tasks.push(tokio::spawn(async move {
                 publisher.publish(share).await?;
-                Ok::<_, anyhow::Error>(publisher.latencies)
+                Ok::<_, anyhow::Error>((publisher.latencies, publisher.arrivals))
             }));
         }
-        let mut latencies = Vec::new();
+        let (mut latencies, mut arrivals) = (Vec::new(), 0);
         for task in tasks {
-            latencies.extend(task.await??);
+            let (some, arrived) = task.await??;
+            latencies.extend(some);
+            arrivals += arrived;
         }
         let seconds = begun.elapsed().as_secs_f64();
         Ok(Published {
             receipts_per_s: latencies.len() as f64 / seconds,
+            batch: (latencies.len() as u64 * self.publishers / arrivals).max(1),
             latencies,
         })
     }
@@ -177,11 +183,10 @@ impl Bench {
         )
     }
 
-    /// Messages a second of a loop that appends as many as are in flight, syncs, and does nothing else; and its longest
-    /// sync.
-    fn bare(&self, folder: &Path) -> Result<(f64, Duration)> {
-        let commit = vec![b'x'; self.size * usize::try_from(self.in_flight * self.publishers)?];
-        let commits = (self.messages / (self.in_flight * self.publishers)).clamp(1, 20_000);
+    /// Messages a second of a loop that appends `batch` of them, syncs, and does nothing else; and its longest sync.
+    fn bare(&self, folder: &Path, batch: u64) -> Result<(f64, Duration)> {
+        let commit = vec![b'x'; self.size * usize::try_from(batch)?];
+        let commits = (self.messages / batch).clamp(1, 20_000);
         // Written before, as the broker's journal is, so that a sync writes data alone.
         let places = commits.min((64 << 20) / commit.len() as u64 + 1);
         let file = File::create(folder.join("bare"))?;
@@ -197,7 +202,7 @@ impl Bench {
             file.sync_data()?;
             worst = worst.max(commit_begun.elapsed());
         }
-        let messages = commits * self.in_flight * self.publishers;
+        let messages = commits * batch;
         Ok((messages as f64 / begun.elapsed().as_secs_f64(), worst))
     }
 
@@ -287,6 +292,8 @@ impl Bench {
 /// What came of publishing.
 struct Published {
     receipts_per_s: f64,
+    /// How many receipts a commit gave, as far as clients can see: at least as many as it did.
+    batch: u64,
     latencies: Vec<Duration>,
 }
 
@@ -336,6 +343,8 @@ struct Publisher {
     /// When each message was sent, by its number.
     sent: Vec<Instant>,
     latencies: Vec<Duration>,
+    /// How often receipts came: those of one commit come together, and perhaps with those of the next.
+    arrivals: u64,
 }
 
 impl Publisher {
@@ -349,6 +358,7 @@ impl Publisher {
             epoch: Instant::now(),
             sent: Vec::new(),
             latencies: Vec::new(),
+            arrivals: 0,
         })
     }
 
@@ -360,6 +370,7 @@ impl Publisher {
             }
             self.client.flush().await?;
             let frame = self.client.receive().await?;
+            self.arrivals += 1;
             self.take(&frame)?;
             while self.client.has_received() {
                 let frame = self.client.receive().await?;

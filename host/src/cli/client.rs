@@ -25,6 +25,8 @@ pub(super) struct Client {
     inbox: Bytes,
     /// What waits to be sent.
     outbox: Vec<u8>,
+    /// The largest message that the broker takes.
+    message_bytes_max: u64,
 }
 
 /// The host and port of a broker's URL. There is no TLS here: certificates are the reverse proxy's business.
@@ -84,6 +86,7 @@ impl Client {
             socket,
             inbox: Bytes::new(),
             outbox: Vec::new(),
+            message_bytes_max: u64::MAX,
         };
         client
             .send(&Command::Hello(Hello {
@@ -94,7 +97,10 @@ impl Client {
             .await?;
         let frame = client.receive().await?;
         match Reply::decode(&frame) {
-            Ok(Reply::Welcome(_)) => Ok(client),
+            Ok(Reply::Welcome(welcome)) => {
+                client.message_bytes_max = welcome.inbound_bytes_max.unwrap_or(u64::MAX);
+                Ok(client)
+            }
             Ok(Reply::Failed(failed)) => bail!("{}: {}", failed.code, failed.message),
             _ => bail!("the broker does not answer `hello` as version {PROTOCOL_VERSION} does"),
         }
@@ -107,6 +113,14 @@ impl Client {
 
     /// Sends what is queued as one message.
     pub(super) async fn flush(&mut self) -> Result<()> {
+        let size_bytes = self.outbox.len() as u64;
+        if size_bytes > self.message_bytes_max {
+            // The broker would break the connection off in the middle of it, and its reason might not arrive.
+            bail!(
+                "too_large: {size_bytes} bytes at once are more than the {} that the broker takes; publish less at once",
+                self.message_bytes_max
+            );
+        }
         if self.outbox.is_empty() {
             return Ok(());
         }
