@@ -745,7 +745,8 @@ impl Broker {
                 | Work::Compaction { namespace }
                 | Work::Export { namespace, .. }
                 | Work::Import { namespace }) = work;
-                let Some(namespace) = self.namespaces.get_mut(namespace as usize) else {
+                let index = namespace;
+                let Some(namespace) = self.namespaces.get_mut(index as usize) else {
                     continue;
                 };
                 match work {
@@ -761,8 +762,14 @@ impl Broker {
                     }
                     Work::Read { read, .. } => namespace.advance_read(&mut self.cx, read),
                     Work::Compaction { .. } => namespace.compact(&mut self.cx),
-                    Work::Export { export, .. } => namespace.advance_export(&mut self.cx, export),
-                    Work::Import { .. } => namespace.advance_import(&mut self.cx, self.seed),
+                    Work::Export { export, .. } => {
+                        namespace.advance_export(&mut self.cx, export);
+                        self.remove_if_vacant(index);
+                    }
+                    Work::Import { .. } => {
+                        namespace.advance_import(&mut self.cx, self.seed);
+                        self.remove_if_vacant(index);
+                    }
                 }
             }
             if self.cx.more || self.cx.ready.is_empty() {

@@ -231,9 +231,15 @@ impl Namespace {
 
     /// Gives up the export that nobody asked for in time.
     pub(crate) fn expire_export(&mut self, cx: &mut Context, id: TransferId) {
-        if let Some(index) = self.exports.iter().position(|export| export.id == id) {
-            self.end_export(cx, index);
+        let Some(index) = self.exports.iter().position(|export| export.id == id) else {
+            return;
+        };
+        let export = &mut self.exports[index];
+        if export.asked.is_some() {
+            // It is not idle: a part is being loaded.
+            return cx.move_transfer(self.index, id, &mut export.deadline);
         }
+        self.end_export(cx, index);
     }
 
     fn end_export(&mut self, cx: &mut Context, index: usize) {

@@ -111,7 +111,7 @@ impl Namespace {
         self.import = Some(Box::new(Import {
             id: cx.begin_transfer(self.index, deadline),
             reader: ArchiveReader::new(),
-            verifier: NamespaceVerifier::with_config(&self.name, cx.config.clone(), seed),
+            verifier: NamespaceVerifier::within(&self.name, cx.config.clone(), seed),
             state: Vec::new(),
             state_bytes: 0,
             part: 0,
@@ -185,15 +185,7 @@ impl Namespace {
         let import = self.import.as_mut().expect("the caller has it");
         import.reader.finish().map_err(refused)?;
         let summary = import.verifier.finish();
-        let summary =
-            summary.map_err(|why| refused(ArchiveError(format!("the archive: {why}"))))?;
-        if summary.topics > cx.config.topics_max {
-            let message = format!(
-                "the archive has {} topics, a namespace at most {} (topics_max)",
-                summary.topics, cx.config.topics_max
-            );
-            return Err(Refusal::new(ErrorCode::LimitReached, message));
-        }
+        summary.map_err(|why| refused(ArchiveError(format!("the archive: {why}"))))?;
         let import = self.take_import(cx).expect("it was there");
         cx.ops.push(Op::Delete {
             key: self.keys.import(),
@@ -218,10 +210,15 @@ impl Namespace {
 
     /// Gives up the import whose next part did not come in time.
     pub(crate) fn expire_import(&mut self, cx: &mut Context, id: TransferId) {
-        if self.import.as_ref().is_some_and(|import| import.id == id) {
-            self.take_import(cx);
-            self.delete_import(cx);
+        let Some(import) = self.import.as_mut().filter(|import| import.id == id) else {
+            return;
+        };
+        if import.given.is_some() {
+            // It is not idle: a part is being read.
+            return cx.move_transfer(self.index, id, &mut import.deadline);
         }
+        self.take_import(cx);
+        self.delete_import(cx);
     }
 
     fn take_import(&mut self, cx: &mut Context) -> Option<Import> {

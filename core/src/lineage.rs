@@ -85,11 +85,12 @@ impl Lineage {
         let forgotten = Incarnation(reader.u64()?);
         let mut entries: Vec<(Incarnation, Sequence)> = Vec::new();
         for _ in 0..reader.u64()? {
-            let entry = (Incarnation(reader.u64()?), Sequence(reader.u64()?));
-            if entries
+            let entry = (Incarnation(reader.u64()?), Sequence(reader.counted()?));
+            let is_last_of_all = number(entry.0) >= (1 << NUMBER_BITS) - 1;
+            let falls = entries
                 .last()
-                .is_some_and(|last| number(last.0) >= number(entry.0) || last.1 >= entry.1)
-            {
+                .is_some_and(|last| number(last.0) >= number(entry.0) || last.1 >= entry.1);
+            if falls || is_last_of_all {
                 return Err(Malformed);
             }
             entries.push(entry);

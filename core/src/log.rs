@@ -472,18 +472,18 @@ impl Log {
             return Err(Malformed);
         }
         let mut log = Self {
-            start: Offset(reader.u64()?),
-            end: Offset(reader.u64()?),
-            last_sequence: Sequence(reader.u64()?),
-            trimmed_to: Sequence(reader.u64()?),
-            trimmed_at: Sequence(reader.u64()?),
-            size_bytes: reader.u64()?,
-            compacted_to: Offset(reader.u64()?),
-            dirty_bytes: reader.u64()?,
+            start: Offset(reader.counted()?),
+            end: Offset(reader.counted()?),
+            last_sequence: Sequence(reader.counted()?),
+            trimmed_to: Sequence(reader.counted()?),
+            trimmed_at: Sequence(reader.counted()?),
+            size_bytes: reader.counted()?,
+            compacted_to: Offset(reader.counted()?),
+            dirty_bytes: reader.counted()?,
             ..Self::default()
         };
         if !reader.is_empty() {
-            let base = Offset(reader.u64()?);
+            let base = Offset(reader.counted()?);
             log.segments.push_back(Segment::take(base, &mut reader)?);
         }
         reader.end()?;
@@ -589,16 +589,22 @@ impl Segment {
     }
 
     fn take(base: Offset, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
+        let segment = Self {
             base,
-            first_sequence: Sequence(reader.u64()?),
-            last_sequence: Sequence(reader.u64()?),
+            first_sequence: Sequence(reader.counted()?),
+            last_sequence: Sequence(reader.counted()?),
             first_timestamp: Timestamp(reader.u64()?),
             last_timestamp: Timestamp(reader.u64()?),
-            size_bytes: reader.u64()?,
-            rows: reader.u64()?,
+            size_bytes: reader.counted()?,
+            rows: reader.counted()?,
             stored: false,
-        })
+        };
+        if Sequence(1) <= segment.first_sequence && segment.first_sequence <= segment.last_sequence
+        {
+            Ok(segment)
+        } else {
+            Err(Malformed)
+        }
     }
 }
 
@@ -649,9 +655,9 @@ impl RowHead {
         if reader.u64()? != ROW_VERSION {
             return Err(Malformed);
         }
-        let span = reader.u64()?;
-        let first_sequence = reader.u64()?;
-        let last_sequence = first_sequence.checked_add(reader.u64()?).ok_or(Malformed)?;
+        let span = reader.counted()?;
+        let first_sequence = reader.counted()?;
+        let last_sequence = first_sequence + reader.counted()?;
         let first_timestamp = reader.u64()?;
         let last_timestamp = first_timestamp
             .checked_add(reader.u64()?)

@@ -147,14 +147,40 @@ impl Broker {
     }
 }
 
+/// Nobody reaches it by counting topics up.
+const TOPIC_ID_MAX: u32 = 1 << 31;
+
 /// Puts the rows of one namespace's state into it, in the order of their keys.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct StateRows {
     /// The topics by their stored numbers, in the order of these, as the rows have it.
     topics: Vec<(TopicId, u32)>,
+    /// What may come, beyond which memory is not given away.
+    topics_max: u64,
+    partitions_max: u64,
+}
+
+impl Default for StateRows {
+    /// Takes what was stored under whatever bounds.
+    fn default() -> Self {
+        Self {
+            topics: Vec::new(),
+            topics_max: u64::MAX,
+            partitions_max: 1 << 16,
+        }
+    }
 }
 
 impl StateRows {
+    /// Takes what could be created here.
+    pub(crate) const fn within(config: &Config) -> Self {
+        Self {
+            topics: Vec::new(),
+            topics_max: config.topics_max,
+            partitions_max: config.partitions_max,
+        }
+    }
+
     /// Takes a row, whose key is given without the namespace. A connection's row is handed back.
     pub(crate) fn take(
         &mut self,
@@ -171,12 +197,23 @@ impl StateRows {
             Some(TABLE_TOPIC) => {
                 let id = TopicId(tail.u32().ok_or_else(|| unsound("key"))?);
                 let (name, topic) = read_topic_row(value).ok_or_else(|| unsound("topic"))?;
-                if namespace.topic_by_name(name).is_some() || u64::from(topic.partitions) > 1 << 16
-                {
+                if u64::from(topic.partitions) > self.partitions_max {
+                    return Err(format!(
+                        "topic \"{name}\" has {} partitions, {} are allowed (partitions_max)",
+                        topic.partitions, self.partitions_max
+                    ));
+                }
+                if self.topics.len() as u64 >= self.topics_max {
+                    return Err(format!(
+                        "there are more than {} topics (topics_max)",
+                        self.topics_max
+                    ));
+                }
+                if namespace.topic_by_name(name).is_some() || id.0 >= TOPIC_ID_MAX {
                     return Err(unsound("topic"));
                 }
                 let index = namespace.insert_topic(config, id, name, topic);
-                namespace.next_topic_id = namespace.next_topic_id.max(id.0.saturating_add(1));
+                namespace.next_topic_id = namespace.next_topic_id.max(id.0 + 1);
                 self.topics.push((id, index));
             }
             Some(TABLE_PARTITION) => {
@@ -234,11 +271,14 @@ fn restore_namespace(namespace: &mut Namespace, value: &[u8]) -> Result<(), Malf
     if reader.u64()? != ROW_VERSION {
         return Err(Malformed);
     }
-    namespace.last_sequence = Sequence(reader.u64()?);
+    namespace.last_sequence = Sequence(reader.counted()?);
     namespace.next_topic_id = reader.u32()?;
     namespace.lineage = Lineage::take(&mut reader)?;
     if !reader.is_empty() {
-        namespace.reserved = Sequence(reader.u64()?);
+        namespace.reserved = Sequence(reader.counted()?);
+    }
+    if namespace.next_topic_id > TOPIC_ID_MAX {
+        return Err(Malformed);
     }
     reader.end()
 }

@@ -13,7 +13,7 @@ use crate::namespace::Namespace;
 use crate::restore::StateRows;
 use crate::rows::{KeyTail, TABLE_CONNECTION, TABLE_IMPORT, TABLE_MESSAGES};
 use crate::topic::Kind;
-use crate::wire::Reader;
+use crate::wire::{Malformed, Reader};
 
 /// Takes all rows of one namespace in the order of their keys, and says which of them cannot be right.
 ///
@@ -54,14 +54,20 @@ struct LogVerifier {
 impl NamespaceVerifier {
     /// A verifier of the namespace `name`.
     pub fn new(name: &str) -> Self {
-        Self::with_config(name, Config::default(), 0)
+        Self::with(name, Config::default(), StateRows::default(), 0)
     }
 
-    pub(crate) fn with_config(name: &str, config: Config, seed: u64) -> Self {
+    /// A verifier of what is to become the namespace `name` of a broker with these bounds.
+    pub(crate) fn within(name: &str, config: Config, seed: u64) -> Self {
+        let state = StateRows::within(&config);
+        Self::with(name, config, state, seed)
+    }
+
+    fn with(name: &str, config: Config, state: StateRows, seed: u64) -> Self {
         Self {
             config,
             namespace: Box::new(Namespace::new(0, name, seed)),
-            state: StateRows::default(),
+            state,
             logs: None,
             summary: NamespaceSummary::default(),
         }
@@ -197,7 +203,12 @@ impl LogVerifier {
         let unsound = |_| String::from("the messages are not what any version writes");
         let mut reader = Reader::new(value);
         let head = RowHead::take(&mut reader).map_err(unsound)?;
-        let end = Offset(first.0.saturating_add(head.span));
+        let end = Offset(
+            first
+                .0
+                .checked_add(head.span)
+                .ok_or_else(|| unsound(Malformed))?,
+        );
         if end <= log.start() {
             return Ok(None);
         }

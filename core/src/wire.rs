@@ -70,6 +70,18 @@ impl<'a> Reader<'a> {
         u32::try_from(self.u64()?).map_err(|_| Malformed)
     }
 
+    /// A number that is counted up from, like an offset or a size: below 2^53, which nobody reaches by counting, so that
+    /// what is stored or imported cannot make a sum overflow.
+    pub(crate) fn counted(&mut self) -> Result<u64, Malformed> {
+        self.u64().and_then(|value| {
+            if value < 1 << 53 {
+                Ok(value)
+            } else {
+                Err(Malformed)
+            }
+        })
+    }
+
     /// Exactly `count` bytes.
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let (taken, rest) = self.rest.split_at_checked(count).ok_or(Malformed)?;

@@ -4,6 +4,7 @@ mod host;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use dunlin_core::Put as _;
 use dunlin_core::frame::{Reply, json_to_frame};
 use dunlin_core::{
     ArchiveReader, Claims, ConnectionId, Encoding, Input, NamespaceVerifier, Reader, Rights,
@@ -534,10 +535,10 @@ fn an_export_is_whole_whatever_happens_meanwhile() {
         }
         // And in the end nothing is left of what had to wait.
         host.holds_loads = false;
-        host.now += 60_000;
         while !host.loads.is_empty() {
             host.release(0);
         }
+        host.now += 60_000;
         host.flush();
         let mut verifier = NamespaceVerifier::new("home");
         for (key, value) in &rows(&host) {
@@ -551,4 +552,130 @@ fn an_export_is_whole_whatever_happens_meanwhile() {
         assert_eq!(summary.leftover_rows, 0, "seed {seed}");
     }
     assert!(finished > 100, "{finished} exports came to their end");
+}
+
+/// The rows of a namespace with the one topic `t` of one partition.
+fn crafted(kind: &str, partitions: u64, partition: &[u64], message: Option<(u64, u64)>) -> Vec<u8> {
+    let mut topic: Vec<u8> = vec![1];
+    for word in [
+        "t",
+        kind,
+        if partitions == 1 {
+            "per_topic"
+        } else {
+            "per_key"
+        },
+        "async",
+    ] {
+        topic.put_bytes(word.as_bytes());
+    }
+    for number in [partitions, 0, 0, 0] {
+        topic.put_u64(number);
+    }
+    let numbers = |numbers: &[u64]| {
+        let mut out: Vec<u8> = vec![1];
+        numbers.iter().for_each(|number| out.put_u64(*number));
+        out
+    };
+    let mut writer = dunlin_core::ArchiveWriter::new("home");
+    writer.row(&[1], &numbers(&[0, 2, 0, 0]));
+    writer.row(&[2, 0, 0, 0, 1], &topic);
+    writer.row(&[3, 0, 0, 0, 1, 0, 0, 0, 0], &numbers(partition));
+    if let Some((first, span)) = message {
+        let mut key = vec![0x80, 0, 0, 0, 1, 0, 0, 0, 0];
+        key.extend(first.to_be_bytes());
+        writer.row(&key, &numbers(&[span, 1, 0, 0, 0]));
+    }
+    writer.finish();
+    writer.take(usize::MAX)
+}
+
+#[test]
+fn an_archive_cannot_ask_for_what_nobody_could_have_stored() {
+    const MAX: u64 = u64::MAX;
+    let newest = |size: u64| [1, 1, 0, 0, size, 1];
+    let whole = |start: u64, end: u64, base: u64| {
+        let mut numbers = vec![start, end, 1, 0, 0, 0, 0, 0, base];
+        numbers.extend(newest(0));
+        numbers
+    };
+    let empty = |at: u64| vec![at, at, 0, 0, 0, 0, 0, 0];
+    for (archive, part) in [
+        (crafted("log", 1, &empty(MAX), None), "the partition is not"),
+        (
+            crafted("log", 1, &empty(1 << 53), None),
+            "the partition is not",
+        ),
+        (
+            crafted("compacted", 1, &whole(0, MAX, 0), Some((MAX, 1))),
+            "the partition is not",
+        ),
+        (
+            crafted("compacted", 1, &whole(0, 9, 0), Some((MAX, 1))),
+            "the messages are not",
+        ),
+        (
+            crafted("compacted", 1, &whole(0, 9, 0), Some((8, MAX))),
+            "the messages are not",
+        ),
+        (
+            crafted("compacted", 1, &whole(0, 9, 0), Some((8, 2))),
+            "do not follow",
+        ),
+        (
+            crafted("log", 65_536, &empty(0), None),
+            "65536 partitions, 64 are allowed (partitions_max)",
+        ),
+        (
+            crafted("log", 1, &[0, 1, MAX, 0, 0, 0, 0, 0], None),
+            "the partition is not",
+        ),
+    ] {
+        let mut host = Host::new("{}");
+        host.connect(1, "home");
+        let answer = import(&mut host, 1, &archive, 1 << 20);
+        assert!(
+            answer.contains("invalid_archive") && answer.contains(part),
+            "{part}: {answer}"
+        );
+        assert_eq!(rows(&host), []);
+    }
+    // The same by hand that is sound is taken.
+    let mut host = Host::new("{}");
+    host.connect(1, "home");
+    let answer = import(
+        &mut host,
+        1,
+        &crafted("log", 1, &empty((1 << 53) - 1), None),
+        1 << 20,
+    );
+    assert!(answer.contains("\"type\":\"imported\""), "{answer}");
+}
+
+#[test]
+fn a_name_that_was_only_exported_from_does_not_count() {
+    let mut host = Host::new(r#"{"namespaces_max":1}"#);
+    for name in ["a", "b"] {
+        host.connect(1, name);
+        host.holds_loads = true;
+        host.send(1, r#"{"type":"export","request":1,"export":0,"part":0}"#);
+        host.broker.handle(
+            Timestamp(host.now),
+            Input::Disconnect {
+                connection: ConnectionId(1),
+            },
+        );
+        host.flush();
+        host.holds_loads = false;
+        host.release(0);
+        host.connect(2, name);
+        assert_eq!(host.heard(2), [""; 0], "{name} is taken");
+        host.broker.handle(
+            Timestamp(host.now),
+            Input::Disconnect {
+                connection: ConnectionId(2),
+            },
+        );
+        host.flush();
+    }
 }
