@@ -112,6 +112,49 @@ test("a commit that fails is told by the write, and the sync after it", async (t
   store.close();
 });
 
+test("no write is stored without those in front of it", async (t) => {
+  const store = await open();
+  // What a full disk does: the commit is on its way already, and is refused.
+  const commit = t.mock.method(IDBTransaction.prototype, "commit", function (this: IDBTransaction) {
+    this.abort();
+  }, { times: 1 });
+  const writes = [1, 2, 3].map((key) => store.apply(write([put([key])])));
+  const synced = store.sync();
+  for (const each of [...writes, Promise.resolve(synced)]) await assert.rejects(each, /abort/i);
+  assert.equal(commit.mock.callCount(), 1, "the later ones did not even try");
+  await Promise.all([4, 5].map((key) => store.apply(write([put([key])]))));
+  assert.deepEqual(words(await store.load(range([0], [9]))), ["4=0", "5=0"]);
+  store.close();
+});
+
+test("a write that fails while it is put together leaves nothing of itself", async (t) => {
+  const store = await open();
+  const real = IDBObjectStore.prototype.put;
+  const spoilt = t.mock.method(IDBObjectStore.prototype, "put", function (this: IDBObjectStore, value: unknown, key: IDBValidKey) {
+    if ((key as Uint8Array)[0] === 2) throw new RangeError("no memory");
+    return real.call(this, value, key);
+  });
+  // The one fails as soon as it is asked for, the other when its turn has come.
+  for (const front of [[], [store.apply(write([put([5])]))]]) {
+    await assert.rejects(store.apply(write([put([1]), put([2])])), /no memory/);
+    await Promise.all(front);
+  }
+  spoilt.mock.restore();
+  assert.deepEqual(words(await store.load(range([0], [9]))), ["5=0"]);
+  store.close();
+});
+
+test("a store that is closed drops the writes whose turn has not come, and keeps the one that is being committed", async () => {
+  const store = await open("closed");
+  const [first, second] = [store.apply(write([put([1])])), store.apply(write([put([2])]))];
+  store.close();
+  await assert.rejects(second, /abort/i);
+  await first;
+  const again = await open("closed");
+  assert.deepEqual(words(await again.load(range([0], [9]))), ["1=0"]);
+  again.close();
+});
+
 test("a write is one transaction, which waits for the disk only if it must", async (t) => {
   const store = await open();
   const begun = t.mock.method(IDBDatabase.prototype, "transaction");

@@ -79,3 +79,53 @@ for (const sharing of ["worker", "tab"] as const) {
     });
   });
 }
+
+test("when one of the commits on their way fails, none of those behind it is stored", { timeout: 20_000 }, async () => {
+  await site.withProfile(async (profile) => {
+    const tab = await site.tab(profile);
+    await tab.open({ sharing: "tab" });
+    assert.equal(await tab.publish("kept"), 0);
+    const answers = await tab.page.evaluate(async () => {
+      const { commit } = IDBTransaction.prototype;
+      const { transaction } = IDBDatabase.prototype;
+      let begun = 0;
+      IDBDatabase.prototype.transaction = function (...given) {
+        begun += 1;
+        return transaction.apply(this, given);
+      };
+      let isFirst = true;
+      IDBTransaction.prototype.commit = function () {
+        if (!isFirst) return commit.call(this);
+        isFirst = false;
+        // It takes its time, and fails when others are on their way.
+        const wait = (): void => {
+          if (begun > 3) this.abort();
+          else this.objectStore("rows").count().onsuccess = wait;
+        };
+        wait();
+      };
+      const topics = Array.from({ length: 20 }, (_, index) => `topic${index % 3}`);
+      const receipts: Promise<unknown>[] = [];
+      for (const topic of topics) {
+        receipts.push(client.publish(topic, "lost", { durability: "sync" }));
+        // Each in a turn of its own.
+        await new Promise((next) => {
+          const { port1, port2 } = new MessageChannel();
+          port1.onmessage = next;
+          port2.postMessage(undefined);
+        });
+      }
+      const settled = await Promise.allSettled(receipts);
+      Object.assign(IDBTransaction.prototype, { commit });
+      Object.assign(IDBDatabase.prototype, { transaction });
+      return settled.map(({ status }) => status);
+    });
+    assert.ok(answers.includes("rejected"));
+    while (typeof (await tab.publish("more", true)) === "string");
+    await tab.page.reload();
+    await tab.loaded();
+    await tab.open({ sharing: "tab" });
+    assert.deepEqual(await tab.history(), ["kept", "more"]);
+    assert.equal(await tab.publish("again"), 2);
+  });
+});

@@ -3,6 +3,8 @@
  *
  * A batch is one transaction. Transactions on one object store take place in the order of their creation, so a load
  * that is created after a write sees it, although the write has not ended yet.
+ *
+ * Invariant: a write puts nothing before those in front of it are committed. So no write is ever stored without them.
  */
 
 import type { Range, Row, Write } from "./abi.ts";
@@ -15,10 +17,21 @@ const ROWS = "rows";
 /** Prefixed, because all databases of an origin share their names. */
 const PREFIX = "dunlin:";
 const PAGE_MAX = 256;
+/** Below the key of any row. */
+const NO_KEY = Uint8Array.of(0);
+
+/** A write that has not ended. */
+interface Writing {
+  readonly transaction: IDBTransaction;
+  /** Everything is put; it ends by itself, whatever becomes of the page. */
+  isCommitting: boolean;
+}
 
 export class IndexedDbStore implements Store {
   readonly #database: IDBDatabase;
-  /** The newest transaction that writes; those before it have ended when it has. */
+  /** In the order of their creation. Only the first may be committing, the others wait for it. */
+  #writing: Writing[] = [];
+  /** The newest write; those before it have ended when it has. */
   #committing: Promise<void> | undefined;
 
   private constructor(database: IDBDatabase) {
@@ -68,7 +81,7 @@ export class IndexedDbStore implements Store {
   }
 
   probe(): Promise<void> {
-    return this.#write("strict", (rows) => rows.delete(Uint8Array.of(0) as BufferSource));
+    return this.#write("strict", (rows) => rows.delete(NO_KEY as BufferSource));
   }
 
   load(wanted: Range): Promise<readonly Row[]> {
@@ -86,23 +99,60 @@ export class IndexedDbStore implements Store {
     });
   }
 
+  /** What waits for its turn is dropped: in a page that is put aside the turn would never come, and others would wait. */
   close(): void {
+    this.#dropWaiting();
     this.#database.onclose = this.#database.onversionchange = null;
     this.#database.close();
   }
 
   #write(durability: IDBTransactionDurability, work: (rows: IDBObjectStore) => void): Promise<void> {
     const transaction = this.#database.transaction(ROWS, "readwrite", { durability });
+    const rows = transaction.objectStore(ROWS);
+    const writing: Writing = { transaction, isCommitting: false };
+    this.#writing.push(writing);
+    let thrown: unknown;
+    const begin = (): void => {
+      if (this.#writing[0] !== writing) {
+        // Nothing is asked for; but it is answered only after the transactions in front have ended, and in this one.
+        rows.getKey(NO_KEY as BufferSource).onsuccess = begin;
+        return;
+      }
+      try {
+        work(rows);
+        writing.isCommitting = true;
+        transaction.commit();
+      } catch (error) {
+        // Left alone, the transaction would commit the half that was put.
+        thrown = error;
+        transaction.abort();
+      }
+    };
     const committed = new Promise<void>((resolve, reject) => {
-      transaction.oncomplete = () => resolve();
-      transaction.onabort = () => reject(transaction.error ?? new Error("the transaction was aborted"));
+      transaction.oncomplete = () => {
+        this.#writing = this.#writing.filter((other) => other !== writing);
+        resolve();
+      };
+      transaction.onabort = () => {
+        // If it was dropped, what came later is of a life that knows nothing of it.
+        if (this.#writing.includes(writing)) {
+          this.#writing = this.#writing.filter((other) => other !== writing);
+          this.#dropWaiting();
+        }
+        reject(thrown ?? transaction.error ?? new Error("the transaction was aborted"));
+      };
     });
     this.#committing = committed;
     // The drive hears of it from the write itself.
     committed.catch(() => {});
-    work(transaction.objectStore(ROWS));
-    transaction.commit();
+    begin();
     return committed;
+  }
+
+  #dropWaiting(): void {
+    const waiting = this.#writing.filter(({ isCommitting }) => !isCommitting);
+    this.#writing = this.#writing.filter(({ isCommitting }) => isCommitting);
+    for (const { transaction } of waiting) transaction.abort();
   }
 }
 
