@@ -23,6 +23,9 @@ const ASYNC_SYNC_WITHIN: Duration = Duration::from_millis(60);
 /// The first and the longest pause between two attempts to use a store that failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
+/// How often it is looked whether a shard that has to stand still has ended instead.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// What shards say to the committer.
 #[derive(Debug)]
 pub(crate) enum Request {
@@ -152,18 +155,15 @@ impl Committer {
 
     fn recover(&mut self) {
         self.due = None;
+        self.probe = None;
         self.wanted.fill(None);
-        for shard in 0..self.shards.len() {
-            self.tell(shard, Notice::StandStill);
+        // One after the other, so that it is known whose answer it is.
+        for shard in &self.shards {
+            self.stop(shard);
         }
-        let mut moving = self.shards.len();
-        while moving > 0 {
-            match self.requests.recv() {
-                Ok(Request::Standing) => moving -= 1,
-                Ok(Request::Sync(_) | Request::Failed) => {}
-                // Every shard has ended; the caller will see it too.
-                Err(_) => return,
-            }
+        if self.shards.iter().all(UnboundedSender::is_closed) {
+            // Nobody needs the store any more; the caller will see it too.
+            return;
         }
         loop {
             thread::sleep(self.pause);
@@ -187,6 +187,22 @@ impl Committer {
         }
     }
 
+    /// Waits until a shard stands still or has ended; what others wish meanwhile is void, since they will stand too.
+    fn stop(&self, shard: &UnboundedSender<Notice>) {
+        if shard.send(Notice::StandStill).is_err() {
+            return;
+        }
+        loop {
+            match self.requests.recv_timeout(LOOK_EVERY) {
+                Ok(Request::Standing) => return,
+                Ok(_) | Err(RecvTimeoutError::Timeout) if !shard.is_closed() => {}
+                _ => break,
+            }
+        }
+        // It may have answered before it ended: that must not be taken for the answer of the next one.
+        while self.requests.try_recv().is_ok() {}
+    }
+
     fn probe(&mut self) {
         if self.store.probe().is_err() {
             self.pause = (self.pause * 2).min(BACKOFF.1);
@@ -204,5 +220,118 @@ impl Committer {
     fn tell(&self, shard: usize, notice: Notice) {
         // A shard that has ended needs no notice.
         let _ = self.shards[shard].send(notice);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    use dunlin_core::{Op, Row};
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    use super::*;
+    use crate::store::{RangeRead, StoreError};
+
+    /// How long a test waits for what must come.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Counts how often it was opened again, and refuses writes when it is told to.
+    #[derive(Default)]
+    struct TestStore {
+        opened: AtomicU32,
+        full: AtomicBool,
+    }
+
+    impl Store for TestStore {
+        fn apply(&self, _: &[Op]) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn sync(&self) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn range(&self, _: &RangeRead) -> Result<Vec<Row>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        fn reopen(&self) -> Result<(), StoreError> {
+            self.opened.fetch_add(1, Ordering::AcqRel);
+            Ok(())
+        }
+
+        fn probe(&self) -> Result<(), StoreError> {
+            match self.full.load(Ordering::Acquire) {
+                true => Err(StoreError("the disk is full".to_owned())),
+                false => Ok(()),
+            }
+        }
+    }
+
+    type Shards = Vec<UnboundedReceiver<Notice>>;
+
+    fn begin(shards: usize) -> (Arc<TestStore>, Sender<Request>, JoinHandle<()>, Shards) {
+        let store = Arc::new(TestStore::default());
+        let (senders, receivers) = (0..shards).map(|_| unbounded_channel()).unzip();
+        let (requests, thread) = start(Arc::<TestStore>::clone(&store), senders).unwrap();
+        (store, requests, thread, receivers)
+    }
+
+    fn next(shard: &mut UnboundedReceiver<Notice>) -> Notice {
+        let begun = Instant::now();
+        loop {
+            match shard.try_recv() {
+                Ok(notice) => return notice,
+                Err(_) => assert!(begun.elapsed() < PATIENCE, "the committer says nothing"),
+            }
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn recovery_waits_for_every_shard_that_lives_and_for_no_other() {
+        let (store, requests, thread, shards) = begin(4);
+        let [ended, mut ending, mut answering, mut living] =
+            <[UnboundedReceiver<Notice>; 4]>::try_from(shards).unwrap();
+        drop(ended);
+        requests.send(Request::Failed).unwrap();
+        assert!(matches!(next(&mut ending), Notice::StandStill));
+        drop(ending);
+        assert!(matches!(next(&mut answering), Notice::StandStill));
+        requests.send(Request::Standing).unwrap();
+        drop(answering);
+        assert!(matches!(next(&mut living), Notice::StandStill));
+        assert_eq!(store.opened.load(Ordering::Acquire), 0);
+        requests.send(Request::Standing).unwrap();
+        assert!(matches!(next(&mut living), Notice::Recovered(true)));
+        assert_eq!(store.opened.load(Ordering::Acquire), 1);
+        drop(requests);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_second_recovery_forgets_the_probe_of_the_first() {
+        let (store, requests, thread, mut shards) = begin(1);
+        let shard = &mut shards[0];
+        for full in [true, false] {
+            store.full.store(full, Ordering::Release);
+            requests.send(Request::Failed).unwrap();
+            assert!(matches!(next(shard), Notice::StandStill));
+            requests.send(Request::Standing).unwrap();
+            assert!(matches!(next(shard), Notice::Recovered(available) if available != full));
+        }
+        // The second pause was as long as the first probe was to wait: it would come with this sync.
+        let wish = SyncRequest {
+            shard: 0,
+            life: 1,
+            up_to: WriteSequence::default(),
+            urgent: true,
+        };
+        requests.send(Request::Sync(wish)).unwrap();
+        assert!(matches!(next(shard), Notice::Synced(..)));
+        drop(requests);
+        thread.join().unwrap();
+        assert!(shard.try_recv().is_err(), "it is available already");
     }
 }

@@ -23,6 +23,10 @@ use super::recovery::{Recovery, examine, unreadable};
 use super::segment::{HEADER_BYTES, RECORD_HEAD_BYTES, Segment, encode, name_of, seal};
 use super::{RangeRead, Store, StoreError};
 
+/// What is kept free behind the last change of a segment: one record that says that an earlier one is durable, by a
+/// sync that ran when the change came, and one that says it of the change itself.
+const KEPT_BYTES: usize = 2 * RECORD_HEAD_BYTES;
+
 /// Opens the base anew.
 pub type OpenBase = Box<dyn Fn() -> Result<Box<dyn Base>, StoreError> + Send + Sync>;
 
@@ -78,6 +82,8 @@ struct Writer {
     last_change: u64,
     /// The last durable record.
     durable: u64,
+    /// The last record that one in the journal says is durable.
+    attested: u64,
     /// Full segments with records that are not known to be durable.
     unsynced: Vec<Arc<Segment>>,
 }
@@ -124,9 +130,10 @@ impl JournaledStore {
     pub fn maintain(&self) -> Result<(), StoreError> {
         self.with(|open| {
             loop {
-                self.prepare(open, self.options.spares_min, 0)?;
+                // Where there is no room, an emptied segment makes some.
+                let prepared = self.prepare(open, self.options.spares_min, 0);
                 if !self.empty_oldest(open)? {
-                    return Ok(());
+                    return prepared;
                 }
             }
         })
@@ -181,7 +188,7 @@ impl JournaledStore {
                 writer.next_number += 1;
                 number
             };
-            let needed = room_bytes + (HEADER_BYTES + RECORD_HEAD_BYTES) as u64;
+            let needed = room_bytes + (HEADER_BYTES + KEPT_BYTES) as u64;
             let size_bytes = self.options.segment_bytes.max(needed);
             let mark = XxHash64::oneshot(self.options.seed, &number.to_le_bytes());
             match Segment::create(&*self.disk, number, size_bytes, mark) {
@@ -221,6 +228,11 @@ impl JournaledStore {
             });
         // A base that failed half way may have left what only its next opening clears up.
         open.check(emptied)?;
+        let mut writer = lock(&open.writer);
+        // Nothing older is in the journal any more, and who holds a file keeps its room on the disk.
+        writer.durable = writer.durable.max(oldest.last);
+        let emptied = oldest.segment.number;
+        writer.unsynced.retain(|full| full.number != emptied);
         let mut overlays = write(&open.overlays);
         overlays.frozen.pop_front();
         Ok(true)
@@ -235,9 +247,9 @@ impl Open {
 }
 
 impl Writer {
-    /// How long a record can be. An empty one can always follow, to say that it is durable.
+    /// How long a change can be.
     fn room(&self) -> u64 {
-        let kept = self.position + RECORD_HEAD_BYTES as u64;
+        let kept = self.position + KEPT_BYTES as u64;
         let active = self.active.as_ref();
         active.map_or(0, |active| active.size_bytes.saturating_sub(kept))
     }
@@ -249,12 +261,16 @@ impl Writer {
         active.file.write_at(self.position, record)?;
         self.position += record.len() as u64;
         self.last += 1;
+        self.attested = self.durable;
         Ok(())
     }
 
-    /// Appends an empty record, where no later one says that the last ones are durable: a damage to them is then
-    /// told from the tail of a crash.
+    /// Appends an empty record, where no other one says what is durable: a damage to it is then told from the tail
+    /// of a crash.
     fn attest(&mut self) -> io::Result<()> {
+        if self.attested >= self.durable {
+            return Ok(());
+        }
         let mut nothing = encode(&[]).map_err(io::Error::other)?;
         self.append(&mut nothing)
     }
@@ -286,7 +302,11 @@ impl Store for JournaledStore {
                     let spare = writer.spares.front();
                     if spare.is_none_or(|spare| room_of(spare) < size_bytes) {
                         drop(writer);
-                        self.prepare(open, 1, size_bytes)?;
+                        let prepared = self.prepare(open, 1, size_bytes);
+                        // Where there is no room, an emptied segment makes some.
+                        if prepared.is_err() && !self.empty_oldest(open)? {
+                            return prepared;
+                        }
                         continue;
                     }
                     if read(&open.overlays).frozen.len() >= self.options.frozen_max {
@@ -333,13 +353,10 @@ impl Store for JournaledStore {
                 open.check(synced.map_err(|error| unwritable(&error)))?;
             }
             let mut writer = lock(&open.writer);
-            writer.durable = target;
+            writer.durable = writer.durable.max(target);
             let newest = segments.last().map_or(0, |segment| segment.number);
             writer.unsynced.retain(|segment| segment.number >= newest);
-            if writer.last == target {
-                open.check(writer.attest().map_err(|error| unwritable(&error)))?;
-            }
-            Ok(())
+            open.check(writer.attest().map_err(|error| unwritable(&error)))
         })
     }
 
@@ -380,6 +397,7 @@ impl Store for JournaledStore {
             last: found.last,
             last_change: found.last_change,
             durable: found.last,
+            attested: found.durable,
             unsynced: Vec::new(),
         };
         let mut overlays = Overlays {
@@ -442,7 +460,7 @@ impl Store for JournaledStore {
 
 /// How long a record can be in an empty segment.
 fn room_of(segment: &Segment) -> u64 {
-    let kept = (HEADER_BYTES + RECORD_HEAD_BYTES) as u64;
+    let kept = (HEADER_BYTES + KEPT_BYTES) as u64;
     segment.size_bytes.saturating_sub(kept)
 }
 

@@ -128,10 +128,11 @@ impl Maintenance {
             return Ok(());
         }
         let store = Arc::clone(&self.store);
+        let stopping = Arc::clone(&self.stopping);
         let reclaiming = thread::Builder::new().name("reclaim".to_owned());
         let reclaiming = reclaiming.spawn(move || {
             // More may have been deleted meanwhile.
-            while store.is_wasteful() {
+            while !stopping.load(Ordering::Acquire) && store.is_wasteful() {
                 if let Err(error) = store.reclaim() {
                     return report::error(&error.0);
                 }

@@ -444,7 +444,7 @@ fn a_full_disk_refuses_in_time_and_takes_more_when_there_is_room() {
     let world = World::default();
     let store = world.open().unwrap();
     store.apply(&[put(0)]).unwrap();
-    world.disk.set_capacity(Some(2 * OPTIONS.segment_bytes));
+    world.disk.set_capacity(Some(OPTIONS.segment_bytes));
     let mut applied = 1;
     let refused = loop {
         match store.apply(&[put(applied)]) {
@@ -453,8 +453,6 @@ fn a_full_disk_refuses_in_time_and_takes_more_when_there_is_room() {
         }
     };
     assert!(refused.contains("make room on the disk"), "{refused}");
-    // A frozen segment is emptied and makes room for another, so the disk has to be smaller than one to stay full.
-    world.disk.set_capacity(Some(0));
     assert!(store.probe().is_err());
     assert_eq!(
         all(&store).len(),
@@ -471,10 +469,28 @@ fn a_full_disk_refuses_in_time_and_takes_more_when_there_is_room() {
 }
 
 #[test]
+fn a_full_disk_gets_room_from_the_segments_that_are_full() {
+    for maintained in [false, true] {
+        let world = World::default();
+        let store = world.open().unwrap();
+        world.disk.set_capacity(Some(2 * OPTIONS.segment_bytes));
+        for number in 0..1_000 {
+            store.apply(&[put(number)]).unwrap();
+            // Until there is a full one, beside the one in use.
+            if maintained && world.disk.names().len() == 2 {
+                store.maintain().unwrap();
+            }
+        }
+        assert_eq!(all(&store).len(), 1_000);
+    }
+}
+
+#[test]
 fn files_and_memory_are_bounded_whether_somebody_maintains_or_not() {
     for maintained in [false, true] {
         let world = World::default();
         let store = world.open().unwrap();
+        let held = world.disk.holders();
         for number in 0..2_000 {
             store.apply(&[put(number % 100)]).unwrap();
             if maintained && number % 10 == 0 {
@@ -485,6 +501,8 @@ fn files_and_memory_are_bounded_whether_somebody_maintains_or_not() {
                 files <= 1 + OPTIONS.frozen_max + OPTIONS.spares_min,
                 "{files}"
             );
+            // No sync is ever asked for, and what is removed is let go of all the same.
+            assert_eq!(world.disk.holders() - held, files);
         }
         store.maintain().unwrap();
         assert_eq!(world.disk.names().len(), 1 + OPTIONS.spares_min);
@@ -538,6 +556,60 @@ fn nobody_waits_for_a_sync_that_runs_but_who_asked_for_it() {
     let steps = world.disk.steps();
     store.sync().unwrap();
     assert!(world.disk.steps() > steps);
+}
+
+/// One change that is made durable, and another that comes while that is being done.
+fn overtaken(world: &World, second: Op) -> Arc<JournaledStore> {
+    let store = Arc::new(world.open().unwrap());
+    store.apply(&[put(1)]).unwrap();
+    // A segment that is made now would have to be synced too.
+    store.maintain().unwrap();
+    world.disk.close_gate();
+    let syncing = thread::spawn({
+        let store = Arc::clone(&store);
+        move || store.sync()
+    });
+    world.disk.wait_for_a_sync();
+    store.apply(&[second]).unwrap();
+    world.disk.open_gate();
+    syncing.join().unwrap().unwrap();
+    store
+}
+
+#[test]
+fn a_damage_to_what_was_durable_is_told_also_where_a_sync_was_overtaken() {
+    let world = World::default();
+    drop(overtaken(&world, put(2)));
+    let name = world.disk.names().remove(0);
+    let mut bytes = world.disk.bytes(&name);
+    bytes[super::segment::HEADER_BYTES] ^= 1;
+    world.disk.replace(&name, bytes);
+    let told = world.open().err().expect("damage was taken").0;
+    assert!(told.contains("is damaged at byte 40:"), "{told}");
+}
+
+#[test]
+fn what_says_that_records_are_durable_fits_into_their_segment() {
+    // As much as fits into what is left of the first segment, or into an empty one, and less.
+    for left in 160..320 {
+        let world = World::default();
+        let second = Op::Put {
+            key: b"second".to_vec(),
+            value: vec![b'x'; OPTIONS.segment_bytes as usize - left],
+        };
+        let store = overtaken(&world, second);
+        store.sync().unwrap();
+        let found = all(&*store);
+        drop(store);
+        let after = world.after(Crash::Power).open().unwrap();
+        assert_eq!(all(&after), found);
+        assert_eq!(after.recovery().cut, None);
+        for name in world.disk.names() {
+            let bytes = world.disk.bytes(&name);
+            let size_bytes = bytes[24..32].try_into().map(u64::from_le_bytes).unwrap();
+            assert_eq!(bytes.len() as u64, size_bytes, "{left} left");
+        }
+    }
 }
 
 #[test]

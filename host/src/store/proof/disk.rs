@@ -66,6 +66,11 @@ impl TestDisk {
         self.state().steps
     }
 
+    /// How many hold it: whoever made it, and every open file.
+    pub(super) fn holders(self: &Arc<Self>) -> usize {
+        Arc::strong_count(self)
+    }
+
     pub(super) fn fail_next_sync(&self) {
         self.state().failing_syncs = 1;
     }
