@@ -53,12 +53,6 @@ impl Namespace {
         command: frame::Export,
     ) -> Result<(), Refusal> {
         crate::manage::require_manage(cx, connection, "export the namespace")?;
-        if !cx.storage_available {
-            return Err(Refusal::new(
-                ErrorCode::StorageUnavailable,
-                "the store gives nothing now; try again",
-            ));
-        }
         let id = TransferId(command.export);
         let index = if id == TransferId(0) {
             check_part("export", 0, command.part)?;

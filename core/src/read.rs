@@ -55,12 +55,6 @@ impl Namespace {
             );
             return Err(Refusal::new(ErrorCode::UnknownPartition, message));
         }
-        if !cx.storage_available {
-            return Err(Refusal::new(
-                ErrorCode::StorageUnavailable,
-                "the store gives nothing now; try again",
-            ));
-        }
         if self.reads.len() as u64 >= cx.config.reads_max {
             let message = format!(
                 "{} reads are under way (reads_max); try again",

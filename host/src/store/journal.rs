@@ -446,10 +446,9 @@ impl Store for JournaledStore {
         if is_failed() {
             self.reopen()?;
         }
-        let written = self
-            .maintain()
-            .and_then(|()| self.apply(&[]))
-            .and_then(|()| self.sync());
+        // Where no more room can be had, there may be some left.
+        let _ = self.maintain();
+        let written = self.apply(&[]).and_then(|()| self.sync());
         // What cannot be written may well be read.
         if written.is_err() && is_failed() {
             self.reopen()?;

@@ -91,9 +91,13 @@ pub(super) fn check_refusal(rng: &mut Rng, rows: &[Row], config: &str) -> Result
     let key: String = row.key.iter().map(|byte| format!("{byte:02x}")).collect();
     match Drive::restore(Box::new(engine), Arc::new(store), ShardSpan::ALL) {
         Err(DriveError::Engine(EngineError::Restore(told)))
-            if told.contains(&key) || what > 1 && told.contains("stored row ") =>
+            if told.contains(&key)
+                || what > 1
+                    && ["stored row ", "namespace "]
+                        .iter()
+                        .any(|part| told.contains(part)) =>
         {
-            // What was a bit of one row may be found when the next one does not fit.
+            // What was a bit of one row may be found when the next one does not fit, or when they make no whole.
             Ok(true)
         }
         Err(error) => Err(format!("row {key} is refused without its name: {error}")),
