@@ -95,7 +95,10 @@ impl World {
         let mut seen = Seen::default();
         for _ in 0..LOADS_MAX {
             let loads = self.drain(&mut seen);
-            if loads.is_empty() {
+            let timeout = self.broker.poll_timeout();
+            if timeout.is_some_and(|at| at <= self.now) {
+                self.broker.handle(self.now, Input::Timeout);
+            } else if loads.is_empty() {
                 return seen;
             }
             for load in loads {
