@@ -37,11 +37,28 @@ pub(crate) struct Export {
     deadline: Timestamp,
 }
 
+/// Who waits for the answer about a part of an archive.
 #[derive(Clone, Copy)]
-struct Asked {
-    connection: u32,
+pub(crate) struct Asked {
+    pub(crate) connection: u32,
     connection_id: ConnectionId,
-    request: u64,
+    pub(crate) request: u64,
+}
+
+impl Asked {
+    pub(crate) fn by(cx: &Context, connection: u32, request: u64) -> Self {
+        Self {
+            connection,
+            connection_id: cx.connections[connection as usize].id,
+            request,
+        }
+    }
+
+    /// Whether the connection is still the one that asked.
+    pub(crate) fn is_there(&self, cx: &Context) -> bool {
+        let there = cx.connections.get(self.connection as usize);
+        there.is_some_and(|connection| connection.id == self.connection_id)
+    }
 }
 
 impl Namespace {
@@ -90,11 +107,7 @@ impl Namespace {
             let message = format!("part {} of the export is being read", export.part);
             return Err(Refusal::later(ErrorCode::Busy, message));
         }
-        export.asked = Some(Asked {
-            connection,
-            connection_id: cx.connections[connection as usize].id,
-            request: command.request,
-        });
+        export.asked = Some(Asked::by(cx, connection, command.request));
         cx.move_transfer(self.index, export.id, &mut export.deadline);
         cx.ready.push_back(Work::Export {
             namespace: self.index,
@@ -122,11 +135,7 @@ impl Namespace {
         let bytes = export.writer.take(part_bytes);
         export.part += 1;
         export.asked = None;
-        if cx
-            .connections
-            .get(asked.connection as usize)
-            .is_some_and(|connection| connection.id == asked.connection_id)
-        {
+        if asked.is_there(cx) {
             let part = ArchivePart {
                 request: asked.request,
                 export: id.0,
@@ -212,11 +221,8 @@ impl Namespace {
                 export: id,
             }),
             Err(refusal) => {
-                if let Some(asked) = export.asked {
-                    let there = cx.connections.get(asked.connection as usize);
-                    if there.is_some_and(|connection| connection.id == asked.connection_id) {
-                        cx.refuse(asked.connection, asked.request, &refusal);
-                    }
+                if let Some(asked) = export.asked.filter(|asked| asked.is_there(cx)) {
+                    cx.refuse(asked.connection, asked.request, &refusal);
                 }
                 self.end_export(cx, index);
             }

@@ -12,8 +12,8 @@ use crate::archive::{ArchiveError, ArchiveReader};
 use crate::context::{Context, Work};
 use crate::effect::{Durability, Op};
 use crate::error::{ErrorCode, Refusal};
-use crate::export::{check_part, unknown_transfer};
-use crate::ids::{ConnectionId, Sequence, Timestamp, TransferId};
+use crate::export::{Asked, check_part, unknown_transfer};
+use crate::ids::{Sequence, Timestamp, TransferId};
 use crate::namespace::Namespace;
 use crate::protocol::frame::{self, Imported, Reply};
 use crate::verify::NamespaceVerifier;
@@ -36,9 +36,7 @@ pub(crate) struct Import {
 /// A part, and who is to be told when it was read.
 #[derive(Clone, Copy)]
 struct Given {
-    connection: u32,
-    connection_id: ConnectionId,
-    request: u64,
+    by: Asked,
     last: bool,
 }
 
@@ -75,9 +73,7 @@ impl Namespace {
         import.part += 1;
         import.reader.push(command.bytes);
         import.given = Some(Given {
-            connection,
-            connection_id: cx.connections[connection as usize].id,
-            request: command.request,
+            by: Asked::by(cx, connection, command.request),
             last: command.last,
         });
         cx.move_transfer(self.index, import.id, &mut import.deadline);
@@ -170,13 +166,13 @@ impl Namespace {
             after
         };
         let imported = Imported {
-            request: given.request,
+            request: given.by.request,
             import: id.0,
             part,
             rows,
         };
-        if given.is_there(cx) {
-            cx.reply(given.connection, after, &Reply::Imported(imported));
+        if given.by.is_there(cx) {
+            cx.reply(given.by.connection, after, &Reply::Imported(imported));
         }
     }
 
@@ -203,8 +199,8 @@ impl Namespace {
             return;
         };
         self.delete_import(cx);
-        if let Some(given) = import.given.filter(|given| given.is_there(cx)) {
-            cx.refuse(given.connection, given.request, refusal);
+        if let Some(given) = import.given.filter(|given| given.by.is_there(cx)) {
+            cx.refuse(given.by.connection, given.by.request, refusal);
         }
     }
 
@@ -271,13 +267,6 @@ impl Import {
                 Ok(())
             })
             .map_err(refused)
-    }
-}
-
-impl Given {
-    fn is_there(&self, cx: &Context) -> bool {
-        let there = cx.connections.get(self.connection as usize);
-        there.is_some_and(|connection| connection.id == self.connection_id)
     }
 }
 
