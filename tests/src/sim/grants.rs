@@ -128,9 +128,9 @@ impl Model {
             }
         }
         let mut base = BTreeMap::new();
-        for topic in self.archive.topics_of(namespace) {
-            let model = &self.archive.topics[topic];
-            if !filter_matches(&wish.filter, &model.name) {
+        // Deleted topics too: one is back if a crash takes the deletion, and the subscription may be resumed after that.
+        for (topic, model) in self.archive.topics.iter().enumerate() {
+            if model.namespace != namespace || !filter_matches(&wish.filter, &model.name) {
                 continue;
             }
             for (partition, part) in model.partitions.iter().enumerate() {

@@ -49,7 +49,7 @@ pub const EVENTS: u64 = 3000;
 
 /// Seeds that once found a fault, each of which is run for ever.
 pub const REGRESSIONS: &[u64] = &[
-    5, 13, 16, 29, 36, 52, 78, 194, 201, 443, 503, 672, 2098, 2363, 2617, 50_870,
+    5, 13, 16, 29, 36, 52, 78, 194, 201, 443, 503, 672, 1366, 2098, 2363, 2617, 50_870,
 ];
 
 /// What a world was like.
