@@ -1,6 +1,7 @@
-//! Puts what other steps of the build made into the binary: the guest module and the console's files.
+//! Puts what other steps of the build made into the binary: the guest module, the machine code that was compiled of it,
+//! and the console's files.
 //!
-//! Both may be missing, as in a fresh clone: then the binary is built without them and says at run time what to do,
+//! All may be missing, as in a fresh clone: then the binary is built without them and says at run time what to do,
 //! so that `cargo check`, the linter and an editor never depend on another toolchain. What is there is copied first,
 //! since another build may replace it before the compiler gets to it.
 
@@ -35,6 +36,15 @@ fn main() {
         String::from("None")
     };
 
+    // Without it, or with that of another guest, every start compiles.
+    let code = root.join("wasm/dist/guest.machine");
+    println!("cargo::rerun-if-changed={}", code.display());
+    let copy = out.join("guest.machine");
+    let code = match fs::copy(&code, &copy) {
+        Ok(_) => format!("Some(include_bytes!({copy:?}))"),
+        Err(_) => String::from("None"),
+    };
+
     let console = root.join("www/dist");
     println!("cargo::rerun-if-changed={}", console.display());
     let mut files = Vec::new();
@@ -44,6 +54,8 @@ fn main() {
     let mut source = format!(
         "/// The guest module, if it was there when this was built.\n\
          pub(crate) static GUEST: Option<&[u8]> = {guest};\n\
+         /// What `dunlin_compiler::precompile` gave for a guest, if that was there.\n\
+         pub(crate) static GUEST_CODE: Option<&[u8]> = {code};\n\
          /// The console's files by their path below `/`, in order.\n\
          pub(crate) static CONSOLE: &[(&str, &[u8])] = &[\n"
     );

@@ -45,6 +45,25 @@ pub(crate) fn guest(report: &mut Report) -> Result<String> {
     Ok(format!("{}, imports nothing", size(module)?))
 }
 
+/// The guest as machine code of this machine, with which a start of the host has nothing to compile.
+pub(crate) fn machine_code(report: &mut Report) -> Result<String> {
+    report.run("cargo build --release --workspace --exclude xtask --bin precompile")?;
+    let compiler = target_directory()?.join("release/precompile");
+    let guest = root().join("wasm/dist/guest.wasm");
+    let finished = root().join("wasm/dist/guest.machine");
+    let staged = staging(&finished)?;
+    let mut command = Command::new(compiler);
+    command.arg(guest).arg(&staged);
+    report.run_command(command)?;
+    if finished.exists() && read(&finished)? == read(&staged)? {
+        // Untouched, so that cargo does not build the host anew.
+        remove(&staged)?;
+    } else {
+        publish(&staged, &finished)?;
+    }
+    size("wasm/dist/guest.machine")
+}
+
 /// The broker for the npm package. Where its module comes from is left to the caller, so that no bundler is led to
 /// follow a path that another one does not understand. After a trap the page gets a new instance.
 pub(crate) fn engine(report: &mut Report) -> Result<String> {

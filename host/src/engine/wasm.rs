@@ -1,9 +1,7 @@
 //! The guest module in wasmtime. The calls and their bytes are described in `wasm/guest`.
 
 use dunlin_core::Timestamp;
-use wasmtime::{
-    Config, Instance, InstancePre, Linker, Memory, Module, OptLevel, Store, TypedFunc, WasmParams,
-};
+use wasmtime::{Instance, InstancePre, Linker, Memory, Module, Store, TypedFunc, WasmParams};
 
 use super::{Engine, EngineError};
 use crate::embedded;
@@ -26,25 +24,26 @@ impl GuestModule {
                     .to_owned(),
             )
         })?;
-        Self::compile(bytes)
+        match precompiled(bytes) {
+            Some(module) => Self::new(&module),
+            None => Self::compile(bytes),
+        }
     }
 
     /// Compiles a guest. It may import nothing, and must speak this host's version of the interface.
     pub fn compile(bytes: &[u8]) -> Result<Self, EngineError> {
-        let wrong = |error: wasmtime::Error| EngineError::Module(format!("{error:#}"));
-        let mut config = Config::new();
-        config.cranelift_opt_level(OptLevel::Speed);
-        let engine = wasmtime::Engine::new(&config).map_err(wrong)?;
-        let module = Module::new(&engine, bytes).map_err(wrong)?;
-        let instance = Linker::new(&engine)
-            .instantiate_pre(&module)
+        Self::new(&dunlin_compiler::compile(bytes).map_err(wrong)?)
+    }
+
+    fn new(module: &Module) -> Result<Self, EngineError> {
+        let instance = Linker::new(module.engine())
+            .instantiate_pre(module)
             .map_err(wrong)?;
         Ok(Self { instance })
     }
 
     /// An instance with a broker without rows.
     pub fn start(&self, config_json: &str, seed: u64) -> Result<WasmEngine, EngineError> {
-        let wrong = |error: wasmtime::Error| EngineError::Module(format!("{error:#}"));
         let mut store = Store::new(self.instance.module().engine(), ());
         let instance = self.instance.instantiate(&mut store).map_err(wrong)?;
         let version = instance
@@ -142,10 +141,36 @@ impl Engine for WasmEngine {
     }
 }
 
+/// The machine code of `guest`, if it is in this binary.
+fn precompiled(guest: &[u8]) -> Option<Module> {
+    // SAFETY: the build put it into this binary, from nowhere else than `precompile`.
+    unsafe { dunlin_compiler::load(embedded::GUEST_CODE?, guest) }
+}
+
+fn wrong(error: wasmtime::Error) -> EngineError {
+    EngineError::Module(format!("{error:#}"))
+}
+
 fn trap(error: wasmtime::Error) -> EngineError {
     EngineError::Trap(format!("{error:#}"))
 }
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_compiles_nothing() {
+        let Some(guest) = embedded::GUEST else {
+            return;
+        };
+        assert!(
+            precompiled(guest).is_some(),
+            "the guest's machine code is missing or of another guest; run `cargo xtask build --only host`"
+        );
+    }
 }
