@@ -19,8 +19,7 @@ use crate::{archive, stream};
 const BODY_BYTES_MAX: usize = 1024 * 1024 + 128 * 1024;
 
 /// The headers of a response that a page of an allowed origin may read.
-const EXPOSED: &str =
-    "dunlin-next-offset, dunlin-log-start-offset, dunlin-log-end-offset, retry-after";
+const EXPOSED: &str = "content-disposition, dunlin-next-offset, dunlin-log-start-offset, dunlin-log-end-offset, retry-after";
 
 /// The headers that such a page may send; `dunlin-header-*` can only be listed one by one, as the browser asks.
 const PREFLIGHT_SECONDS: &str = "600";

@@ -20,7 +20,11 @@ const publish = async (namespace, topic, body) => {
 };
 const exported = async (namespace) => {
   const response = await ask(namespace, "export");
-  assert.deepEqual([response.status, response.headers.get("content-type")], [200, "application/vnd.dunlin.archive"]);
+  const header = (name) => response.headers.get(name);
+  assert.deepEqual(
+    [response.status, header("content-type"), header("content-disposition")],
+    [200, "application/vnd.dunlin.archive", `attachment; filename="${namespace}.dunlin"`],
+  );
   return new Uint8Array(await response.arrayBuffer());
 };
 const imported = (namespace, body) => ask(namespace, "import", { method: "PUT", body });

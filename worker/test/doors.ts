@@ -19,7 +19,6 @@ import { restoreWalk } from "../../wasm/ts/restore.ts";
 import { Broker as Deployed } from "../ts/broker.ts";
 import { Gateway } from "../ts/gateway.ts";
 import { SqliteStore } from "../ts/store.ts";
-import { Timer } from "../ts/timer.ts";
 import { breakStorage } from "./faults.ts";
 
 /** Makes the gateway panic in the middle of a request that publishes. */
@@ -74,8 +73,8 @@ export class Broker extends Deployed {
         // Another one after every sleep, where the broker goes on as the same incarnation if it slept well.
         return new Response(this.#life);
       case "/alarm-after":
-        // Through the timer of the class, but one for which no deadline is near: the broker has no far ones yet.
-        new Timer(this.ctx.storage, () => {}, 0).arm(Date.now() + Number(url.searchParams.get("ms")));
+        // As for a deadline that is far, of which the broker has none yet.
+        await this.ctx.storage.setAlarm(Date.now() + Number(url.searchParams.get("ms")));
         return new Response();
       case "/woken":
         return Response.json(this.ctx.storage.kv.get("woken") ?? null);

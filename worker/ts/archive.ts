@@ -3,8 +3,8 @@
 import { archive_part, archive_type, part_frames } from "../dist/gateway/gateway.js";
 import type { ArchivePart } from "../dist/gateway/gateway.js";
 
-/** Answers with the archive of the object's namespace, or with the broker's refusal. `door` takes commands. */
-export async function streamArchive(object: Fetcher, door: string): Promise<Response> {
+/** Answers with the archive of the namespace that `object` is, or with the broker's refusal. `door` takes commands. */
+export async function streamArchive(object: Fetcher, namespace: string, door: string): Promise<Response> {
   const ask = async (exported: bigint, part: number): Promise<ArchivePart> => {
     const response = await object.fetch(door, { method: "POST", body: part_frames(exported, part) });
     if (response.status !== 200) throw new Error(await response.text());
@@ -27,6 +27,11 @@ export async function streamArchive(object: Fetcher, door: string): Promise<Resp
     }
   };
   return new Response(new ReadableStream({ pull }, { highWaterMark: 0 }), {
-    headers: { "content-type": archive_type(), "cache-control": "no-store" },
+    headers: {
+      "content-type": archive_type(),
+      // The broker has taken it for a namespace, so the name is plain.
+      "content-disposition": `attachment; filename="${namespace}.dunlin"`,
+      "cache-control": "no-store",
+    },
   });
 }

@@ -31,7 +31,7 @@ export class Gateway extends WorkerEntrypoint<{ readonly BROKER: DurableObjectNa
   }
 
   readonly #streamArchive = (namespace: string, door: string): Promise<Response> =>
-    streamArchive(this.env.BROKER.getByName(namespace), door);
+    streamArchive(this.env.BROKER.getByName(namespace), namespace, door);
 }
 
 function noteTrap(error: unknown): void {

@@ -23,13 +23,18 @@ export class Peers implements Sockets {
   readonly #context: DurableObjectState;
   readonly #sockets = new Map<number, WebSocket>();
   readonly #doors = new Map<number, Door>();
-  #next = 1;
+  /**
+   * Above the numbers of earlier lives, of which a socket may be heard after it was taken for gone: so many a
+   * millisecond there are not.
+   */
+  #next = Date.now() * 1000;
 
   /** Finds the sockets that outlived the object's last life. */
   constructor(context: DurableObjectState) {
     this.#context = context;
     for (const { connection, socket } of this.survivors()) {
       this.#sockets.set(connection, socket);
+      // Also where the clock was set back.
       this.#next = Math.max(this.#next, connection + 1);
     }
   }

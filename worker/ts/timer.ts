@@ -2,8 +2,9 @@
 // object in memory and is lost with it, and the alarm, which survives everything but costs a row written each time.
 
 /**
- * A deadline that is nearer is waited for in memory. No publish is held back longer for a slow subscriber
- * (`block_ms_max`), and those are known to memory alone: the object must not sleep before they are answered.
+ * A deadline that is not farther is waited for in memory. This is the longest that a configuration lets a publish be
+ * held back for a slow subscriber (`block_ms_max`): memory alone knows of it, so the object must not sleep before it
+ * is answered, and it would after ten seconds.
  */
 const NEAR_MS = 60_000;
 
@@ -16,15 +17,13 @@ const RETRY_MS = 10_000;
 export class Timer {
   readonly #storage: DurableObjectStorage;
   readonly #ring: () => void;
-  readonly #nearMs: number;
   #waiting: ReturnType<typeof setTimeout> | undefined;
   #alarmAt: number | undefined;
 
   /** `ring` is called when the time has come, perhaps early, perhaps twice. */
-  constructor(storage: DurableObjectStorage, ring: () => void, nearMs = NEAR_MS) {
+  constructor(storage: DurableObjectStorage, ring: () => void) {
     this.#storage = storage;
     this.#ring = ring;
-    this.#nearMs = nearMs;
   }
 
   /** Whether something waits in memory. */
@@ -46,7 +45,7 @@ export class Timer {
     this.#waiting = undefined;
     if (at === undefined) return;
     const waitMs = Math.max(0, at - Date.now());
-    const near = waitMs <= this.#nearMs;
+    const near = waitMs <= NEAR_MS;
     if (near) this.#wait(waitMs);
     this.#alarmNotAfter(near ? at + SAFETY_MS : at);
   }

@@ -1,0 +1,45 @@
+// Which sockets the object knows, in this life and from the one before.
+import assert from "node:assert/strict";
+import { before, test } from "node:test";
+
+import { importTypeScript } from "./clients.mjs";
+
+const { Peers } = await importTypeScript("../ts/peers.ts");
+
+before(() => {
+  globalThis.WebSocket = { OPEN: 1, CLOSING: 2 };
+});
+
+/** A socket in the runtime's hands: what it carries outlives the object. */
+class Socket {
+  readyState = WebSocket.OPEN;
+  #attachment = null;
+  serializeAttachment(attachment) {
+    this.#attachment = structuredClone(attachment);
+  }
+  deserializeAttachment() {
+    return structuredClone(this.#attachment);
+  }
+}
+
+test("a socket that closes late, after the object woke, is not taken for one that came since", (context) => {
+  context.mock.timers.enable({ apis: ["Date"], now: 1_700_000_000_000 });
+  const sockets = [];
+  const runtime = { getWebSockets: () => sockets, acceptWebSocket: (socket) => void sockets.push(socket) };
+  const [kept, late, fresh] = [new Socket(), new Socket(), new Socket()];
+  const earlier = new Peers(runtime);
+  earlier.accept(kept, "json");
+  earlier.accept(late, "json");
+  late.readyState = WebSocket.CLOSING;
+
+  context.mock.timers.tick(10_000);
+  const woken = new Peers(runtime);
+  const number = woken.accept(fresh, "binary");
+  assert.equal(woken.find(late), undefined);
+  assert.deepEqual(woken.find(fresh), { connection: number, encoding: "binary" });
+  assert.deepEqual(woken.find(kept), kept.deserializeAttachment());
+  assert.ok(number <= Number.MAX_SAFE_INTEGER);
+
+  context.mock.timers.setTime(1_600_000_000_000);
+  assert.ok(new Peers(runtime).accept(new Socket(), "json") > number, "the clock was set back");
+});
