@@ -50,8 +50,10 @@ impl World {
                 self.recover(kept)?;
                 self.outage = false;
                 self.unwritable = false;
+                let life = self.life;
                 self.probe()?;
-                if self.store.is_off() {
+                if life != self.life {
+                    // It ended in there, and the next one begins in its time.
                     return Ok(());
                 }
                 self.restart(true, false)
