@@ -207,7 +207,7 @@ test("a loop of publishes leaves the program time for other things", async () =>
   const client = await openLocal();
   let others = 0;
   const timer = setInterval(() => (others += 1), 0);
-  const until = performance.now() + 5_000;
+  const until = performance.now() + 60_000;
   while (others === 0 && performance.now() < until) await client.publish("t", "x");
   clearInterval(timer);
   assert.ok(others > 0);

@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
 import { Server } from "./server.ts";
+import { PATIENCE_MS } from "./tabs.ts";
 
 const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
 // Inside the package, where its own name leads to itself.
@@ -31,7 +32,7 @@ for (const [, heading = "", section = ""] of readme.matchAll(/^## (.*?)$(.*?)(?=
       const file = `${directory}/${heading.replace(/\W+/g, "-").toLowerCase()}-${index + 1}.mjs`;
       const imports = flavour === undefined ? "" : BROWSER;
       writeFileSync(file, imports + program.replaceAll("ws://127.0.0.1:8787", server.url));
-      const { stdout, stderr } = await promisify(execFile)(process.execPath, [file], { timeout: 20_000 });
+      const { stdout, stderr } = await promisify(execFile)(process.execPath, [file], { timeout: PATIENCE_MS });
       assert.equal(stderr, "");
       assert.deepEqual(stdout.split("\n").slice(0, -1), expected);
     });

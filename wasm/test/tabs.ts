@@ -9,6 +9,11 @@ import type { Browser, BrowserContext, Page } from "playwright-core";
 
 import type { Client, ConnectOptions, LocalOptions, SubscribeOptions } from "../ts/types.ts";
 
+/** Nothing that a test waits for takes this long unless it never comes, however busy the machine is. */
+export const PATIENCE_MS = 60_000;
+/** The same for all tests of a suite together. */
+export const SUITE_PATIENCE_MS = 5 * PATIENCE_MS;
+
 // Tests run from dist/test.
 const dist = join(import.meta.dirname, "..");
 const TYPES: Readonly<Record<string, string>> = { js: "text/javascript", wasm: "application/wasm" };
@@ -75,7 +80,7 @@ export class Site {
 
   async tab(profile: BrowserContext): Promise<Tab> {
     const page = await profile.newPage();
-    page.setDefaultTimeout(10_000);
+    page.setDefaultTimeout(PATIENCE_MS);
     await page.goto(this.origin);
     const tab = new Tab(page);
     await tab.loaded();

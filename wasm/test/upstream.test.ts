@@ -11,7 +11,7 @@ import type { Socket, SocketFactory } from "../ts/link.ts";
 import type { Client, Delivery, Subscription } from "../ts/types.ts";
 import { Upstream } from "../ts/upstream.ts";
 import { Server } from "./server.ts";
-import { Site } from "./tabs.ts";
+import { PATIENCE_MS, SUITE_PATIENCE_MS, Site } from "./tabs.ts";
 
 const create: SocketFactory = (url, protocol) => new WebSocket(url, protocol, {}) as Socket;
 
@@ -37,14 +37,14 @@ async function take(subscription: Subscription, count: number): Promise<string[]
 
 /** Waits for what nobody tells. */
 async function until(what: string, holds: () => boolean): Promise<void> {
-  const deadline = performance.now() + 10_000;
+  const deadline = performance.now() + PATIENCE_MS;
   while (!holds()) {
     assert.ok(performance.now() < deadline, what);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
 
-describe("clients on one connection", { timeout: 30_000 }, () => {
+describe("clients on one connection", { timeout: SUITE_PATIENCE_MS }, () => {
   test("each gets its own answers and deliveries, although all number alike", async () => {
     const [one, other] = (await openAll(2)) as [Client, Client];
     assert.equal(server.sockets, 1);
@@ -142,7 +142,7 @@ describe("clients on one connection", { timeout: 30_000 }, () => {
   });
 });
 
-describe("tabs on one connection", { timeout: 60_000 }, () => {
+describe("tabs on one connection", { timeout: SUITE_PATIENCE_MS }, () => {
   const site = new Site();
   before(() => site.start());
   after(() => site.stop());

@@ -7,6 +7,8 @@ import { build, preview } from "vite";
 
 export const root = join(import.meta.dirname, "..");
 
+/** Nothing that a test waits for takes this long unless it never comes, however busy the machine is. */
+const PATIENCE_MS = 60_000;
 const FLAGS = [
   "--headless",
   "--no-sandbox",
@@ -55,7 +57,7 @@ export async function launch() {
  */
 export async function openTab(browserOrContext, url, { expectErrors = false } = {}) {
   const page = await browserOrContext.newPage();
-  page.setDefaultTimeout(10_000);
+  page.setDefaultTimeout(PATIENCE_MS);
   const troubles = [];
   page.on("pageerror", (error) => troubles.push(`exception: ${error.message}`));
   page.on("dialog", (dialog) => {
