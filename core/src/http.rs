@@ -22,18 +22,20 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use percent_encoding::percent_decode_str;
 
 use crate::effect::CloseCode;
 use crate::error::ErrorCode;
 use crate::input::Encoding;
-use crate::protocol::field::Headers;
+use crate::namespace::check_namespace;
+use crate::outbox::put_json;
+use crate::protocol::field::{Headers, Item};
 use crate::protocol::frame::{
-    Command, Delivery, Export, Failed, Gap, Hello, Import, Imported, PROTOCOL_VERSION, Page,
-    Publish, Read, Receipt, Record, Reply, SUBPROTOCOL_BINARY, SUBPROTOCOL_JSON, Subscribe,
+    Command, Export, Failed, Hello, Import, Imported, PROTOCOL_VERSION, Page, Publish, Read,
+    Receipt, Reply, SUBPROTOCOL_BINARY, SUBPROTOCOL_JSON, Subscribe,
 };
+use crate::protocol::json::{put_json_members, put_json_str};
+use crate::wire::Reader;
 
 /// The number of the one command that a request becomes; the reply carries it.
 pub const REQUEST: u64 = 1;
@@ -41,11 +43,11 @@ pub const REQUEST: u64 = 1;
 /// The number of the one subscription that a stream of events has.
 pub const SUBSCRIPTION: u32 = 1;
 
-/// The longest namespace, in bytes; its length is one byte in a stored key.
-pub const NAMESPACE_BYTES_MAX: usize = 255;
-
 /// The most records that one page of history asks for when the request names no limit.
 pub const LIMIT_DEFAULT: u64 = 100;
+
+/// How long a client waits before it tries again, in milliseconds, where nobody knows better.
+const RETRY_AFTER_DEFAULT_MS: u64 = 1_000;
 
 /// The media type of a response that is one JSON value.
 pub const JSON: &str = "application/json";
@@ -150,7 +152,10 @@ impl Route {
     fn parse_versioned(method: &str, path: &str) -> Result<Self, Problem> {
         let (namespace, rest) = path.split_once('/').unwrap_or((path, ""));
         let namespace = decode(namespace, "namespace")?;
-        check_namespace(&namespace)?;
+        check_namespace(&namespace).map_err(|refusal| {
+            let code = refusal.code.as_str();
+            Problem::new(status_of(code), code, refusal.message)
+        })?;
         let namespace = namespace.into_owned();
         match rest.split_once('/').unwrap_or((rest, "")) {
             ("connect", "") => Ok(Self::Connect { namespace }),
@@ -273,16 +278,14 @@ pub fn subprotocol<'o>(
     ))
 }
 
-/// The response of `/healthz` and `/readyz`.
-pub fn health_response(ok: bool) -> Response {
-    let mut json = Object::new();
-    json.flag("ok", ok);
-    Response {
-        status: if ok { 200 } else { 503 },
-        content_type: JSON,
-        headers: Vec::new(),
-        body: json.line(),
-    }
+/// The response of `/healthz` and `/readyz`, with what is not well.
+pub fn health_response(problem: Option<&Problem>) -> Response {
+    let Some(problem) = problem else {
+        return line(200, b"{\"ok\":true}".to_vec());
+    };
+    let mut response = problem.response();
+    response.body.splice(..1, *b"{\"ok\":false,");
+    response
 }
 
 /// What goes back to an HTTP client.
@@ -433,6 +436,10 @@ pub fn response(topic: &str, reply: &Reply<'_>) -> Option<Response> {
         Reply::Receipt(receipt) => Some(receipt_response(topic, receipt)),
         Reply::Page(page) => Some(page_response(page)),
         Reply::Imported(imported) => Some(imported_response(imported)),
+        // A request greets first, so that the broker which heard that is gone.
+        Reply::Failed(failed) if failed.code == ErrorCode::OutOfState.as_str() => {
+            Some(lost_response())
+        }
         Reply::Failed(failed) => Some(failed_response(failed)),
         Reply::GoingAway(going) => Some(error_response(
             503,
@@ -473,26 +480,18 @@ pub fn close_response(close: CloseCode, reason: &str) -> Response {
 }
 
 fn receipt_response(topic: &str, receipt: &Receipt) -> Response {
-    let mut json = Object::new();
-    json.str("topic", topic);
-    json.int("partition", receipt.partition.into());
-    json.int("offset", receipt.offset);
-    json.int("sequence", receipt.sequence);
-    json.flag("duplicate", receipt.duplicate);
-    Response {
-        status: 200,
-        content_type: JSON,
-        headers: Vec::new(),
-        body: json.line(),
-    }
+    let mut body = b"{\"topic\":".to_vec();
+    put_json_str(topic, &mut body);
+    put_members(receipt, 1, &mut body);
+    body.push(b'}');
+    line(200, body)
 }
 
 fn page_response(page: &Page<'_>) -> Response {
     let mut body = Vec::new();
     for record in page.records.iter().flatten() {
-        let mut json = Object::new();
-        json.record(&record);
-        body.extend(json.line());
+        put_object(&record, 0, &mut body);
+        body.push(b'\n');
     }
     Response {
         status: 200,
@@ -507,14 +506,9 @@ fn page_response(page: &Page<'_>) -> Response {
 }
 
 fn imported_response(imported: &Imported) -> Response {
-    let mut json = Object::new();
-    json.int("rows", imported.rows);
-    Response {
-        status: 200,
-        content_type: JSON,
-        headers: Vec::new(),
-        body: json.line(),
-    }
+    let mut body = Vec::new();
+    put_object(imported, 3, &mut body);
+    line(200, body)
 }
 
 fn failed_response(failed: &Failed<'_>) -> Response {
@@ -527,23 +521,29 @@ fn failed_response(failed: &Failed<'_>) -> Response {
 }
 
 fn error_response(status: u16, code: &str, message: &str, retry_after_ms: Option<u64>) -> Response {
-    let mut json = Object::new();
-    json.str("code", code);
-    json.str("message", message);
-    let mut headers = Vec::new();
+    // Whatever the reason, a 503 passes.
+    let retry_after_ms = retry_after_ms.or((status == 503).then_some(RETRY_AFTER_DEFAULT_MS));
+    let mut body = Vec::new();
+    let failed = Failed {
+        request: REQUEST,
+        code,
+        message,
+        retry_after_ms,
+    };
+    put_object(&failed, 1, &mut body);
+    let mut response = line(status, body);
     if let Some(ms) = retry_after_ms {
-        json.int("retry_after_ms", ms);
-        headers.push(("retry-after", ms.div_ceil(1_000).to_string()));
+        let seconds = ms.div_ceil(1_000).to_string();
+        response.headers.push(("retry-after", seconds));
     }
-    if status == 401 {
-        headers.push(("www-authenticate", "Bearer".to_string()));
+    match status {
+        401 => response
+            .headers
+            .push(("www-authenticate", "Bearer".to_string())),
+        426 => response.headers.push(("upgrade", "websocket".to_string())),
+        _ => {}
     }
-    Response {
-        status,
-        content_type: JSON,
-        headers,
-        body: json.line(),
-    }
+    response
 }
 
 /// The HTTP status of a stable code.
@@ -595,64 +595,34 @@ pub fn event(token: &str, reply: &Reply<'_>) -> Option<Event> {
             retry_ms: Some(STREAM_RETRY_MS),
         });
     }
-    let (sequence, name, json) = match reply {
-        Reply::Delivery(delivery) => (Some(delivery.sequence), "", delivery_json(delivery)),
+    let (sequence, name) = match reply {
+        Reply::Delivery(delivery) => (Some(delivery.sequence), ""),
         // A gap of one partition says nothing about the others, and what a crash took back may be numbered again.
         Reply::Gap(gap) => match (gap.topic, gap.reason) {
-            (_, "truncated") => (Some(gap.after), "gap", gap_json(gap)),
-            (Some(_), _) => (None, "gap", gap_json(gap)),
-            (None, _) => (Some(gap.to), "gap", gap_json(gap)),
+            (_, "truncated") => (Some(gap.after), "gap"),
+            (Some(_), _) => (None, "gap"),
+            (None, _) => (Some(gap.to), "gap"),
         },
-        Reply::Ended(ended) => {
-            let mut json = Object::new();
-            json.str("type", "ended");
-            json.str("code", ended.code);
-            json.str("message", ended.message);
-            (None, "ended", json)
-        }
+        Reply::Ended(_) => (None, "ended"),
         _ => return None,
     };
+    let mut data = Vec::new();
+    if let Reply::Ended(ended) = reply {
+        data.extend_from_slice(b"{\"type\":\"ended\"");
+        put_members(ended, 1, &mut data);
+        data.push(b'}');
+    } else {
+        let mut frame = Vec::new();
+        reply.encode(&mut frame);
+        put_json(&frame, &mut data);
+        data.pop();
+    }
     Some(Event {
         id: sequence.map_or_else(String::new, |sequence| format!("{token}:{sequence}")),
         name,
-        data: json.close(),
+        data: String::from_utf8(data).expect("JSON is UTF-8"),
         retry_ms: None,
     })
-}
-
-fn delivery_json(delivery: &Delivery<'_>) -> Object {
-    let mut json = Object::new();
-    json.str("type", "delivery");
-    json.int("subscription", delivery.subscription.into());
-    json.str("topic", delivery.topic);
-    json.int("partition", delivery.partition.into());
-    json.record(&Record {
-        offset: delivery.offset,
-        sequence: delivery.sequence,
-        timestamp: delivery.timestamp,
-        payload: delivery.payload,
-        key: delivery.key,
-        content_type: delivery.content_type,
-        headers: delivery.headers,
-        id: delivery.id,
-        expires_at: delivery.expires_at,
-    });
-    json
-}
-
-fn gap_json(gap: &Gap<'_>) -> Object {
-    let mut json = Object::new();
-    json.str("type", "gap");
-    json.int("subscription", gap.subscription.into());
-    json.str("reason", gap.reason);
-    json.int("after", gap.after);
-    json.int("to", gap.to);
-    json.optional_int("count", gap.count);
-    json.optional_str("topic", gap.topic);
-    json.optional_int("partition", gap.partition.map(u64::from));
-    json.optional_int("from_offset", gap.from_offset);
-    json.optional_int("to_offset", gap.to_offset);
-    json
 }
 
 /// The decoded parameters of a query, each known and named once.
@@ -745,134 +715,42 @@ fn decode<'t>(text: &'t str, what: &str) -> Result<Cow<'t, str>, Problem> {
         .map_err(|_| malformed("is not UTF-8 once its escapes are decoded"))
 }
 
-/// What the key of a stored row can hold.
-fn check_namespace(namespace: &str) -> Result<(), Problem> {
-    let why = if namespace.is_empty() {
-        "is empty"
-    } else if namespace.len() > NAMESPACE_BYTES_MAX {
-        "is longer than 255 bytes"
-    } else if namespace.chars().any(char::is_control) {
-        "has a control character"
-    } else {
-        return Ok(());
-    };
-    Err(Problem::new(
-        400,
-        MALFORMED_REQUEST,
-        format!("namespace {namespace:?} {why}; use a name like \"main\""),
-    ))
+/// Appends the members of `item` from its required field `first` on, those in front of which are numbers, as the JSON
+/// encoding spells them, each with a comma in front.
+fn put_members<'a, T: Item<'a>>(item: &T, first: usize, out: &mut Vec<u8>) {
+    let mut fields = Vec::new();
+    item.put_fields(&mut fields);
+    let mut reader = Reader::new(&fields);
+    let skipped = (0..first).try_for_each(|_| reader.u64().map(|_| ()));
+    skipped
+        .and_then(|()| put_json_members(&T::LAYOUT, first, &mut reader, out))
+        .expect("the broker's own frames are sound");
 }
 
-/// Writes one JSON object, member by member, in the spelling of the JSON encoding.
-struct Object {
-    text: String,
+/// Appends the same as an object.
+fn put_object<'a, T: Item<'a>>(item: &T, first: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    put_members(item, first, out);
+    out[start] = b'{';
+    out.push(b'}');
 }
 
-impl Object {
-    fn new() -> Self {
-        Self {
-            text: String::from("{"),
-        }
+/// A response that is one line of JSON.
+fn line(status: u16, mut body: Vec<u8>) -> Response {
+    body.push(b'\n');
+    Response {
+        status,
+        content_type: JSON,
+        headers: Vec::new(),
+        body,
     }
-
-    fn name(&mut self, name: &str) {
-        if self.text.len() > 1 {
-            self.text.push(',');
-        }
-        push_string(name, &mut self.text);
-        self.text.push(':');
-    }
-
-    fn str(&mut self, name: &str, value: &str) {
-        self.name(name);
-        push_string(value, &mut self.text);
-    }
-
-    fn int(&mut self, name: &str, value: u64) {
-        self.name(name);
-        self.text.push_str(&value.to_string());
-    }
-
-    fn flag(&mut self, name: &str, value: bool) {
-        self.name(name);
-        self.text.push_str(if value { "true" } else { "false" });
-    }
-
-    fn optional_str(&mut self, name: &str, value: Option<&str>) {
-        if let Some(value) = value {
-            self.str(name, value);
-        }
-    }
-
-    fn optional_int(&mut self, name: &str, value: Option<u64>) {
-        if let Some(value) = value {
-            self.int(name, value);
-        }
-    }
-
-    fn record(&mut self, record: &Record<'_>) {
-        self.int("offset", record.offset);
-        self.int("sequence", record.sequence);
-        self.int("timestamp", record.timestamp);
-        match core::str::from_utf8(record.payload) {
-            Ok(text) => self.str("payload", text),
-            Err(_) => self.str("payload_base64", &BASE64.encode(record.payload)),
-        }
-        self.optional_str("key", record.key);
-        self.optional_str("content_type", record.content_type);
-        if let Some(headers) = &record.headers {
-            self.name("headers");
-            self.text.push('[');
-            for (index, (name, value)) in headers.iter().enumerate() {
-                self.text.push_str(if index == 0 { "[" } else { ",[" });
-                push_string(name, &mut self.text);
-                self.text.push(',');
-                push_string(value, &mut self.text);
-                self.text.push(']');
-            }
-            self.text.push(']');
-        }
-        self.optional_str("id", record.id);
-        self.optional_int("expires_at", record.expires_at);
-    }
-
-    fn close(mut self) -> String {
-        self.text.push('}');
-        self.text
-    }
-
-    fn line(self) -> Vec<u8> {
-        let mut text = self.close();
-        text.push('\n');
-        text.into_bytes()
-    }
-}
-
-/// Appends a JSON string (RFC 8259, section 7).
-fn push_string(value: &str, out: &mut String) {
-    out.push('"');
-    for character in value.chars() {
-        match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            control if control < ' ' => {
-                out.push_str(&format!("\\u{:04x}", u32::from(control)));
-            }
-            other => out.push(other),
-        }
-    }
-    out.push('"');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::protocol::field::List;
-    use crate::protocol::frame::Subscribed;
-    use crate::wire::Reader;
+    use crate::protocol::frame::{Delivery, Record, Subscribed};
 
     fn route(method: &str, path: &str) -> Route {
         Route::parse(method, path).unwrap().unwrap()
@@ -904,9 +782,9 @@ mod tests {
             }
         );
         assert_eq!(
-            route("GET", "/v1/m%20n/topics//a/"),
+            route("GET", "/v1/m%2dn/topics//a/"),
             Route::Read {
-                namespace: "m n".into(),
+                namespace: "m-n".into(),
                 topic: "/a/".into()
             }
         );
@@ -948,12 +826,12 @@ mod tests {
 
     #[test]
     fn a_wrong_path_is_refused_with_its_code() {
-        let long = format!("/v1/{}/connect", "n".repeat(256));
+        let long = format!("/v1/{}/connect", "n".repeat(65));
         for (method, path, expected) in [
-            ("GET", "/v1/", (400, MALFORMED_REQUEST)),
-            ("GET", "/v1//connect", (400, MALFORMED_REQUEST)),
-            ("GET", long.as_str(), (400, MALFORMED_REQUEST)),
-            ("GET", "/v1/a%00b/connect", (400, MALFORMED_REQUEST)),
+            ("GET", "/v1/", (404, "unknown_namespace")),
+            ("GET", "/v1//connect", (404, "unknown_namespace")),
+            ("GET", long.as_str(), (404, "unknown_namespace")),
+            ("GET", "/v1/a%00b/connect", (404, "unknown_namespace")),
             ("GET", "/v1/a%ff/connect", (400, MALFORMED_REQUEST)),
             ("GET", "/v1/n/topics/a%", (400, MALFORMED_REQUEST)),
             ("GET", "/v1/n/topics/a%4", (400, MALFORMED_REQUEST)),
@@ -1006,12 +884,35 @@ mod tests {
 
     #[test]
     fn health_is_told_in_json() {
-        let response = health_response(true);
+        let response = health_response(None);
         assert_eq!(
             (response.status, response.content_type, &*response.body),
             (200, JSON, b"{\"ok\":true}\n".as_slice())
         );
-        assert_eq!(health_response(false).status, 503);
+        let problem = Problem::new(503, "storage_unavailable", "the disk is full");
+        let response = health_response(Some(&problem));
+        assert_eq!(response.status, 503);
+        assert_eq!(
+            core::str::from_utf8(&response.body).unwrap(),
+            "{\"ok\":false,\"code\":\"storage_unavailable\",\"message\":\"the disk is full\",\"retry_after_ms\":1000}\n"
+        );
+    }
+
+    #[test]
+    fn a_status_comes_with_the_header_that_it_needs() {
+        for (status, header) in [
+            (401, Some(("www-authenticate", "Bearer"))),
+            (404, None),
+            (426, Some(("upgrade", "websocket"))),
+            (503, Some(("retry-after", "1"))),
+        ] {
+            let headers = Problem::new(status, "code", "why").response().headers;
+            let expected: Vec<_> = header
+                .map(|(name, value)| (name, value.to_string()))
+                .into_iter()
+                .collect();
+            assert_eq!(headers, expected, "{status}");
+        }
     }
 
     #[test]
@@ -1208,6 +1109,17 @@ mod tests {
     }
 
     #[test]
+    fn a_broker_that_forgot_the_greeting_was_lost() {
+        let reply = Reply::Failed(Failed {
+            request: REQUEST,
+            code: "out_of_state",
+            message: "the broker does not know this connection any more",
+            retry_after_ms: None,
+        });
+        assert_eq!(response("t", &reply), Some(lost_response()));
+    }
+
+    #[test]
     fn a_close_instead_of_a_reply_keeps_its_code() {
         let response = close_response(CloseCode::Policy, "unknown_namespace: no \"x\"");
         assert_eq!(response.status, 404);
@@ -1219,7 +1131,7 @@ mod tests {
         assert_eq!(response.status, 503);
         assert_eq!(
             response.body,
-            b"{\"code\":\"draining\",\"message\":\"bye\"}\n"
+            b"{\"code\":\"draining\",\"message\":\"bye\",\"retry_after_ms\":1000}\n"
         );
     }
 

@@ -5,6 +5,7 @@
 //! may not be what is on disk.
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
@@ -14,8 +15,8 @@ use dunlin_core::WriteSequence;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::report;
-use crate::shard::Notice;
-use crate::store::Store;
+use crate::shard::{Notice, Unwritable};
+use crate::store::{Store, StoreError};
 
 /// How long a write that nobody waits for may stay undone. The level promises 100 ms; the rest is for the sync itself.
 const ASYNC_SYNC_WITHIN: Duration = Duration::from_millis(60);
@@ -64,6 +65,7 @@ pub(crate) fn start(
         due: None,
         probe: None,
         pause: BACKOFF.0,
+        outage: None,
     };
     let thread = thread::Builder::new()
         .name("committer".to_owned())
@@ -81,6 +83,14 @@ struct Committer {
     /// When to try again whether the store takes writes, if it does not.
     probe: Option<Instant>,
     pause: Duration,
+    outage: Option<Outage>,
+}
+
+/// While the store takes no writes.
+struct Outage {
+    since: Instant,
+    /// What was told of it: the same is not told with every attempt.
+    told: BTreeSet<String>,
 }
 
 impl Committer {
@@ -170,20 +180,49 @@ impl Committer {
             self.pause = (self.pause * 2).min(BACKOFF.1);
             match self.store.reopen() {
                 Ok(()) => break,
-                Err(error) => report::error(&error.0),
+                Err(error) => self.tell_outage(error.0),
             }
-        }
-        let available = self.store.probe();
-        if let Err(error) = &available {
-            report::error(&format!("the store can be read but not written: {error}"));
-            self.probe = Some(Instant::now() + self.pause);
         }
         report::event("the store is open again");
         if let Some(recovery) = self.store.recovery() {
             report::event(&recovery.to_string());
         }
+        let available = self
+            .store
+            .probe()
+            .map_err(|error| self.is_unwritable(error));
+        if available.is_ok() {
+            self.end_outage();
+        }
         for shard in 0..self.shards.len() {
-            self.tell(shard, Notice::Recovered(available.is_ok()));
+            self.tell(shard, Notice::Recovered(available.clone()));
+        }
+    }
+
+    /// The store can be read but not written: it is tried again. What to tell clients.
+    fn is_unwritable(&mut self, error: StoreError) -> Unwritable {
+        self.tell_outage(format!("the store can be read but not written: {error}"));
+        self.probe = Some(Instant::now() + self.pause);
+        Unwritable(error.0.into())
+    }
+
+    fn tell_outage(&mut self, text: String) {
+        let outage = self.outage.get_or_insert_with(|| Outage {
+            since: Instant::now(),
+            told: BTreeSet::new(),
+        });
+        if !outage.told.contains(&text) {
+            report::error(&text);
+            outage.told.insert(text);
+        }
+    }
+
+    fn end_outage(&mut self) {
+        if let Some(outage) = self.outage.take() {
+            let seconds = outage.since.elapsed().as_secs_f32();
+            report::event(&format!(
+                "the store takes writes again, after {seconds:.1} s"
+            ));
         }
     }
 
@@ -204,14 +243,14 @@ impl Committer {
     }
 
     fn probe(&mut self) {
-        if self.store.probe().is_err() {
+        if let Err(error) = self.store.probe() {
             self.pause = (self.pause * 2).min(BACKOFF.1);
-            self.probe = Some(Instant::now() + self.pause);
+            self.is_unwritable(error);
             return;
         }
         self.probe = None;
         self.pause = BACKOFF.0;
-        report::event("the store takes writes again");
+        self.end_outage();
         for shard in 0..self.shards.len() {
             self.tell(shard, Notice::Available);
         }
@@ -231,7 +270,7 @@ mod tests {
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
     use super::*;
-    use crate::store::{RangeRead, StoreError};
+    use crate::store::RangeRead;
 
     /// How long a test waits for what must come.
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -304,7 +343,7 @@ mod tests {
         assert!(matches!(next(&mut living), Notice::StandStill));
         assert_eq!(store.opened.load(Ordering::Acquire), 0);
         requests.send(Request::Standing).unwrap();
-        assert!(matches!(next(&mut living), Notice::Recovered(true)));
+        assert!(matches!(next(&mut living), Notice::Recovered(Ok(()))));
         assert_eq!(store.opened.load(Ordering::Acquire), 1);
         drop(requests);
         thread.join().unwrap();
@@ -319,7 +358,9 @@ mod tests {
             requests.send(Request::Failed).unwrap();
             assert!(matches!(next(shard), Notice::StandStill));
             requests.send(Request::Standing).unwrap();
-            assert!(matches!(next(shard), Notice::Recovered(available) if available != full));
+            assert!(
+                matches!(next(shard), Notice::Recovered(available) if available.is_err() == full)
+            );
         }
         // The second pause was as long as the first probe was to wait: it would come with this sync.
         let wish = SyncRequest {

@@ -30,5 +30,5 @@ pub use server::{SHARDS_MAX, Server, ServerOptions};
 pub use store::{
     Base, Change, Cut, DataDirectory, DirectoryDisk, Disk, DiskFile, FORMAT_VERSION, FjallBase,
     Inspection, JournalOptions, JournaledStore, MemoryStore, NativeStore, OpenBase, RangeRead,
-    Recovery, Rows, Store, StoreError, StoreKind,
+    Reached, Recovery, Rows, Store, StoreError, StoreKind,
 };

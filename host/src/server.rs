@@ -33,6 +33,9 @@ use crate::{archives, committer, report, requests, websocket};
 /// How long a stopping server waits for clients to go.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long a shard may take to say that it is ready.
+const READY_WITHIN: Duration = Duration::from_secs(1);
+
 /// The most shards; each is a thread with an engine of its own.
 pub const SHARDS_MAX: u32 = 256;
 
@@ -301,22 +304,29 @@ impl Host {
     }
 
     async fn health(&self, route: &Route) -> Response {
-        let ready = *route == Route::Healthz || self.is_ready().await;
-        requests::respond(http::health_response(ready))
+        let health = match route {
+            Route::Healthz => Ok(()),
+            _ => self.ready().await,
+        };
+        requests::respond(http::health_response(health.as_ref().err()))
     }
 
     /// Whether every shard takes new work. A shard without a broker does not answer in time.
-    async fn is_ready(&self) -> bool {
+    async fn ready(&self) -> Result<(), Problem> {
         if self.admission().is_none() {
-            return false;
+            return Err(stopping());
         }
         for shard in &self.shards {
-            let answer = tokio::time::timeout(Duration::from_secs(1), shard.stats()).await;
-            if !matches!(answer, Ok(Ok(_))) {
-                return false;
-            }
+            let why = match tokio::time::timeout(READY_WITHIN, shard.ready()).await {
+                Ok(Ok(Ok(()))) => continue,
+                Ok(Ok(Err(unwritable))) => unwritable.0.to_string(),
+                Ok(Err(Stopped)) => return Err(stopping()),
+                Err(_) => "a broker is being restored".to_owned(),
+            };
+            let code = ErrorCode::StorageUnavailable.as_str();
+            return Err(Problem::new(503, code, why));
         }
-        true
+        Ok(())
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) enum Arrival {
     Frame(ConnectionId, Bytes, OwnedSemaphorePermit),
     Gone(ConnectionId),
     Seen(ConnectionId, Timestamp),
-    Stats(oneshot::Sender<String>),
+    Ready(oneshot::Sender<Result<(), Unwritable>>),
     Drain,
 }
 
@@ -60,9 +60,13 @@ pub(crate) enum Notice {
     Synced(u64, WriteSequence, Duration),
     Loaded(u64, Ticket, Result<Vec<Row>, LoadFailed>),
     StandStill,
-    Recovered(bool),
+    Recovered(Result<(), Unwritable>),
     Available,
 }
+
+/// Why the store takes no writes.
+#[derive(Clone, Debug)]
+pub(crate) struct Unwritable(pub(crate) Arc<str>);
 
 /// How the server reaches a shard.
 #[derive(Clone, Debug)]
@@ -110,10 +114,10 @@ impl ShardHandle {
         let _ = self.arrivals.send(Arrival::Drain).await;
     }
 
-    /// The broker's counters as JSON.
-    pub(crate) async fn stats(&self) -> Result<String, Stopped> {
+    /// Whether there is a broker and its store takes writes. Without a broker there is no answer.
+    pub(crate) async fn ready(&self) -> Result<Result<(), Unwritable>, Stopped> {
         let (sender, answer) = oneshot::channel();
-        let arrival = Arrival::Stats(sender);
+        let arrival = Arrival::Ready(sender);
         self.arrivals.send(arrival).await.map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
     }
@@ -198,7 +202,7 @@ struct Shard {
     /// Whether anything was given to the broker since its last step.
     batch_open: bool,
     latency_told: Option<Instant>,
-    available: bool,
+    available: Result<(), Unwritable>,
     draining: bool,
     traps_in_a_row: u32,
     /// When to restore after a trap that followed another.
@@ -216,7 +220,7 @@ impl Shard {
             waiting: Vec::new(),
             batch_open: false,
             latency_told: None,
-            available: true,
+            available: Ok(()),
             draining: false,
             traps_in_a_row: 0,
             restore_at: None,
@@ -283,9 +287,8 @@ impl Shard {
                     }
                 }
                 Arrival::Seen(connection, at) => drive.input(&Input::Seen { connection, at }),
-                Arrival::Stats(answer) => {
-                    // An engine that fails here fails at the next step, where it is dealt with.
-                    let _ = answer.send(drive.stats().unwrap_or_default());
+                Arrival::Ready(answer) => {
+                    let _ = answer.send(self.available.clone());
                 }
                 Arrival::Drain => {
                     self.draining = true;
@@ -367,7 +370,7 @@ impl Shard {
                     .is_none_or(|told| now - told > LATENCY_EVERY)
                 {
                     self.latency_told = Some(now);
-                    drive.input(&storage(self.available, took));
+                    drive.input(&storage(self.available.is_ok(), took));
                     self.batch_open = true;
                 }
             }
@@ -389,7 +392,7 @@ impl Shard {
                 self.restore_or_report();
             }
             Notice::Available => {
-                self.available = true;
+                self.available = Ok(());
                 if let Some(drive) = &mut self.drive {
                     drive.input(&storage(true, Duration::ZERO));
                     self.batch_open = true;
@@ -449,7 +452,7 @@ impl Shard {
         let mut drive = Drive::restore(engine, store, self.parts.span)?;
         self.life += 1;
         self.timeout = None;
-        if !self.available {
+        if self.available.is_err() {
             // In front of everything, or this first batch would be written.
             drive.input(&storage(false, Duration::ZERO));
         }

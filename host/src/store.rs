@@ -21,7 +21,7 @@ use core::fmt;
 
 use dunlin_core::{Op, Row};
 
-pub use self::base::{Base, Change, Rows};
+pub use self::base::{Base, Change, Reached, Rows};
 pub use self::directory::{DataDirectory, FORMAT_VERSION};
 pub use self::disk::{DirectoryDisk, Disk, DiskFile};
 pub use self::fjall::FjallBase;

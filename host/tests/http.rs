@@ -89,7 +89,7 @@ fn wrong_requests_are_refused_with_their_code() {
         ("POST", "/v1/main/topics/a%f", (400, "malformed_request")),
         ("POST", long.as_str(), (400, "invalid_topic")),
         ("POST", deep.as_str(), (400, "invalid_topic")),
-        ("POST", "/v1//topics/t", (400, "malformed_request")),
+        ("POST", "/v1//topics/t", (404, "unknown_namespace")),
         ("POST", "/v1/Main/topics/t", (404, "unknown_namespace")),
         ("POST", "/v1/a%2Fb/topics/t", (404, "unknown_namespace")),
         ("POST", "/v1/main/topics", (404, "unknown_route")),

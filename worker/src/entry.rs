@@ -87,7 +87,7 @@ async fn answer(request: &mut Request, env: &Env) -> core::result::Result<Respon
     };
     let peer = Peer::of(request, env);
     match route {
-        Route::Healthz | Route::Readyz => Ok(plain(http::health_response(true))?),
+        Route::Healthz | Route::Readyz => Ok(plain(http::health_response(None))?),
         Route::Connect { namespace } => {
             let spoken = Spoken::choose(
                 header("upgrade").as_deref(),

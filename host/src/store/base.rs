@@ -10,19 +10,20 @@ pub trait Base: Send + Sync {
     /// whatever changes while they are read.
     fn range<'a>(&'a self, from: &[u8], to: &[u8], reverse: bool) -> Rows<'a>;
 
-    /// Makes all changes, which come in key order, or none; they are durable when this returns. `through` is the
-    /// last record of the journal that they contain, and is kept with them.
+    /// Makes all changes, which come in key order, or none; they are durable when this returns. `reached` is how far
+    /// they go, and is kept with them.
     fn checkpoint(
         &self,
         changes: &mut dyn Iterator<Item = Result<Change, StoreError>>,
-        through: u64,
+        reached: Reached,
     ) -> Result<(), StoreError>;
 
-    /// What the last checkpoint said; 0 before the first.
-    fn through(&self) -> Result<u64, StoreError>;
+    /// What the last checkpoint said.
+    fn reached(&self) -> Result<Reached, StoreError>;
 
-    /// Whether so much was deleted that [`Base::reclaim`] is worth its time.
-    fn is_wasteful(&self) -> bool {
+    /// Whether so much was deleted that [`Base::reclaim`] is worth its time; where room is `scarce`, whether anything
+    /// was.
+    fn is_wasteful(&self, _scarce: bool) -> bool {
         false
     }
 
@@ -35,6 +36,16 @@ pub trait Base: Send + Sync {
     fn reclaim(&self) -> Result<(), StoreError> {
         Ok(())
     }
+}
+
+/// How far the base goes into the journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// The last record that it contains; 0 before the first checkpoint.
+    pub record: u64,
+    /// The segment that the journal goes on in, which must be there; 0 if nothing was written behind `record`, and none
+    /// where an earlier dunlin did not say.
+    pub next_segment: Option<u64>,
 }
 
 /// Rows as they are read.

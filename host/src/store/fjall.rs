@@ -11,7 +11,7 @@ use dunlin_core::Row;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::StoreError;
-use super::base::{Base, Change, Rows};
+use super::base::{Base, Change, Reached, Rows};
 
 /// The block cache, in bytes: the one large piece of memory that does not follow the work.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
@@ -36,7 +36,7 @@ pub struct FjallBase {
 
 #[derive(Clone, Copy, Default)]
 struct State {
-    through: u64,
+    reached: Reached,
     deleted_bytes: u64,
 }
 
@@ -111,12 +111,12 @@ impl FjallBase {
     fn write(
         &self,
         changes: &mut dyn Iterator<Item = Result<Change, StoreError>>,
-        through: u64,
+        reached: Reached,
     ) -> Result<(), Failure> {
         // Whether fjall still runs: a compaction that failed stops it, and an ingestion alone would not notice.
         self.database.persist(PersistMode::Buffer)?;
         let mut state = self.state();
-        let mut next = State { through, ..*state };
+        let mut next = State { reached, ..*state };
         let mut tables = self.rows.start_ingestion()?;
         for change in changes {
             let Change { key, value } = change.map_err(Failure::Read)?;
@@ -161,21 +161,24 @@ impl Base for FjallBase {
     fn checkpoint(
         &self,
         changes: &mut dyn Iterator<Item = Result<Change, StoreError>>,
-        through: u64,
+        reached: Reached,
     ) -> Result<(), StoreError> {
-        self.write(changes, through)
+        self.write(changes, reached)
             .map_err(|failure| match failure {
                 Failure::Read(error) => error,
                 Failure::Write(error) => failed(&error),
             })
     }
 
-    fn through(&self) -> Result<u64, StoreError> {
-        Ok(self.state().through)
+    fn reached(&self) -> Result<Reached, StoreError> {
+        Ok(self.state().reached)
     }
 
-    fn is_wasteful(&self) -> bool {
+    fn is_wasteful(&self, scarce: bool) -> bool {
         let deleted_bytes = self.state().deleted_bytes;
+        if scarce {
+            return deleted_bytes > 0;
+        }
         deleted_bytes >= RECLAIM_MIN_BYTES && deleted_bytes >= self.rows.disk_space() / 2
     }
 
@@ -201,18 +204,27 @@ impl Base for FjallBase {
 }
 
 impl State {
-    fn encode(self) -> [u8; 16] {
-        let mut out = [0; 16];
-        out[..8].copy_from_slice(&self.through.to_le_bytes());
-        out[8..].copy_from_slice(&self.deleted_bytes.to_le_bytes());
-        out
+    fn encode(self) -> Vec<u8> {
+        let mut fields = vec![self.reached.record, self.deleted_bytes];
+        fields.extend(self.reached.next_segment);
+        fields.into_iter().flat_map(u64::to_le_bytes).collect()
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (through, deleted_bytes) = bytes.split_at_checked(8)?;
+        let (fields, rest) = bytes.as_chunks();
+        let [record, deleted_bytes, next_segment @ ..] = fields else {
+            return None;
+        };
+        if next_segment.len() > 1 || !rest.is_empty() {
+            return None;
+        }
+        let next_segment = next_segment.first().copied().map(u64::from_le_bytes);
         Some(Self {
-            through: u64::from_le_bytes(through.try_into().ok()?),
-            deleted_bytes: u64::from_le_bytes(deleted_bytes.try_into().ok()?),
+            reached: Reached {
+                record: u64::from_le_bytes(*record),
+                next_segment,
+            },
+            deleted_bytes: u64::from_le_bytes(*deleted_bytes),
         })
     }
 }
@@ -306,7 +318,7 @@ mod tests {
                     value: Some(vec![round; 20_000]),
                 })
             });
-            base.checkpoint(&mut changes, u64::from(round)).unwrap();
+            base.checkpoint(&mut changes, Reached::default()).unwrap();
         }
         let tables = base.rows.path().join("tables");
         let count = || std::fs::read_dir(&tables).unwrap().count();

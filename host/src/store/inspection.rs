@@ -43,7 +43,7 @@ impl Inspection {
         let base = FjallBase::open_idle(copy.path())?;
         let disk = DirectoryDisk::at(directory.journal());
         let examined = if directory.journal().exists() {
-            examine(&disk, base.through()?)
+            examine(&disk, base.reached()?)
         } else {
             Ok(Default::default())
         };

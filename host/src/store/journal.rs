@@ -16,7 +16,7 @@ use std::time::Instant;
 use dunlin_core::{Op, Row};
 use twox_hash::XxHash64;
 
-use super::base::Base;
+use super::base::{Base, Reached};
 use super::disk::Disk;
 use super::overlay::{Overlay, merged};
 use super::recovery::{Recovery, examine, unreadable};
@@ -26,6 +26,10 @@ use super::{RangeRead, Store, StoreError};
 /// What is kept free behind the last change of a segment: one record that says that an earlier one is durable, by a
 /// sync that ran when the change came, and one that says it of the change itself.
 const KEPT_BYTES: usize = 2 * RECORD_HEAD_BYTES;
+
+/// Which part of a segment, one of so many, is kept for batches that delete ranges: where nothing else can be written,
+/// they are what makes room.
+const RELIEF_SHARE: u64 = 64;
 
 /// Opens the base anew.
 pub type OpenBase = Box<dyn Fn() -> Result<Box<dyn Base>, StoreError> + Send + Sync>;
@@ -51,6 +55,8 @@ pub struct JournaledStore {
     /// Called when there is something for [`JournaledStore::maintain`] to do.
     wake: Box<dyn Fn() + Send + Sync>,
     recovery: Mutex<Recovery>,
+    /// Whether there was no room for something; held while somebody maintains.
+    scarce: Mutex<bool>,
     // Empty only while it is being opened again, or after that failed.
     open: RwLock<Option<Open>>,
 }
@@ -115,6 +121,7 @@ impl JournaledStore {
             options,
             wake,
             recovery: Mutex::default(),
+            scarce: Mutex::default(),
             open: RwLock::new(None),
         };
         store.reopen()?;
@@ -128,7 +135,11 @@ impl JournaledStore {
 
     /// Prepares empty segments and empties full ones, until there is nothing left to do.
     pub fn maintain(&self) -> Result<(), StoreError> {
-        self.with(|open| {
+        let mut scarce = lock(&self.scarce);
+        let outcome = self.with(|open| {
+            if *scarce {
+                self.relieve(open)?;
+            }
             loop {
                 // Where there is no room, an emptied segment makes some.
                 let prepared = self.prepare(open, self.options.spares_min, 0);
@@ -136,12 +147,33 @@ impl JournaledStore {
                     return prepared;
                 }
             }
-        })
+        });
+        *scarce = outcome.is_err();
+        outcome
+    }
+
+    /// Makes room of what there is: what is full is emptied before anything is prepared, and what was deleted goes.
+    fn relieve(&self, open: &Open) -> Result<(), StoreError> {
+        while !read(&open.overlays).frozen.is_empty() {
+            // The base needs room before it gives more than that back.
+            self.drop_spares(open)?;
+            self.empty_oldest(open)?;
+        }
+        if self.prepare(open, 1, 0).is_ok() {
+            return Ok(());
+        }
+        if lock(&open.writer).freeze(&mut write(&open.overlays)) {
+            self.empty_oldest(open)?;
+        }
+        if open.base.is_wasteful(true) {
+            open.check(open.base.reclaim())?;
+        }
+        Ok(())
     }
 
     /// Whether [`JournaledStore::reclaim`] is worth its time.
     pub fn is_wasteful(&self) -> bool {
-        self.with(|open| Ok(open.base.is_wasteful()))
+        self.with(|open| Ok(open.base.is_wasteful(false)))
             .unwrap_or(false)
     }
 
@@ -171,24 +203,20 @@ impl JournaledStore {
         loop {
             let number = {
                 let mut writer = lock(&open.writer);
-                let fits = |spare: &Segment| room_of(spare) >= room_bytes;
+                let fits = |spare: &Segment| room_of_spare(spare) >= room_bytes;
                 if writer.spares.len() >= count && writer.spares.front().is_none_or(fits) {
                     return Ok(());
                 }
                 if !writer.spares.front().is_none_or(fits) {
                     // Their numbers are lower than that of the longer one, so they can only go.
-                    for spare in writer.spares.drain(..) {
-                        self.disk
-                            .remove(&name_of(spare.number))
-                            .and_then(|()| self.disk.sync_directory())
-                            .map_err(|error| no_room(&error))?;
-                    }
+                    self.remove_spares(&mut writer)?;
                 }
                 let number = writer.next_number;
                 writer.next_number += 1;
                 number
             };
             let needed = room_bytes + (HEADER_BYTES + KEPT_BYTES) as u64;
+            let needed = needed * RELIEF_SHARE / (RELIEF_SHARE - 1) + 1;
             let size_bytes = self.options.segment_bytes.max(needed);
             let mark = XxHash64::oneshot(self.options.seed, &number.to_le_bytes());
             match Segment::create(&*self.disk, number, size_bytes, mark) {
@@ -200,6 +228,44 @@ impl JournaledStore {
                 }
             }
         }
+    }
+
+    fn drop_spares(&self, open: &Open) -> Result<(), StoreError> {
+        let _alone = lock(&open.creating);
+        self.remove_spares(&mut lock(&open.writer))
+    }
+
+    fn remove_spares(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        for spare in writer.spares.drain(..) {
+            self.disk
+                .remove(&name_of(spare.number))
+                .and_then(|()| self.disk.sync_directory())
+                .map_err(|error| no_room(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Makes an empty segment, if one waits, the active one where there is none.
+    fn begin(&self, open: &Open) -> Result<(), StoreError> {
+        let _emptying = lock(&open.emptying);
+        let _creating = lock(&open.creating);
+        let first = {
+            let writer = lock(&open.writer);
+            let spare = writer.spares.front();
+            spare
+                .map(|spare| spare.number)
+                .filter(|_| writer.active.is_none())
+        };
+        let Some(first) = first else {
+            return Ok(());
+        };
+        // Before anything is in it, or nobody would miss it. Where others wait to be emptied, that says it.
+        if read(&open.overlays).frozen.is_empty() {
+            let reached = open.base.reached()?;
+            open.note(reached.record, first)?;
+        }
+        lock(&open.writer).rotate(&mut write(&open.overlays));
+        Ok(())
     }
 
     /// Moves the changes of the oldest full segment into the base; whether there was one.
@@ -217,7 +283,11 @@ impl JournaledStore {
             .map_err(|error| unwritable(&error))
             .and_then(|()| {
                 let mut changes = oldest.overlay.changes(&*open.base);
-                open.base.checkpoint(&mut changes, oldest.last)
+                let reached = Reached {
+                    record: oldest.last,
+                    next_segment: Some(open.second_segment()),
+                };
+                open.base.checkpoint(&mut changes, reached)
             })
             .and_then(|()| {
                 // Durably gone before the next one can go: a journal without its middle is none.
@@ -244,14 +314,28 @@ impl Open {
     fn check<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
         outcome.inspect_err(|_| self.failed.store(true, Ordering::Release))
     }
+
+    /// Tells the base where the journal goes on behind what it contains.
+    fn note(&self, record: u64, segment: u64) -> Result<(), StoreError> {
+        self.check(note(&*self.base, record, segment))
+    }
+
+    /// The segment behind the oldest full one; 0 if nothing is written there.
+    fn second_segment(&self) -> u64 {
+        let writer = lock(&self.writer);
+        let overlays = read(&self.overlays);
+        let second = overlays.frozen.get(1).map(|frozen| &frozen.segment);
+        second
+            .or(writer.active.as_ref())
+            .map_or(0, |segment| segment.number)
+    }
 }
 
 impl Writer {
-    /// How long a change can be.
-    fn room(&self) -> u64 {
-        let kept = self.position + KEPT_BYTES as u64;
+    /// How long a change can be, one that deletes a range if it `relieves`.
+    fn room(&self, relieves: bool) -> u64 {
         let active = self.active.as_ref();
-        active.map_or(0, |active| active.size_bytes.saturating_sub(kept))
+        active.map_or(0, |active| room_of(active, self.position, relieves))
     }
 
     /// Appends a record that was encoded; there must be room.
@@ -268,7 +352,7 @@ impl Writer {
     /// Appends an empty record, where no other one says what is durable: a damage to it is then told from the tail
     /// of a crash.
     fn attest(&mut self) -> io::Result<()> {
-        if self.attested >= self.durable {
+        if self.attested >= self.durable || self.active.is_none() {
             return Ok(());
         }
         let mut nothing = encode(&[]).map_err(io::Error::other)?;
@@ -278,8 +362,22 @@ impl Writer {
     /// Makes the first empty segment the active one.
     fn rotate(&mut self, overlays: &mut Overlays) {
         let next = self.spares.pop_front().expect("an empty segment waits");
+        self.freeze_active(overlays);
         self.position = HEADER_BYTES as u64;
-        if let Some(full) = self.active.replace(Arc::new(next)) {
+        self.active = Some(Arc::new(next));
+    }
+
+    /// Ends the active segment before its time, if emptying it can make room; whether it did.
+    fn freeze(&mut self, overlays: &mut Overlays) -> bool {
+        let freezes = self.active.is_some() && overlays.active.deletes();
+        if freezes {
+            self.freeze_active(overlays);
+        }
+        freezes
+    }
+
+    fn freeze_active(&mut self, overlays: &mut Overlays) {
+        if let Some(full) = self.active.take() {
             overlays.frozen.push_back(Arc::new(Frozen {
                 overlay: core::mem::take(&mut overlays.active),
                 segment: Arc::clone(&full),
@@ -294,19 +392,24 @@ impl Store for JournaledStore {
     fn apply(&self, ops: &[Op]) -> Result<(), StoreError> {
         let mut record = encode(ops)?;
         let size_bytes = record.len() as u64;
+        let relieves = ops.iter().any(|op| matches!(op, Op::DeleteRange { .. }));
         self.with(|open| {
             let mut rotated = false;
             loop {
                 let mut writer = lock(&open.writer);
-                if writer.room() < size_bytes {
+                if writer.room(relieves) < size_bytes {
                     let spare = writer.spares.front();
-                    if spare.is_none_or(|spare| room_of(spare) < size_bytes) {
+                    if spare.is_none_or(|spare| room_of_spare(spare) < size_bytes) {
                         drop(writer);
-                        let prepared = self.prepare(open, 1, size_bytes);
-                        // Where there is no room, an emptied segment makes some.
-                        if prepared.is_err() && !self.empty_oldest(open)? {
-                            return prepared;
+                        // Where there is no room, an emptied segment makes some; somebody else may have emptied it.
+                        if self.prepare(open, 1, size_bytes).is_err() && !self.empty_oldest(open)? {
+                            self.prepare(open, 1, size_bytes)?;
                         }
+                        continue;
+                    }
+                    if writer.active.is_none() {
+                        drop(writer);
+                        self.begin(open)?;
                         continue;
                     }
                     if read(&open.overlays).frozen.len() >= self.options.frozen_max {
@@ -382,7 +485,13 @@ impl Store for JournaledStore {
         *open = None;
         let begun = Instant::now();
         let base = (self.open_base)()?;
-        let mut found = examine(&*self.disk, base.through()?)?;
+        let reached = base.reached()?;
+        let mut found = examine(&*self.disk, reached)?;
+        let first = found.first_segment();
+        // Before a file goes that the base would miss.
+        if reached.next_segment != Some(first) {
+            note(&*base, reached.record, first)?;
+        }
         found
             .settle(&*self.disk)
             .map_err(|error| unreadable("it cannot be settled", &error))?;
@@ -446,9 +555,20 @@ impl Store for JournaledStore {
         if is_failed() {
             self.reopen()?;
         }
-        // Where no more room can be had, there may be some left.
-        let _ = self.maintain();
-        let written = self.apply(&[]).and_then(|()| self.sync());
+        // The second time it knows that room is scarce.
+        for _ in 0..2 {
+            if self.maintain().is_ok() {
+                break;
+            }
+            if is_failed() {
+                self.reopen()?;
+            }
+        }
+        // What is left of the active segment is soon full: there must be room behind it.
+        let written = self
+            .with(|open| self.prepare(open, 1, 0))
+            .and_then(|()| self.apply(&[]))
+            .and_then(|()| self.sync());
         // What cannot be written may well be read.
         if written.is_err() && is_failed() {
             self.reopen()?;
@@ -457,10 +577,23 @@ impl Store for JournaledStore {
     }
 }
 
-/// How long a record can be in an empty segment.
-fn room_of(segment: &Segment) -> u64 {
-    let kept = (HEADER_BYTES + KEPT_BYTES) as u64;
+/// How long a record can be at `position`.
+fn room_of(segment: &Segment, position: u64, relieves: bool) -> u64 {
+    let relief = segment.size_bytes / RELIEF_SHARE;
+    let kept = position + KEPT_BYTES as u64 + if relieves { 0 } else { relief };
     segment.size_bytes.saturating_sub(kept)
+}
+
+fn room_of_spare(segment: &Segment) -> u64 {
+    room_of(segment, HEADER_BYTES as u64, false)
+}
+
+fn note(base: &dyn Base, record: u64, segment: u64) -> Result<(), StoreError> {
+    let reached = Reached {
+        record,
+        next_segment: Some(segment),
+    };
+    base.checkpoint(&mut core::iter::empty(), reached)
 }
 
 fn unwritable(error: &io::Error) -> StoreError {

@@ -1,13 +1,12 @@
 //! Rows in memory, for tests and for brokers that need to keep nothing.
 
 use core::ops::Bound;
-use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dunlin_core::{Op, Row};
 
-use super::base::{Base, Change, Rows};
+use super::base::{Base, Change, Reached, Rows};
 use super::{RangeRead, Store, StoreError};
 
 /// A [`Store`] that lives as long as the process.
@@ -15,7 +14,7 @@ use super::{RangeRead, Store, StoreError};
 pub struct MemoryStore {
     rows: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
     /// What the last checkpoint said, where this is the base of a journal.
-    through: AtomicU64,
+    reached: Mutex<Reached>,
 }
 
 impl MemoryStore {
@@ -24,12 +23,16 @@ impl MemoryStore {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn reached(&self) -> MutexGuard<'_, Reached> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Another store with the same rows.
     #[cfg(test)]
     pub(super) fn copy(&self) -> Self {
         Self {
             rows: Mutex::new(self.rows().clone()),
-            through: AtomicU64::new(self.through.load(Ordering::Relaxed)),
+            reached: Mutex::new(*self.reached()),
         }
     }
 }
@@ -112,7 +115,7 @@ impl Base for Arc<MemoryStore> {
     fn checkpoint(
         &self,
         changes: &mut dyn Iterator<Item = Result<Change, StoreError>>,
-        through: u64,
+        reached: Reached,
     ) -> Result<(), StoreError> {
         let changes: Vec<_> = changes.collect::<Result<_, _>>()?;
         let mut rows = self.rows();
@@ -122,11 +125,12 @@ impl Base for Arc<MemoryStore> {
                 None => rows.remove(&key),
             };
         }
-        self.through.store(through, Ordering::Relaxed);
+        drop(rows);
+        *MemoryStore::reached(self) = reached;
         Ok(())
     }
 
-    fn through(&self) -> Result<u64, StoreError> {
-        Ok(self.through.load(Ordering::Relaxed))
+    fn reached(&self) -> Result<Reached, StoreError> {
+        Ok(*MemoryStore::reached(self))
     }
 }

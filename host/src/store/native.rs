@@ -2,6 +2,7 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -95,6 +96,8 @@ struct Maintenance {
 impl Maintenance {
     fn run(mut self, work: &Receiver<()>) {
         let mut is_tidy = true;
+        // The same is not told with every attempt.
+        let mut told = BTreeSet::new();
         loop {
             let wish = if is_tidy {
                 work.recv().map_err(RecvTimeoutError::from)
@@ -105,14 +108,22 @@ impl Maintenance {
                 break;
             }
             is_tidy = false;
+            let maintains = wish.is_ok();
             let outcome = match wish {
                 Ok(()) => self.store.maintain().and_then(|()| self.reclaim()),
                 Err(RecvTimeoutError::Timeout) => self.store.tidy().map(|more| is_tidy = !more),
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            if let Err(error) = outcome {
-                report::error(&error.0);
-                is_tidy = true;
+            match outcome {
+                Ok(()) if maintains => told.clear(),
+                Ok(()) => {}
+                Err(error) => {
+                    is_tidy = true;
+                    if !told.contains(&error.0) {
+                        report::error(&error.0);
+                        told.insert(error.0);
+                    }
+                }
             }
         }
         if let Some(reclaiming) = self.reclaiming {

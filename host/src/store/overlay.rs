@@ -36,6 +36,11 @@ impl Overlay {
         }
     }
 
+    /// Whether a range was deleted: emptied into the base it may make more room than it takes.
+    pub(super) fn deletes(&self) -> bool {
+        !self.deleted.is_empty()
+    }
+
     fn delete(&mut self, from: &[u8], to: &[u8]) {
         let inside: Vec<_> = self
             .rows

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::StoreError;
+use super::base::Reached;
 use super::disk::Disk;
 use super::overlay::Overlay;
 use super::segment::{Found, HEADER_BYTES, Segment, decode, find, name_of, number_of, search};
@@ -100,8 +101,9 @@ struct Tear {
     bytes: u64,
 }
 
-/// Reads the whole journal. `through` is the last record that the base contains.
-pub(super) fn examine(disk: &dyn Disk, through: u64) -> Result<Examined, StoreError> {
+/// Reads the whole journal, which goes on where the base ends.
+pub(super) fn examine(disk: &dyn Disk, reached: Reached) -> Result<Examined, StoreError> {
+    let through = reached.record;
     let mut numbers: Vec<_> = disk
         .list()
         .map_err(|error| unreadable("its directory", &error))?
@@ -109,6 +111,13 @@ pub(super) fn examine(disk: &dyn Disk, through: u64) -> Result<Examined, StoreEr
         .filter_map(|name| number_of(name))
         .collect();
     numbers.sort_unstable();
+    let next_segment = reached.next_segment.unwrap_or(0);
+    if next_segment > 0 && !numbers.contains(&next_segment) {
+        return Err(StoreError(format!(
+            "journal file {} is missing, with what was written last; bring it back, or restore the data directory from a backup",
+            name_of(next_segment)
+        )));
+    }
     let mut found = Examined {
         last: through,
         last_change: through,
@@ -232,6 +241,12 @@ impl Examined {
             self.spares.push_back(segment);
         }
         Ok(tear)
+    }
+
+    /// The segment in which the records begin that the base does not contain; 0 if there are none.
+    pub(super) fn first_segment(&self) -> u64 {
+        let first = self.filled.front();
+        first.map_or(0, |filled| filled.segment.number)
     }
 
     /// Makes the files what they were found to be, durably: what is cut off is gone for good, and what is there is

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dunlin_core::Row;
-use dunlin_host::{Base, Change, RangeRead, StoreError};
+use dunlin_host::{Base, Change, RangeRead, Reached, StoreError};
 
 use super::disk::SimDisk;
 use super::store::{Rows, read_range};
@@ -28,7 +28,7 @@ struct State {
 #[derive(Clone, Debug, Default)]
 struct Checkpoint {
     rows: Rows,
-    through: u64,
+    reached: Reached,
 }
 
 impl SimBase {
@@ -84,7 +84,7 @@ impl Base for SimBase {
     fn checkpoint(
         &self,
         changes: &mut dyn Iterator<Item = Result<Change, StoreError>>,
-        through: u64,
+        reached: Reached,
     ) -> Result<(), StoreError> {
         let changes: Vec<Change> = changes.collect::<Result<_, _>>()?;
         let mut state = self.state();
@@ -93,7 +93,7 @@ impl Base for SimBase {
             result = result.and(Err(io::ErrorKind::StorageFull.into()));
         }
         // Whoever hears of a failure does not know what became of it: here odd ones were made.
-        if result.is_ok() || through % 2 == 1 {
+        if result.is_ok() || reached.record % 2 == 1 {
             state.before = state.now.clone();
             for Change { key, value } in changes {
                 match value {
@@ -101,12 +101,12 @@ impl Base for SimBase {
                     None => state.now.rows.remove(&key),
                 };
             }
-            state.now.through = through;
+            state.now.reached = reached;
         }
         result.map_err(|error| StoreError(format!("the rows cannot be written: {error}")))
     }
 
-    fn through(&self) -> Result<u64, StoreError> {
-        Ok(self.state().now.through)
+    fn reached(&self) -> Result<Reached, StoreError> {
+        Ok(self.state().now.reached)
     }
 }
