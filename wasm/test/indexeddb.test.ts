@@ -192,3 +192,17 @@ test("whoever deletes the database is let, and the broker is told", async () => 
   assert.match(lost[0]?.message ?? "", /the database "deleted" is being deleted or upgraded/);
   assert.throws(() => store.apply(write([put([1])])));
 });
+
+test("a database that does not open in time is given up for now, and let go of when it opens after all", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const close = t.mock.method(IDBDatabase.prototype, "close");
+  const opening = open("late");
+  t.mock.timers.tick(5_000);
+  await assert.rejects(opening, (error: DunlinError) => {
+    assert.deepEqual([error.code, error.retryAfterMs], ["database_unavailable", 0]);
+    assert.equal(error.message, 'the database "late" was not opened within 5 s');
+    return true;
+  });
+  const closed = (): boolean => close.mock.calls.some(({ this: database }) => (database as unknown as IDBDatabase).name === "dunlin:late");
+  while (!closed()) await new Promise((resolve) => setImmediate(resolve));
+});

@@ -166,6 +166,71 @@ describe("tabs in one browser", { timeout: SUITE_PATIENCE_MS }, () => {
     }
   });
 
+  test("a worker that is told of a link before the link listens answers when it does", async () => {
+    await site.withProfile(async (profile) => {
+      const [one, other] = [await site.tab(profile), await site.tab(profile)];
+      await one.open();
+      const said = other.page.evaluate(async () => {
+        const [room, link] = ["dunlin:dunlin", "early"];
+        const name = `${room}:link:${link}`;
+        await new Promise<void>((held) => {
+          void navigator.locks.request(name, () => new Promise(() => held()));
+        });
+        const knock = { version: 1, link, config: "{}", namespace: "default" };
+        new SharedWorker("/shared-worker.js", { type: "module", name: room }).port.postMessage({ version: 1, room, knock });
+        // When it has heard of the link it waits for the link's end.
+        while ((await navigator.locks.query()).pending?.every((lock) => lock.name !== name));
+        const wire = new BroadcastChannel(name);
+        const answered = new Promise<string>((resolve) => (wire.onmessage = ({ data }) => resolve(data.kind)));
+        new BroadcastChannel(room).postMessage(knock);
+        return answered;
+      });
+      assert.equal(await said, "opened");
+    });
+  });
+
+  test("a worker that never speaks is done without after a while", async () => {
+    site.extra.set("/silent.js", "");
+    await site.withProfile(async (profile) => {
+      const tab = await site.tab(profile);
+      await tab.page.clock.install();
+      const warned = profile.waitForEvent("console", (message) => message.type() === "warning");
+      const opening = tab.open({ worker: "/silent.js" });
+      // A link has its lock when it tells the worker.
+      await tab.page.evaluate(async () => {
+        while ((await navigator.locks.query()).held?.every(({ name }) => name?.includes(":link:") === false));
+      });
+      await tab.page.clock.fastForward(10_000);
+      await opening;
+      assert.match((await warned).text(), /silent\.js did not answer for 10 s/);
+      assert.deepEqual([await tab.publish("a"), await tab.place()], [0, "here"]);
+    });
+  });
+
+  test("a database that the browser does not open is asked for again", async () => {
+    await site.withProfile(async (profile) => {
+      const tab = await site.tab(profile);
+      await tab.page.clock.install();
+      const asked = tab.page.evaluate(
+        () =>
+          new Promise<void>((resolve) => {
+            const { open } = IDBFactory.prototype;
+            IDBFactory.prototype.open = function (name, version) {
+              if (!name.startsWith("dunlin:")) return open.call(this, name, version);
+              IDBFactory.prototype.open = open;
+              resolve();
+              return {} as IDBOpenDBRequest;
+            };
+          }),
+      );
+      const opening = tab.open({ sharing: "tab" });
+      await asked;
+      await tab.page.clock.fastForward(5_000);
+      await opening;
+      assert.deepEqual([await tab.publish("a"), await tab.history()], [0, ["a"]]);
+    });
+  });
+
   test("storage that is full is told, and writing goes on when there is room", async () => {
     await site.withProfile(async (profile) => {
       const tab = await site.tab(profile);

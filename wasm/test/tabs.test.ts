@@ -1,5 +1,8 @@
 // Tabs of real Chromium that share one broker, and what is left of what they said when they go.
 import assert from "node:assert/strict";
+import { appendFileSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 
 import { PATIENCE_MS, SUITE_PATIENCE_MS, Site } from "./tabs.ts";
@@ -126,4 +129,26 @@ test("when one of the commits on their way fails, none of those behind it is sto
     assert.deepEqual(await tab.history(), ["kept", "more"]);
     assert.equal(await tab.publish("again"), 2);
   });
+});
+
+test("a log of Chromium that ends within a record, as a kill may leave it, costs nothing at any later start", { timeout: PATIENCE_MS }, async () => {
+  const directory = mkdtempSync(join(tmpdir(), "dunlin-profile-"));
+  const published = (payload: string): Promise<string[]> =>
+    site.withKeptProfile(directory, async (profile) => {
+      const tab = await site.tab(profile);
+      await tab.open();
+      await tab.publish(payload);
+      return tab.history();
+    });
+  try {
+    assert.deepEqual(await published("a"), ["a"]);
+    const logs = readdirSync(directory, { recursive: true, encoding: "utf8" }).filter((name) => /indexeddb\.leveldb.\d+\.log$/.test(name));
+    assert.equal(logs.length, 1, logs.join());
+    // A record's checksum, its length and its kind; what it holds was not written any more.
+    appendFileSync(join(directory, logs[0] ?? ""), Uint8Array.of(1, 2, 3, 4, 200, 0, 1));
+    assert.deepEqual(await published("b"), ["a", "b"]);
+    assert.deepEqual(await published("c"), ["a", "b", "c"]);
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
 });

@@ -21,6 +21,13 @@ const PAGE = `<!doctype html><title>tab</title><link rel="icon" href="data:,"><s
   globalThis.dunlin = await import("/index.js");
 </script>`;
 
+const BROWSER = {
+  executablePath: "/usr/bin/chromium",
+  // Its sandbox needs rights that a container does not have; only our own pages are opened.
+  args: ["--no-sandbox"],
+  ignoreDefaultArgs: ["--disable-back-forward-cache"],
+};
+
 export class Site {
   /** What the server gives under names that the package does not have. */
   readonly extra = new Map<string, string>([["/", PAGE], ["/elsewhere", "<!doctype html><title>elsewhere</title>"]]);
@@ -44,12 +51,7 @@ export class Site {
 
   async start(): Promise<void> {
     await new Promise<void>((listening) => this.#server.listen(0, "127.0.0.1", listening));
-    this.#browser = await chromium.launch({
-      executablePath: "/usr/bin/chromium",
-      // Its sandbox needs rights that a container does not have; only our own pages are opened.
-      args: ["--no-sandbox"],
-      ignoreDefaultArgs: ["--disable-back-forward-cache"],
-    });
+    this.#browser = await chromium.launch(BROWSER);
   }
 
   async stop(): Promise<void> {
@@ -67,6 +69,16 @@ export class Site {
         if (this.acknowledged.length >= this.#enough) this.#reached();
       });
       await use(profile);
+    } finally {
+      await profile.close();
+    }
+  }
+
+  /** The same with a profile that is kept in that directory; the browser is one of its own. */
+  async withKeptProfile<Result>(directory: string, use: (profile: BrowserContext) => Promise<Result>): Promise<Result> {
+    const profile = await chromium.launchPersistentContext(directory, BROWSER);
+    try {
+      return await use(profile);
     } finally {
       await profile.close();
     }

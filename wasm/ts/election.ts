@@ -26,6 +26,11 @@ interface Waiting {
   readonly knock: Knock;
   /** Whether it is of this tab or, in a worker, of one that told the worker: as long as it waits, we stand. */
   readonly isOurs: boolean;
+  /**
+   * Whether it knocked in the room. It listens before it does that; but what it tells a worker goes another way and may
+   * be there sooner, so that the answer would pass it by.
+   */
+  readonly isListening: boolean;
   readonly unwatch: () => void;
 }
 
@@ -54,7 +59,7 @@ export class Candidate {
   static knock(room: string, knock: Knock, open: () => Promise<Service>): void {
     const candidate = candidates.get(room) ?? new Candidate(room, open);
     candidates.set(room, candidate);
-    candidate.#hear(knock, true);
+    candidate.#hear(knock, { isOurs: true });
     candidate.#stand();
   }
 
@@ -67,6 +72,7 @@ export class Candidate {
   #withdraw(link: string): void {
     this.#waiting.get(link)?.unwatch();
     this.#waiting.delete(link);
+    if (this.#service !== undefined) this.#look();
     if (![...this.#waiting.values()].some(({ isOurs }) => isOurs)) this.#standing?.abort();
   }
 
@@ -86,7 +92,8 @@ export class Candidate {
     navigator.locks
       .request(this.#room, { signal: standing.signal }, () => this.#serve())
       .catch((error: unknown) => {
-        if (!standing.signal.aborted) this.#refuseAll(error);
+        if (standing.signal.aborted) return;
+        for (const { knock } of [...this.#waiting.values()]) this.#answer(knock, refusing(error));
       })
       .finally(() => {
         this.#standing = undefined;
@@ -104,7 +111,7 @@ export class Candidate {
     const room = new BroadcastChannel(this.#room);
     try {
       room.onmessage = ({ data }: MessageEvent<RoomMessage>) => {
-        if (data !== "here") this.#hear(data, false);
+        if (data !== "here") this.#hear(data, { isListening: true });
       };
       room.postMessage("here" satisfies RoomMessage);
       const leaving = new Promise<undefined>((resolve) => (this.#look = () => resolve(undefined)));
@@ -114,10 +121,11 @@ export class Candidate {
         opening.then((late) => late.stop(), () => {});
         return;
       }
-      for (const { knock } of [...this.#waiting.values()]) this.#answer(knock, this.#service);
-      while (this.#served.size > 0) await new Promise<void>((resolve) => (this.#look = resolve));
+      this.#answerAll(this.#service);
+      while (this.#served.size + this.#waiting.size > 0) await new Promise<void>((resolve) => (this.#look = resolve));
     } catch (error) {
-      this.#refuseAll(error);
+      // What may go well another time is tried again, here or by whoever has the lock next.
+      if ((error as DunlinError).retryAfterMs === undefined) this.#answerAll(refusing(error));
     } finally {
       room.close();
       const service = this.#service;
@@ -127,14 +135,23 @@ export class Candidate {
     }
   }
 
-  #hear(knock: Knock, isOurs: boolean): void {
+  #hear(knock: Knock, { isOurs = false, isListening = false }): void {
     const { link } = knock;
     if (this.#served.has(link)) return;
     const known = this.#waiting.get(link);
     known?.unwatch();
     const unwatch = whenGone(linkName(this.#room, link), () => this.#withdraw(link));
-    this.#waiting.set(link, { knock, isOurs: isOurs || known?.isOurs === true, unwatch });
-    if (this.#service !== undefined) this.#answer(knock, this.#service);
+    this.#waiting.set(link, {
+      knock,
+      isOurs: isOurs || known?.isOurs === true,
+      isListening: isListening || known?.isListening === true,
+      unwatch,
+    });
+    if (this.#service !== undefined) this.#answerAll(this.#service);
+  }
+
+  #answerAll(service: Pick<Service, "connect">): void {
+    for (const { knock, isListening } of [...this.#waiting.values()]) if (isListening) this.#answer(knock, service);
   }
 
   #answer(knock: Knock, service: Pick<Service, "connect">): void {
@@ -171,14 +188,12 @@ export class Candidate {
       end(finalClosing(error as DunlinError));
     }
   }
+}
 
-  #refuseAll(error: unknown): void {
-    for (const { knock } of [...this.#waiting.values()]) {
-      this.#answer(knock, {
-        connect() {
-          throw error;
-        },
-      });
-    }
-  }
+function refusing(error: unknown): Pick<Service, "connect"> {
+  return {
+    connect() {
+      throw error;
+    },
+  };
 }

@@ -16,7 +16,10 @@ const VERSION = 1;
 const ROWS = "rows";
 /** Prefixed, because all databases of an origin share their names. */
 const PREFIX = "dunlin:";
+const SCRATCH = "dunlin-scratch:";
 const PAGE_MAX = 256;
+/** How long the browser may take to open a database, which is no matter of its size, before it is asked anew. */
+const OPEN_TIMEOUT_MS = 5_000;
 /** Below the key of any row. */
 const NO_KEY = Uint8Array.of(0);
 
@@ -39,26 +42,41 @@ export class IndexedDbStore implements Store {
   }
 
   /** Opens or creates the database of that name; `lost` is called if it is taken away. */
-  static open(name: string, lost: (error: DunlinError) => void): Promise<IndexedDbStore> {
+  static async open(name: string, lost: (error: DunlinError) => void): Promise<IndexedDbStore> {
+    const opening = Promise.all([IndexedDbStore.#connect(name, lost), renewLog(name)]);
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        reject(unavailable(name, `was not opened within ${OPEN_TIMEOUT_MS / 1000} s`, { retryAfterMs: 0 }));
+        opening.then(([store]) => store.close(), () => {});
+      }, OPEN_TIMEOUT_MS);
+    });
+    try {
+      const [store] = await Promise.race([opening, late]);
+      return store;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  static #connect(name: string, lost: (error: DunlinError) => void): Promise<IndexedDbStore> {
     return new Promise((resolve, reject) => {
-      const unavailable = (what: string, cause?: unknown): DunlinError =>
-        new DunlinError("database_unavailable", `the database ${JSON.stringify(name)} ${what}`, { cause });
       const request = indexedDB.open(PREFIX + name, VERSION);
       request.onupgradeneeded = () => request.result.createObjectStore(ROWS);
-      request.onblocked = () => reject(unavailable("is held open in another version: close the other tabs of this site"));
+      request.onblocked = () => reject(unavailable(name, "is held open in another version: close the other tabs of this site"));
       request.onerror = () => {
         const isNewer = request.error?.name === "VersionError";
         const what = isNewer ? "was written by a newer dunlin: update this one" : `cannot be opened: ${request.error?.message}`;
-        reject(unavailable(what, request.error));
+        reject(unavailable(name, what, { cause: request.error }));
       };
       request.onsuccess = () => {
         const database = request.result;
         // Whoever deletes or upgrades it need not wait for us.
         database.onversionchange = () => {
           database.close();
-          lost(unavailable("is being deleted or upgraded"));
+          lost(unavailable(name, "is being deleted or upgraded"));
         };
-        database.onclose = () => lost(unavailable("was closed by the browser"));
+        database.onclose = () => lost(unavailable(name, "was closed by the browser"));
         resolve(new IndexedDbStore(database));
       };
     });
@@ -154,6 +172,29 @@ export class IndexedDbStore implements Store {
     this.#writing = this.#writing.filter(({ isCommitting }) => isCommitting);
     for (const { transaction } of waiting) transaction.abort();
   }
+}
+
+function unavailable(name: string, what: string, options?: { cause?: unknown; retryAfterMs?: number }): DunlinError {
+  return new DunlinError("database_unavailable", `the database ${JSON.stringify(name)} ${what}`, options);
+}
+
+/**
+ * Lets Chromium begin a new log for the databases of the site. If it was killed while it wrote, the old one ends within a
+ * record. It writes on behind that, takes the log for damaged when it reads it again, and begins with nothing at all
+ * (https://github.com/google/leveldb/issues/1287). Before it deletes a database, whichever that is, it writes down what is
+ * in the log and begins another.
+ */
+function renewLog(name: string): Promise<void> {
+  return new Promise((resolve) => {
+    const scratch = indexedDB.open(SCRATCH + name);
+    // Without room there is no scratch, and what is there is opened all the same.
+    scratch.onerror = () => resolve();
+    scratch.onsuccess = () => {
+      scratch.result.close();
+      const deletion = indexedDB.deleteDatabase(SCRATCH + name);
+      deletion.onsuccess = deletion.onerror = () => resolve();
+    };
+  });
 }
 
 function range(from: Uint8Array, to: Uint8Array): IDBKeyRange {
