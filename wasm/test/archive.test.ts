@@ -14,11 +14,13 @@ import { concat } from "../ts/wire.ts";
 import { connected } from "./broker.ts";
 import { settled } from "./fakes.ts";
 import { Server } from "./server.ts";
+import { PATIENCE_MS, Site } from "./tabs.ts";
 
 const wasm = readFileSync(new URL("../engine/engine_bg.wasm", import.meta.url));
 const server = new Server();
-before(() => server.start());
-after(() => server.stop());
+const site = new Site();
+before(() => Promise.all([server.start(), site.start()]));
+after(() => Promise.all([server.stop(), site.stop()]));
 
 let brokers = 0;
 
@@ -78,7 +80,7 @@ test("a namespace moves from broker to broker, whatever its archive comes in", a
   const there = await history(home);
   assert.equal(there.length, 12);
   const slices = Array.from({ length: Math.ceil(archive.length / 9_999) }, (_, index) => archive.subarray(index * 9_999, (index + 1) * 9_999));
-  const sources: ArchiveSource[] = [archive, oneByOne(slices), new Blob([archive as BlobPart]).stream(), home.export()];
+  const sources: ArchiveSource[] = [archive, oneByOne(slices), new Blob([archive as BlobPart]).stream(), home.export(), new Blob(parts as BlobPart[])];
   for (const [index, source] of sources.entries()) {
     const abroad = index % 2 === 0 ? await fresh() : await remote(`abroad-${index}`);
     const { rows } = await abroad.import(source);
@@ -199,4 +201,32 @@ test("what is no source is refused by name", async () => {
   await rejects(client.import(oneByOne(["text" as never])), "invalid_argument", /pieces that are Uint8Arrays/);
   await client.import(concat(await exported(await furnished())));
   await client.close();
+});
+
+test("people save an archive from a page, and give it to another", { timeout: PATIENCE_MS }, async () => {
+  await site.withProfile(async (profile) => {
+    const [from, to] = [await site.tab(profile), await site.tab(profile)];
+    await from.open({ name: "from" });
+    await from.publish("worth keeping");
+    const saved = from.page.waitForEvent("download");
+    await from.page.evaluate(async () => {
+      const parts: Uint8Array[] = [];
+      for await (const part of client.export()) parts.push(part);
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob(parts as BlobPart[]));
+      link.download = "notes.dunlin";
+      link.click();
+    });
+    const file = await saved;
+    assert.equal(file.suggestedFilename(), "notes.dunlin");
+    await to.open({ name: "to" });
+    await to.page.setContent('<input type="file">');
+    await to.page.locator("input").setInputFiles(await file.path());
+    const rows = await to.page.evaluate(async () => {
+      const [chosen] = document.querySelector("input")?.files ?? [];
+      return (await client.import(chosen as File)).rows;
+    });
+    assert.ok(rows > 0, `${rows} rows`);
+    assert.deepEqual(await to.history(), ["worth keeping"]);
+  });
 });

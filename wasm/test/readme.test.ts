@@ -32,7 +32,7 @@ for (const [, heading = "", section = ""] of readme.matchAll(/^## (.*?)$(.*?)(?=
       const file = `${directory}/${heading.replace(/\W+/g, "-").toLowerCase()}-${index + 1}.mjs`;
       const imports = flavour === undefined ? "" : BROWSER;
       writeFileSync(file, imports + program.replaceAll("ws://127.0.0.1:8787", server.url));
-      const { stdout, stderr } = await promisify(execFile)(process.execPath, [file], { timeout: PATIENCE_MS });
+      const { stdout, stderr } = await promisify(execFile)(process.execPath, [file], { cwd: directory, timeout: PATIENCE_MS });
       assert.equal(stderr, "");
       assert.deepEqual(stdout.split("\n").slice(0, -1), expected);
     });

@@ -61,9 +61,10 @@ function piecesOf(source: ArchiveSource): Pieces {
       const reader = source.getReader();
       return { next: () => reader.read(), return: () => reader.cancel() };
     }
+    if ("stream" in source) return piecesOf(source.stream());
     if (Symbol.asyncIterator in source) return source[Symbol.asyncIterator]();
   }
-  throw invalid("give a Uint8Array, a ReadableStream of them, or an async iterable");
+  throw invalid("give a Uint8Array, a ReadableStream or async iterable of them, or a Blob");
 }
 
 function invalid(what: string): DunlinError {

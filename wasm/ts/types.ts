@@ -258,7 +258,12 @@ export interface PartitionExtent {
 }
 
 /** The bytes of an archive: all of them, or one piece after the other, as from `export`, `fetch` or a file. */
-export type ArchiveSource = Uint8Array | ByteStream | AsyncIterable<Uint8Array>;
+export type ArchiveSource = Uint8Array | ByteFile | ByteStream | AsyncIterable<Uint8Array>;
+
+/** What is used of a `Blob` or `File`. */
+export interface ByteFile {
+  stream(): ByteStream;
+}
 
 /** What is used of a `ReadableStream`. */
 export interface ByteStream {
