@@ -89,6 +89,14 @@ export class Browser {
     return sockets;
   }
 
+  /** What Chromium says of a database that it began with nothing, which it had not done if it found the one before. */
+  static async remarks(home) {
+    const names = await readdir(join(home, Browser.directory), { recursive: true }).catch(() => []);
+    const logs = names.filter((name) => /\.indexeddb\.leveldb.LOG$/.test(name));
+    const texts = await Promise.all(logs.map((name) => readFile(join(home, Browser.directory, name), "utf8")));
+    return texts.flatMap((text) => text.match(/^.* Creating DB .* since it was missing\.$/gm) ?? []);
+  }
+
   /** Signals all of its processes; resolves when they have ended. */
   async signal(name) {
     const { pid, exitCode } = this.#process ?? { exitCode: 0 };

@@ -39,7 +39,10 @@ for (const name of names) {
 /** Runs one round, and ends the program with what is wrong. */
 async function judged(name, given) {
   const error = await outcome(name, given, (text) => console.log(`${name} ${text}`));
-  if (error !== undefined) fail(name, given, error);
+  if (error === undefined) return;
+  const remarks = (await TARGETS[name].remarks?.(error.home)) ?? [];
+  for (const remark of remarks) console.error(`the platform remarks: ${remark}`);
+  fail(name, given, error);
 }
 
 /** A broker that acknowledges before it stores must be found out; otherwise the judgement is worth nothing. */
