@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use dunlin_core::Durability;
 
-use super::command::Draft;
+use super::workload::publish::Draft;
 
 /// Whether what was seen is what is promised; the text says what is wrong.
 pub(super) type Check = Result<(), String>;

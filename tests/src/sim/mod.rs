@@ -2,12 +2,12 @@
 //! that says whether what the broker does in them is what it promises.
 //!
 //! A world runs the core behind the native host's own step ([`dunlin_host::Drive`]), on its own journal
-//! ([`dunlin_host::JournaledStore`]), which lies on a disk that fails (`disk`). Every effect is checked when it is emitted
-//! (`model`), every frame when it arrives (`reader`), every row that the store shows against what was written
-//! (`store`), and every crash by reading back what is stored (`audit`, `recovery`). Nothing in it depends on anything
-//! but the seed, so a failure is replayed by its number.
+//! ([`dunlin_host::JournaledStore`]), which lies on a disk that fails (`disk`). What clients do with the broker, and what it
+//! owes them, is in `workload`, a file for each kind of use: every effect is checked when it is emitted (`model`), every
+//! frame when it arrives (`client`). Every row that the store shows is held against what was written (`store`), and
+//! every crash is checked by reading back what is stored (`audit`, `recovery`). Nothing in it depends on anything but
+//! the seed, so a failure is replayed by its number.
 
-mod answers;
 mod archive;
 mod audit;
 mod base;
@@ -18,22 +18,21 @@ mod damage;
 mod disk;
 mod engine;
 mod frames;
-mod grants;
 mod host;
 mod json;
 mod lives;
 mod model;
 mod network;
 mod plan;
-mod reader;
 mod recovery;
+mod released;
 mod render;
 mod rng;
 mod rows;
 mod store;
-mod told;
 mod trace;
 mod trouble;
+mod workload;
 mod world;
 
 use core::panic::AssertUnwindSafe;
@@ -47,7 +46,7 @@ pub use self::store::StoreFault;
 /// How many events a world lives through before its faults end.
 pub const EVENTS: u64 = 3000;
 
-/// Seeds that once found a fault, each of which is run for ever.
+/// Seeds that once found a fault, in the worlds of then: whoever adds to what worlds are made of makes others of them.
 pub const REGRESSIONS: &[u64] = &[
     5, 13, 16, 29, 36, 52, 78, 194, 201, 443, 503, 672, 1366, 2098, 2363, 2617, 50_870,
 ];

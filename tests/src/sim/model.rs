@@ -6,13 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dunlin_core::frame::Reply;
+use dunlin_core::frame::{Failed, Reply};
 use dunlin_core::{Effect, Op};
 
 use super::archive::{Archive, Check};
-use super::command::{Order, Request, Wish};
-use super::frames::{decode, frames_in, request_of};
-use super::rows::{StateRow, read_state_row};
+use super::command::{Order, Request};
+use super::frames::{check_code, decode, frames_in, request_of};
+use super::workload;
+use super::workload::subscribe::Grants;
 
 /// The bounds that the simulated brokers have: small, so that they are met.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +66,6 @@ pub(super) struct Connection {
     pub(super) commands: u64,
     /// The sequences of its publishes, by the order in which they were given.
     pub(super) published: BTreeMap<u64, (u64, u64)>,
-    pub(super) subscriptions: BTreeMap<u32, usize>,
 }
 
 /// A command without an answer.
@@ -73,26 +73,9 @@ pub(super) struct Connection {
 pub(super) struct Pending {
     /// Its place among the commands of its connection.
     pub(super) order: u64,
+    pub(super) namespace: usize,
     pub(super) given_at: u64,
     pub(super) request: Arc<Request>,
-}
-
-/// A subscription, once it was granted.
-#[derive(Debug)]
-pub(super) struct Granted {
-    pub(super) namespace: usize,
-    pub(super) wish: Wish,
-    /// Where the broker says that it begins.
-    pub(super) sequence: u64,
-    /// The first offset that it must get of every partition that there was. Of later topics it gets everything.
-    pub(super) base: BTreeMap<(usize, u32), u64>,
-    /// Below these offsets it may or may not get what retention took when it began.
-    pub(super) gone: BTreeMap<(usize, u32), u64>,
-    pub(super) credit: Option<u64>,
-    /// The most that it ever had.
-    pub(super) credit_most: u64,
-    /// Whether a resume lost something, so that a gap must tell.
-    pub(super) truncated: bool,
 }
 
 /// A frame that the broker gave to the host, before it has left.
@@ -101,18 +84,59 @@ pub(super) struct Said {
     pub(super) frame: Vec<u8>,
 }
 
+/// One step: what was given, and what the broker said to it.
+pub(super) struct Step<'a> {
+    pub(super) now: u64,
+    pub(super) given: &'a [Given],
+    /// The connection and number of each command, in their order.
+    pub(super) handled: &'a [(u64, u64)],
+    pub(super) effects: &'a [Effect],
+    /// The write of the step, or that of a later one that will store what this one decided.
+    pub(super) write: u64,
+    pub(super) said: &'a [Said],
+    pub(super) replies: &'a Replies<'a>,
+}
+
+/// A command with its answer.
+pub(super) struct Answer<'a> {
+    pub(super) connection: u64,
+    pub(super) namespace: usize,
+    pub(super) pending: &'a Pending,
+    pub(super) order: &'a Order,
+    pub(super) reply: &'a Reply<'a>,
+}
+
+impl<'a> Step<'a> {
+    pub(super) fn answers(&self) -> impl Iterator<Item = Answer<'a>> + use<'a> {
+        self.replies
+            .iter()
+            .map(|((connection, _), (pending, reply))| Answer {
+                connection: *connection,
+                namespace: pending.namespace,
+                pending,
+                order: &pending.request.order,
+                reply,
+            })
+    }
+}
+
+impl Answer<'_> {
+    /// An answer of a kind that the command does not have.
+    pub(super) fn is_none_of_these(&self) -> Check {
+        Err(format!("{:?} is answered {:?}", self.order, self.reply))
+    }
+}
+
 pub(super) struct Model {
     pub(super) archive: Archive,
     pub(super) namespaces: Vec<String>,
-    pub(super) granted: Vec<Granted>,
+    pub(super) grants: Grants,
     pub(super) bounds: Bounds,
     pub(super) connections: BTreeMap<u64, Connection>,
     /// The connections that speak JSON, also those that are gone.
     json: BTreeSet<u64>,
     /// The connections that are not clients.
     pub(super) noisy: BTreeSet<u64>,
-    /// The newest grant of a connection's subscription.
-    pub(super) granted_by: BTreeMap<(u64, u32), usize>,
     /// The stored numbers of topics.
     pub(super) topic_ids: BTreeMap<(usize, u32), usize>,
     pub(super) incarnations: BTreeMap<usize, (u64, u64)>,
@@ -153,12 +177,11 @@ impl Model {
             last_timestamps: vec![0; namespaces.len()],
             archive: Archive::default(),
             namespaces,
-            granted: Vec::new(),
+            grants: Grants::default(),
             bounds,
             connections: BTreeMap::new(),
             json: BTreeSet::new(),
             noisy: BTreeSet::new(),
-            granted_by: BTreeMap::new(),
             topic_ids: BTreeMap::new(),
             incarnations: BTreeMap::new(),
             loads: 0,
@@ -203,15 +226,19 @@ impl Model {
         self.check_noise(given, effects)?;
         let said = self.take_sends(effects)?;
         let replies = self.match_replies(&said)?;
-        self.take_descriptions(write_of(effects), &replies)?;
         // While the store takes nothing, the next write waits with what it will store.
         let write = self.take_writes(effects)?;
-        self.take_receipts(now, write, &replies)?;
-        self.take_starts(now, effects)?;
-        self.take_grants(&handled, &replies)?;
-        self.take_others(now, &replies)?;
-        for one in &said {
-            self.take_delivery(now, one)?;
+        let step = Step {
+            now,
+            given,
+            handled: &handled,
+            effects,
+            write,
+            said: &said,
+            replies: &replies,
+        };
+        for (_, workload) in workload::ALL {
+            workload.told(self, &step)?;
         }
         for effect in effects {
             if let Effect::Close { connection, .. } = effect {
@@ -251,21 +278,10 @@ impl Model {
                     };
                     for request in requests {
                         connection.commands += 1;
-                        if let Order::Credit {
-                            subscription,
-                            messages,
-                        } = &request.order
-                        {
-                            let granted = connection.subscriptions.get(subscription);
-                            if let Some(granted) = granted.map(|index| &mut self.granted[*index]) {
-                                granted.credit = granted.credit.map(|credit| credit + messages);
-                                granted.credit_most =
-                                    granted.credit_most.max(granted.credit.unwrap_or(0));
-                            }
-                        }
                         if request.wants_reply() {
                             let pending = Pending {
                                 order: connection.commands,
+                                namespace: connection.namespace,
                                 given_at: now,
                                 request: request.clone(),
                             };
@@ -277,19 +293,11 @@ impl Model {
                 Given::Disconnect { connection } => {
                     gone.insert(*connection);
                 }
-                Given::Restored { connection, clean } => {
+                Given::Restored { connection, .. } => {
                     if let Some(connection) = self.connections.get_mut(connection) {
                         // What was under way was lost with the life that it was given to.
                         connection.pending.clear();
                         connection.published.clear();
-                        if !clean {
-                            connection.subscriptions.clear();
-                        }
-                        for index in connection.subscriptions.values() {
-                            // Credit is not stored with every delivery: what was used may be there again.
-                            let granted = &mut self.granted[*index];
-                            granted.credit = granted.credit.map(|_| granted.credit_most);
-                        }
                     }
                 }
                 Given::Load { .. } => self.loads -= 1,
@@ -351,72 +359,6 @@ impl Model {
             }
             write => Err(format!("write {write} follows {}", self.last_write)),
         }
-    }
-
-    /// Learns where logs begin, now that it is known where they end.
-    fn take_starts(&mut self, now: u64, effects: &[Effect]) -> Check {
-        for effect in effects {
-            let Effect::Write { ops, .. } = effect else {
-                continue;
-            };
-            for op in ops {
-                if let Op::Put { key, value } = op {
-                    self.learn_start(now, key, value)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Learns which topics there are from a stored row, and checks the row against what may be stored.
-    pub(super) fn learn_topic(&mut self, key: &[u8], value: &[u8]) -> Check {
-        match read_state_row(key, value) {
-            Some(StateRow::Topic {
-                namespace,
-                id,
-                name,
-                partitions,
-            }) => {
-                let namespace = self.known_namespace(namespace)?;
-                let topic = self.archive.topic(namespace, name, partitions);
-                self.topic_ids.insert((namespace, id), topic);
-            }
-            Some(StateRow::Messages { namespace, .. }) => {
-                self.known_namespace(namespace)?;
-                // One message may exceed the bound, because a message is never cut.
-                let most = self.bounds.row_bytes_max + 4096;
-                if value.len() as u64 > most {
-                    return Err(format!(
-                        "a row of {} bytes, row_bytes_max is {}",
-                        value.len(),
-                        self.bounds.row_bytes_max
-                    ));
-                }
-            }
-            Some(StateRow::Partition { namespace, .. } | StateRow::Other { namespace }) => {
-                self.known_namespace(namespace)?;
-            }
-            Some(StateRow::Store) => {}
-            None => return Err(format!("a row that no table has: {key:02x?}")),
-        }
-        Ok(())
-    }
-
-    /// Learns from a stored row where a log begins.
-    pub(super) fn learn_start(&mut self, now: u64, key: &[u8], value: &[u8]) -> Check {
-        if let Some(StateRow::Partition {
-            namespace,
-            id,
-            partition,
-            start,
-        }) = read_state_row(key, value)
-        {
-            let namespace = self.known_namespace(namespace)?;
-            let topic = self.topic_ids.get(&(namespace, id));
-            let topic = *topic.ok_or_else(|| format!("a log of topic {id}, which has no row"))?;
-            self.archive.trim(topic, partition, start, now)?;
-        }
-        Ok(())
     }
 
     pub(super) fn known_namespace(&self, name: &str) -> Result<usize, String> {
@@ -507,6 +449,18 @@ impl Model {
         Ok(replies)
     }
 
+    /// A command was refused, for one of the reasons for which it may be.
+    pub(super) fn take_refusal(
+        &mut self,
+        order: &impl core::fmt::Debug,
+        failed: &Failed<'_>,
+        allowed: &[&str],
+    ) -> Check {
+        self.stats.refusals += 1;
+        check_code(failed.code, allowed)
+            .map_err(|error| format!("{error}, to {order:?}: {failed:?}"))
+    }
+
     /// Every command that was handled must have been answered.
     pub(super) fn check_answered(&self) -> Check {
         for (id, connection) in &self.connections {
@@ -515,32 +469,6 @@ impl Model {
                     "connection {id}: command {number} was never answered: {:?}",
                     pending.request.order
                 ));
-            }
-        }
-        Ok(())
-    }
-
-    /// Nothing is kept beyond what retention allows, to a sixteenth.
-    pub(super) fn check_retention(&self) -> Check {
-        for topic in self
-            .archive
-            .topics
-            .iter()
-            .filter(|topic| !topic.deleted && !topic.reconfigured)
-        {
-            let max = match &*topic.kind {
-                "log" => topic.max_messages,
-                "last_value" => 1,
-                _ => 0,
-            };
-            for (index, part) in topic.partitions.iter().enumerate() {
-                let kept = part.end - part.start;
-                if max > 0 && kept > max + (max / 16).max(1) {
-                    return Err(format!(
-                        "\"{}\" {index} keeps {kept} messages, {max} are allowed",
-                        topic.name
-                    ));
-                }
             }
         }
         Ok(())

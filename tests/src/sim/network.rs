@@ -121,7 +121,7 @@ impl World {
                 client.hear(&self.model, &bytes, life, self.now)?;
                 if !self.faults || self.rng.once_in(4) {
                     let requests = if self.faults {
-                        client.take_up()
+                        client.resume()
                     } else {
                         client.settle()
                     };

@@ -1,12 +1,11 @@
 //! What a seed's world is like: how big, how busy, how broken. Drawn from the seed, so that different seeds look for
 //! different faults instead of all for a little of each.
 
-use dunlin_core::Durability;
 use dunlin_host::JournalOptions;
 
-use super::command::{Begin, TopicWish, Wish};
 use super::model::Bounds;
 use super::rng::Rng;
+use super::workload::topics::TopicWish;
 
 /// A topic that clients use.
 #[derive(Clone, Debug)]
@@ -125,47 +124,6 @@ impl Plan {
             config,
             bounds,
         }
-    }
-
-    /// What a new subscription asks for.
-    pub(super) fn wish(&self, rng: &mut Rng, now: u64) -> Wish {
-        let filter = rng.pick(&self.filters).clone();
-        let exact = !filter.contains(['+', '#']);
-        let begin = match rng.below(10) {
-            0..=2 => Begin::Latest,
-            3..=5 => Begin::Earliest,
-            6 if exact => Begin::Offset(rng.below(40)),
-            7 => Begin::Timestamp(now - rng.below(20_000)),
-            8 => Begin::Last(rng.below(12)),
-            _ => Begin::Latest,
-        };
-        let on_lag = if rng.once_in(self.blocks) {
-            "block"
-        } else {
-            *rng.pick(&["drop_oldest", "drop_newest", "close"])
-        };
-        Wish {
-            filter,
-            begin,
-            credit: match rng.below(5) {
-                0 | 1 => None,
-                2 => Some(rng.below(4)),
-                _ => Some(rng.between(4, 64)),
-            },
-            on_lag,
-            lag_max: rng.once_in(2).then(|| rng.between(1, 20)),
-            partition: (exact && rng.once_in(6)).then(|| rng.below(3) as u32),
-        }
-    }
-
-    pub(super) fn level(rng: &mut Rng) -> Option<Durability> {
-        *rng.pick(&[
-            None,
-            None,
-            Some(Durability::None),
-            Some(Durability::Async),
-            Some(Durability::Sync),
-        ])
     }
 }
 

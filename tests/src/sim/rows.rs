@@ -1,8 +1,11 @@
 //! As much of the stored rows as is needed to know where logs begin: the broker tells it nobody at the moment it
 //! trims, and a gap that is not told can only be found by who knows.
 
-use dunlin_core::Reader;
 use dunlin_core::rows::{Scope, scope_of};
+use dunlin_core::{Effect, Op, Reader};
+
+use super::archive::Check;
+use super::model::Model;
 
 const TABLE_TOPIC: u8 = 0x02;
 const TABLE_PARTITION: u8 = 0x03;
@@ -72,5 +75,99 @@ pub(super) fn read_state_row<'a>(key: &'a [u8], value: &'a [u8]) -> Option<State
             })
         }
         _ => Some(StateRow::Other { namespace }),
+    }
+}
+
+impl Model {
+    /// Learns where logs begin, now that it is known where they end.
+    pub(super) fn take_starts(&mut self, now: u64, effects: &[Effect]) -> Check {
+        for effect in effects {
+            let Effect::Write { ops, .. } = effect else {
+                continue;
+            };
+            for op in ops {
+                if let Op::Put { key, value } = op {
+                    self.learn_start(now, key, value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Learns which topics there are from a stored row, and checks the row against what may be stored.
+    pub(super) fn learn_topic(&mut self, key: &[u8], value: &[u8]) -> Check {
+        match read_state_row(key, value) {
+            Some(StateRow::Topic {
+                namespace,
+                id,
+                name,
+                partitions,
+            }) => {
+                let namespace = self.known_namespace(namespace)?;
+                let topic = self.archive.topic(namespace, name, partitions);
+                self.topic_ids.insert((namespace, id), topic);
+            }
+            Some(StateRow::Messages { namespace, .. }) => {
+                self.known_namespace(namespace)?;
+                // One message may exceed the bound, because a message is never cut.
+                let most = self.bounds.row_bytes_max + 4096;
+                if value.len() as u64 > most {
+                    return Err(format!(
+                        "a row of {} bytes, row_bytes_max is {}",
+                        value.len(),
+                        self.bounds.row_bytes_max
+                    ));
+                }
+            }
+            Some(StateRow::Partition { namespace, .. } | StateRow::Other { namespace }) => {
+                self.known_namespace(namespace)?;
+            }
+            Some(StateRow::Store) => {}
+            None => return Err(format!("a row that no table has: {key:02x?}")),
+        }
+        Ok(())
+    }
+
+    /// Learns from a stored row where a log begins.
+    pub(super) fn learn_start(&mut self, now: u64, key: &[u8], value: &[u8]) -> Check {
+        if let Some(StateRow::Partition {
+            namespace,
+            id,
+            partition,
+            start,
+        }) = read_state_row(key, value)
+        {
+            let namespace = self.known_namespace(namespace)?;
+            let topic = self.topic_ids.get(&(namespace, id));
+            let topic = *topic.ok_or_else(|| format!("a log of topic {id}, which has no row"))?;
+            self.archive.trim(topic, partition, start, now)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is kept beyond what retention allows, to a sixteenth.
+    pub(super) fn check_retention(&self) -> Check {
+        for topic in self
+            .archive
+            .topics
+            .iter()
+            .filter(|topic| !topic.deleted && !topic.reconfigured)
+        {
+            let max = match &*topic.kind {
+                "log" => topic.max_messages,
+                "last_value" => 1,
+                _ => 0,
+            };
+            for (index, part) in topic.partitions.iter().enumerate() {
+                let kept = part.end - part.start;
+                if max > 0 && kept > max + (max / 16).max(1) {
+                    return Err(format!(
+                        "\"{}\" {index} keeps {kept} messages, {max} are allowed",
+                        topic.name
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 }

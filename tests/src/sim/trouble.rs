@@ -4,6 +4,7 @@ use super::archive::Check;
 use super::command::{Order, Request};
 use super::disk::Full;
 use super::model::Given;
+use super::workload::session;
 use super::world::{Event, World};
 
 impl World {
@@ -77,7 +78,7 @@ impl World {
         if self.rng.once_in(2) {
             let hello = Request {
                 number: 0,
-                order: Order::Hello,
+                order: Order::Session(session::Order::Hello),
             };
             hello.encode(&[], &mut bytes);
             if json {

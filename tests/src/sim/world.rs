@@ -13,7 +13,7 @@ use dunlin_host::{RangeRead, Store as _};
 use super::Troubles;
 use super::archive::Check;
 use super::client::Client;
-use super::command::{Begin, Request};
+use super::command::Request;
 use super::disk::Trouble;
 use super::host::Host;
 use super::model::{Given, Model};
@@ -387,18 +387,7 @@ impl World {
     pub(super) fn check_end(&mut self) -> Check {
         self.model.check_answered()?;
         for client in &self.clients {
-            client.check_settled()?;
-            for (id, view) in &client.subscriptions {
-                view.check_complete(&self.model.archive, client.namespace, self.now)
-                    .map_err(|error| {
-                        format!(
-                            "client {}, subscription {id} ({:?} from {}): {error}",
-                            client.index,
-                            view.wish.filter,
-                            from(&view.wish.begin)
-                        )
-                    })?;
-            }
+            client.check(&self.model, self.now)?;
         }
         self.model.check_retention()?;
         if let Some(deadline) = self.armed {
@@ -412,8 +401,4 @@ impl World {
         let kept = self.store.crash(&mut self.rng, true)?;
         self.recover(kept)
     }
-}
-
-fn from(begin: &Begin) -> String {
-    begin.text()
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use dunlin_core::frame::{Delivery, Gap};
 
-use super::archive::{Archive, Check, filter_matches};
-use super::command::{Begin, Wish};
-use super::model::Granted;
+use crate::sim::archive::{Archive, Check, filter_matches};
+
+use super::grants::Granted;
+use super::{Begin, Wish};
 
 /// A partition of a topic of the archive.
 type Log = (usize, u32);
@@ -23,7 +24,7 @@ struct Told {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct SubscriptionView {
+pub(super) struct View {
     pub(super) wish: Wish,
     /// Its index among the granted, once the client knows.
     pub(super) granted: Option<usize>,
@@ -47,7 +48,7 @@ pub(super) struct SubscriptionView {
     untold: Option<(u64, u64)>,
 }
 
-impl SubscriptionView {
+impl View {
     pub(super) fn new(wish: Wish) -> Self {
         Self {
             wish,

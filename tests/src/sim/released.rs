@@ -1,0 +1,73 @@
+//! What leaves the host: nothing that was asked to be safe may be told of before it is.
+
+use dunlin_core::Durability;
+use dunlin_core::frame::Reply;
+
+use super::archive::Check;
+use super::frames::{decode, frames_in};
+use super::model::Model;
+
+impl Model {
+    /// Checks what a connection is sent, by which writes are applied and which are durable.
+    pub(super) fn released(
+        &mut self,
+        connection: u64,
+        bytes: &[u8],
+        applied: u64,
+        synced: u64,
+    ) -> Check {
+        let Some(namespace) = self.namespace_of(connection) else {
+            return Ok(());
+        };
+        if self.noisy.contains(&connection) {
+            return Ok(());
+        }
+        let life = self.archive.life;
+        for frame in frames_in(self.is_json(connection), bytes)? {
+            match decode(&frame)? {
+                Reply::Receipt(receipt) => {
+                    let message = self.archive.at_sequence(namespace, receipt.sequence);
+                    self.promise(message, applied, synced)?;
+                }
+                Reply::Receipts(receipts) => {
+                    for place in receipts.receipts.iter().flatten() {
+                        let message = self.archive.at_sequence(namespace, place.sequence);
+                        self.promise(message, applied, synced)?;
+                    }
+                }
+                Reply::Delivery(delivery) => {
+                    let message = self.archive.number_of(delivery.payload)?;
+                    let place = self.archive.place(message)?;
+                    if place.life == life && place.level == Durability::Sync && place.write > synced
+                    {
+                        return Err(format!(
+                            "message {message} is delivered before it is durable"
+                        ));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn promise(&mut self, message: Option<usize>, applied: u64, synced: u64) -> Check {
+        let message = message.ok_or("a receipt leaves for a message that was never placed")?;
+        let place = self.archive.places[message]
+            .as_mut()
+            .expect("it was found by its place");
+        let reached = match place.level {
+            Durability::None => return Ok(()),
+            Durability::Async => applied,
+            Durability::Sync => synced,
+        };
+        if place.write > reached {
+            let level = super::command::word(place.level);
+            return Err(format!(
+                "the receipt of message {message} leaves before it is {level}"
+            ));
+        }
+        place.promised = Some(place.write);
+        Ok(())
+    }
+}

@@ -1,0 +1,347 @@
+//! Messages are published, one at a time or in batches; a receipt places each of them, and that place is the truth that
+//! everybody is held against.
+
+use dunlin_core::Durability;
+use dunlin_core::frame::{Command, Headers, List, Message, Publish, PublishBatch, Reply};
+
+use crate::sim::archive::{Check, Place};
+use crate::sim::client::Client;
+use crate::sim::command::{self, word};
+use crate::sim::frames::check_code;
+use crate::sim::model::{Model, Step};
+use crate::sim::plan::TopicPlan;
+use crate::sim::rng::Rng;
+
+use super::{Turn, Workload};
+
+/// A message as its publisher made it. Its number stands in its payload, so that it is known wherever it turns up.
+#[derive(Clone, Debug)]
+pub(in crate::sim) struct Draft {
+    pub(in crate::sim) namespace: usize,
+    pub(in crate::sim) topic: String,
+    pub(in crate::sim) payload: Vec<u8>,
+    pub(in crate::sim) key: Option<String>,
+    pub(in crate::sim) headers: Vec<(String, String)>,
+    pub(in crate::sim) id: Option<String>,
+    pub(in crate::sim) ttl_ms: Option<u64>,
+    pub(in crate::sim) durability: Option<Durability>,
+}
+
+/// Messages by their numbers.
+#[derive(Clone, Debug)]
+pub(in crate::sim) enum Order {
+    One {
+        message: usize,
+    },
+    Batch {
+        messages: Vec<usize>,
+        durability: Option<Durability>,
+    },
+}
+
+impl Order {
+    pub(in crate::sim) fn encode(&self, request: u64, drafts: &[Draft], out: &mut Vec<u8>) {
+        match self {
+            Self::One { message } => {
+                let draft = &drafts[*message];
+                let headers = encode_headers(draft);
+                Command::Publish(Publish {
+                    request,
+                    topic: &draft.topic,
+                    payload: &draft.payload,
+                    key: draft.key.as_deref(),
+                    content_type: None,
+                    headers: parse_headers(headers.as_deref()),
+                    id: draft.id.as_deref(),
+                    ttl_ms: draft.ttl_ms,
+                    durability: draft.durability.map(word),
+                })
+                .encode(out);
+            }
+            Self::Batch {
+                messages,
+                durability,
+            } => {
+                let mut list = Vec::new();
+                for message in messages {
+                    let draft = &drafts[*message];
+                    let headers = encode_headers(draft);
+                    List::push(
+                        &mut list,
+                        &Message {
+                            topic: &draft.topic,
+                            payload: &draft.payload,
+                            key: draft.key.as_deref(),
+                            content_type: None,
+                            headers: parse_headers(headers.as_deref()),
+                            id: draft.id.as_deref(),
+                            ttl_ms: draft.ttl_ms,
+                        },
+                    );
+                }
+                Command::PublishBatch(PublishBatch {
+                    request,
+                    messages: List::new(&list),
+                    durability: durability.map(word),
+                })
+                .encode(out);
+            }
+        }
+    }
+}
+
+fn encode_headers(draft: &Draft) -> Option<Vec<u8>> {
+    let pairs = draft
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    (!draft.headers.is_empty()).then(|| Headers::encode(pairs))
+}
+
+fn parse_headers(encoded: Option<&[u8]>) -> Option<Headers<'_>> {
+    encoded.map(|bytes| Headers::parse(bytes).expect("headers that were just encoded are sound"))
+}
+
+pub(super) struct Publishing;
+
+impl Workload for Publishing {
+    fn plan(&self, client: &mut Client, turn: &mut Turn<'_>) -> Vec<command::Order> {
+        let order = if turn.rng.once_in(turn.plan.batches) {
+            let count = turn.rng.between(1, 8);
+            Order::Batch {
+                messages: (0..count)
+                    .map(|_| {
+                        let topic = turn.rng.pick(&turn.plan.topics);
+                        draft(client.namespace, topic, turn.rng, turn.model)
+                    })
+                    .collect(),
+                durability: level(turn.rng),
+            }
+        } else {
+            let topic = turn.rng.pick(&turn.plan.topics);
+            Order::One {
+                message: draft(client.namespace, topic, turn.rng, turn.model),
+            }
+        };
+        vec![command::Order::Publish(order)]
+    }
+
+    fn told(&self, model: &mut Model, step: &Step<'_>) -> Check {
+        place(model, step)?;
+        // Where logs begin is said by nobody but the rows, and is only known to be right once it is known where they end.
+        model.take_starts(step.now, step.effects)
+    }
+}
+
+/// The last messages of all, one to every topic.
+pub(in crate::sim) fn say_goodbye(
+    client: &Client,
+    topics: &[TopicPlan],
+    rng: &mut Rng,
+    model: &mut Model,
+) -> Vec<command::Order> {
+    topics
+        .iter()
+        .map(|topic| {
+            let message = draft(client.namespace, topic, rng, model);
+            command::Order::Publish(Order::One { message })
+        })
+        .collect()
+}
+
+fn draft(namespace: usize, topic: &TopicPlan, rng: &mut Rng, model: &mut Model) -> usize {
+    let keyed = topic.wish.kind == Some("compacted") || rng.once_in(3);
+    let size = if rng.once_in(20) {
+        rng.below(3000)
+    } else {
+        rng.below(60)
+    };
+    model.archive.draft(|number| {
+        let mut payload = format!("{number}:").into_bytes();
+        payload.resize(
+            payload.len() + size as usize,
+            if size % 7 == 0 { 0xff } else { b'.' },
+        );
+        Draft {
+            namespace,
+            topic: topic.name.to_owned(),
+            payload,
+            key: keyed.then(|| format!("key-{}", rng.below(5))),
+            headers: (0..rng.below(2))
+                .map(|index| (format!("h{index}"), "ä".repeat(rng.below(3) as usize)))
+                .collect(),
+            id: rng.once_in(5).then(|| format!("id-{number}")),
+            ttl_ms: rng.once_in(10).then(|| rng.between(1, 3000)),
+            durability: level(rng),
+        }
+    })
+}
+
+fn level(rng: &mut Rng) -> Option<Durability> {
+    *rng.pick(&[
+        None,
+        None,
+        Some(Durability::None),
+        Some(Durability::Async),
+        Some(Durability::Sync),
+    ])
+}
+
+/// What a receipt says of one message.
+struct Receipt {
+    sequence: u64,
+    message: usize,
+    partition: u32,
+    offset: u64,
+    asked: Durability,
+    connection: u64,
+    order: u64,
+}
+
+/// Places every message that has a receipt, in the order of sequences.
+fn place(model: &mut Model, step: &Step<'_>) -> Check {
+    let mut receipts = Vec::new();
+    for answer in step.answers() {
+        let command::Order::Publish(publish) = answer.order else {
+            continue;
+        };
+        let (connection, order) = (answer.connection, answer.pending.order);
+        match (publish, answer.reply) {
+            (Order::One { message }, Reply::Receipt(told)) => {
+                let asked = model.archive.drafts[*message].durability;
+                receipts.push(Receipt {
+                    sequence: told.sequence,
+                    message: *message,
+                    partition: told.partition,
+                    offset: told.offset,
+                    asked: asked.unwrap_or(Durability::None),
+                    connection,
+                    order,
+                });
+                if told.duplicate {
+                    return Err(format!("message {message} is told to be a duplicate"));
+                }
+            }
+            (
+                Order::Batch {
+                    messages,
+                    durability,
+                },
+                Reply::Receipts(told),
+            ) => {
+                let places: Result<Vec<_>, _> = told.receipts.iter().collect();
+                let places = places.map_err(|_| "malformed receipts".to_owned())?;
+                if places.len() != messages.len() {
+                    return Err(format!(
+                        "{} receipts for {} messages",
+                        places.len(),
+                        messages.len()
+                    ));
+                }
+                if places
+                    .windows(2)
+                    .any(|pair| pair[0].sequence + 1 != pair[1].sequence)
+                {
+                    return Err(format!("a batch was torn apart: {places:?}"));
+                }
+                for (message, place) in messages.iter().zip(places) {
+                    receipts.push(Receipt {
+                        sequence: place.sequence,
+                        message: *message,
+                        partition: place.partition,
+                        offset: place.offset,
+                        asked: durability.unwrap_or(Durability::None),
+                        connection,
+                        order,
+                    });
+                }
+            }
+            (publish, Reply::Failed(failed)) => {
+                let codes = [
+                    "storage_unavailable",
+                    "subscriber_blocked",
+                    "limit_reached",
+                    "draining",
+                ];
+                check_code(failed.code, &codes)?;
+                let messages = match publish {
+                    Order::One { message } => core::slice::from_ref(message),
+                    Order::Batch { messages, .. } => messages,
+                };
+                for message in messages {
+                    model.archive.refuse(*message)?;
+                }
+            }
+            _ => return answer.is_none_of_these(),
+        }
+    }
+    receipts.sort_unstable_by_key(|receipt| receipt.sequence);
+    for receipt in receipts {
+        take_receipt(model, step, &receipt)?;
+    }
+    Ok(())
+}
+
+fn take_receipt(model: &mut Model, step: &Step<'_>, receipt: &Receipt) -> Check {
+    model.stats.receipts += 1;
+    let draft = model.archive.drafts[receipt.message].clone();
+    let Some(topic) = model.archive.topic_named(draft.namespace, &draft.topic) else {
+        return Err(format!(
+            "a receipt for topic \"{}\", which has no row",
+            draft.topic
+        ));
+    };
+    let state = &model.archive.topics[topic];
+    let live = state.kind == "live";
+    let last = &mut model.last_timestamps[draft.namespace];
+    *last = step.now.max(*last);
+    let place = Place {
+        topic,
+        partition: receipt.partition,
+        offset: receipt.offset,
+        sequence: receipt.sequence,
+        timestamp: *last,
+        expires_at: draft.ttl_ms.map(|ttl| step.now + ttl),
+        level: if live {
+            Durability::None
+        } else {
+            receipt.asked.max(state.durability)
+        },
+        life: model.archive.life,
+        write: if live { 0 } else { step.write },
+        lost_in: None,
+        promised: None,
+    };
+    model.archive.assign(receipt.message, place)?;
+    check_publish_order(model, receipt)
+}
+
+/// What a connection published earlier has the lower sequence.
+fn check_publish_order(model: &mut Model, receipt: &Receipt) -> Check {
+    let (id, order, sequence) = (receipt.connection, receipt.order, receipt.sequence);
+    let Some(connection) = model.connections.get_mut(&id) else {
+        return Ok(());
+    };
+    let span = connection
+        .published
+        .entry(order)
+        .or_insert((sequence, sequence));
+    span.1 = span.1.max(sequence);
+    let before = connection
+        .published
+        .range(..order)
+        .next_back()
+        .map(|(_, span)| span.1);
+    let after = connection
+        .published
+        .range(order + 1..)
+        .next()
+        .map(|(_, span)| span.0);
+    if before.is_some_and(|before| before > sequence) || after.is_some_and(|after| after < sequence)
+    {
+        return Err(format!(
+            "connection {id}: command {order} got sequence {sequence} out of its order"
+        ));
+    }
+    Ok(())
+}
