@@ -8,9 +8,9 @@ use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
-use dunlin_core::Encoding;
 use dunlin_core::frame::{self, Command, Hello, PROTOCOL_VERSION, Reply};
 use dunlin_core::http::{self, ARCHIVE, IMPORT_PART_BYTES, MALFORMED_REQUEST, Problem, REQUEST};
+use dunlin_core::{ArchiveReader, Encoding, ErrorCode};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::outbound::Outgoing;
@@ -34,6 +34,13 @@ pub(crate) async fn export(client: Client<'_>, namespace: String) -> Result<Resp
         Ok(first) => first,
         Err(refusal) => return Ok(respond(refusal)),
     };
+    if export.ended && first.as_deref().is_some_and(is_empty) {
+        return Err(Problem::new(
+            404,
+            ErrorCode::UnknownNamespace.as_str(),
+            format!("namespace {namespace:?} was never used; check its name"),
+        ));
+    }
     // The broker has taken it for a namespace, so the name is plain.
     let disposition = format!("attachment; filename=\"{namespace}.dunlin\"");
     let rest = stream::try_unfold((export, admission), |(mut export, admission)| async {
@@ -54,6 +61,14 @@ pub(crate) async fn export(client: Client<'_>, namespace: String) -> Result<Resp
         headers.insert(header::CONTENT_DISPOSITION, disposition);
     }
     Ok(response)
+}
+
+/// Whether an archive that is one part has no row: what was ever used has some.
+fn is_empty(archive: &[u8]) -> bool {
+    let mut reader = ArchiveReader::new();
+    reader.push(archive);
+    while let Ok(true) = reader.next_rows(|_, _| Ok(())) {}
+    reader.rows() == 0
 }
 
 /// Makes a namespace of the body.

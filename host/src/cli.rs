@@ -7,6 +7,7 @@ mod doctor;
 mod publish;
 mod serve;
 mod subscribe;
+mod topic;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -31,6 +32,8 @@ enum Verb {
     Pub(publish::Publish),
     /// Prints messages as they come
     Sub(subscribe::Subscribe),
+    /// Lists, describes, configures and deletes topics
+    Topic(topic::Topic),
     /// Writes a namespace to a file: the backup of a running broker, or the way to another one
     ///
     /// The archive shows the namespace as it was at one moment, when the export began, however long it takes and
@@ -84,6 +87,7 @@ pub fn run() -> ExitCode {
                 Verb::Serve(serve) => serve.run().await,
                 Verb::Pub(publish) => publish.run().await,
                 Verb::Sub(subscribe) => subscribe.run().await,
+                Verb::Topic(topic) => topic.run().await,
                 Verb::Export(export) => export.run().await,
                 Verb::Import(import) => import.run().await,
                 Verb::Doctor(doctor) => doctor.run(),

@@ -39,6 +39,34 @@ fn wrong_usage_is_told_with_exit_code_2() {
         (&["sub", "#", "--count", "0"], "--count"),
         (&["sub", "#", "--count=-1"], "--count"),
         (&["sub", "#", "--format", "xml"], "--format"),
+        (&["sub", "#", "--on-lag", "wait"], "--on-lag"),
+        (&["topic"], "Usage"),
+        (&["topic", "remove", "a"], "remove"),
+        (&["topic", "describe"], "TOPIC"),
+        (&["topic", "delete"], "TOPIC"),
+        (
+            &["topic", "configure", "a", "--partitions=-1"],
+            "--partitions",
+        ),
+        (
+            &["topic", "configure", "a", "--partitions", "4294967296"],
+            "--partitions",
+        ),
+        (
+            &["topic", "configure", "a", "--max-age-ms", "1h"],
+            "--max-age-ms",
+        ),
+        (
+            &[
+                "topic",
+                "configure",
+                "a",
+                "--max-bytes",
+                "18446744073709551616",
+            ],
+            "--max-bytes",
+        ),
+        (&["topic", "list", "a", "b"], "'b'"),
         (&["bench", "sleep"], "sleep"),
         (&["bench", "--size", "7"], "--size"),
         (&["bench", "--messages", "0"], "--messages"),
@@ -164,6 +192,7 @@ fn a_client_without_a_broker_says_so() {
     for arguments in [
         &["pub", "a", "b", "--url", &nobody] as &[&str],
         &["sub", "a", "--url", &nobody],
+        &["topic", "list", "--url", &nobody],
         &["bench", "publish", "--url", &nobody],
     ] {
         let told = complaint(&run(arguments));
@@ -194,6 +223,71 @@ fn a_payload_over_the_bound_is_told() {
     }
     let taken = publish(1024 * 1024);
     assert!(taken.status.success(), "{taken:?}");
+}
+
+#[test]
+fn topics_are_configured_described_listed_and_deleted() {
+    let broker = Broker::in_memory(&[]);
+    let url = broker.url();
+    let topic = |arguments: &[&str]| {
+        let output = run(&[&["topic"], arguments, &["--url", &url]].concat());
+        let told = String::from_utf8(output.stdout.clone()).unwrap();
+        output
+            .status
+            .success()
+            .then_some(told)
+            .ok_or_else(|| complaint(&output))
+    };
+    let configured = topic(&[
+        "configure",
+        "orders",
+        "--ordering",
+        "per_key",
+        "--partitions",
+        "2",
+        "--max-messages",
+        "5",
+        "--max-age-ms",
+        "0",
+    ])
+    .unwrap();
+    for line in [
+        "orders: kind log, ordering per_key, durability ",
+        "each partition keeps at most 5 messages, ",
+        " bytes, any ms",
+        "partition 1: offsets 0 to 0, 0 messages, 0 bytes",
+    ] {
+        assert!(configured.contains(line), "{line}: {configured}");
+    }
+    assert_eq!(topic(&["describe", "orders"]).unwrap(), configured);
+    topic(&["configure", "a/b"]).unwrap();
+    assert_eq!(topic(&["list"]).unwrap(), "a/b\norders\n");
+    assert_eq!(topic(&["list", "a/+"]).unwrap(), "a/b\n");
+    assert_eq!(topic(&["delete", "a/b"]).unwrap(), "deleted \"a/b\"\n");
+    assert_eq!(topic(&["list"]).unwrap(), "orders\n");
+    for (arguments, code) in [
+        (&["describe", "a/b"] as &[&str], "unknown_topic: "),
+        (&["delete", "a/b"], "unknown_topic: "),
+        (&["describe", "a/#"], "unknown_topic: "),
+        (&["list", "a/#/b"], "invalid_filter: "),
+        (&["configure", ""], "invalid_topic: "),
+        (&["configure", "x", "--kind", "queue"], "invalid_argument: "),
+        (
+            &["configure", "x", "--durability", "most"],
+            "invalid_argument: ",
+        ),
+        (
+            &["configure", "orders", "--partitions", "3"],
+            "conflicting_config: ",
+        ),
+        (
+            &["configure", "x", "--partitions", "0"],
+            "conflicting_config: ",
+        ),
+    ] {
+        let told = topic(arguments).unwrap_err();
+        assert!(told.contains(code), "{arguments:?}: {told}");
+    }
 }
 
 #[test]

@@ -85,6 +85,7 @@ fn damage_is_told_with_its_place_and_serves_nobody() {
     for named in ["0000000000000001.log", "at byte", "backup"] {
         assert!(told.contains(named), "{named}: {told}");
     }
+    assert!(!told.contains("dunlin doctor"), "it is that: {told}");
     let data = folder.path().to_str().unwrap();
     let refused = run(&[
         "serve",
@@ -102,6 +103,36 @@ fn damage_is_told_with_its_place_and_serves_nobody() {
 }
 
 #[test]
+fn files_that_are_gone_are_named_as_the_user_knows_them() {
+    let folder = killed();
+    let oldest = segment(folder.path());
+    let kept = fs::read(&oldest).unwrap();
+    fs::remove_file(&oldest).unwrap();
+    let (is_right, told) = doctor(folder.path());
+    assert!(!is_right, "{told}");
+    assert!(told.contains("0000000000000001.log is missing"), "{told}");
+    fs::write(&oldest, kept).unwrap();
+
+    let tables = files(&folder.path().join("rows"));
+    let table = tables
+        .keys()
+        .find(|path| path.parent().unwrap().ends_with("tables"));
+    fs::remove_file(table.expect("there is a table")).unwrap();
+    let (is_right, told) = doctor(folder.path());
+    let rows = folder.path().join("rows");
+    let rows = rows.to_str().unwrap();
+    assert!(!is_right && told.contains(rows), "{told}");
+    let temporary = folder.path().parent().unwrap().to_str().unwrap();
+    let own = folder.path().to_str().unwrap();
+    assert!(!told.replace(own, "").contains(temporary), "{told}");
+
+    fs::remove_dir_all(rows).unwrap();
+    let (is_right, told) = doctor(folder.path());
+    assert!(!is_right, "{told}");
+    assert!(told.contains(&format!("{rows} is missing")), "{told}");
+}
+
+#[test]
 fn a_torn_tail_is_told_by_the_doctor_and_cut_off_by_the_server() {
     let folder = killed();
     let file = segment(folder.path());
@@ -112,6 +143,8 @@ fn a_torn_tail_is_told_by_the_doctor_and_cut_off_by_the_server() {
     let (is_right, told) = doctor(folder.path());
     assert!(is_right, "{told}");
     assert!(told.contains("torn tail of 20 bytes"), "{told}");
+    assert!(!told.contains("never durable"), "who knows: {told}");
+    assert!(!told.contains(" ms"), "nobody measured it: {told}");
 
     let data = folder.path().to_str().unwrap();
     let broker = Broker::start(folder.path(), &["--engine", "native"]);
@@ -157,7 +190,7 @@ fn what_is_no_data_of_dunlin_is_refused() {
     assert!(told.contains("has no FORMAT file"), "{told}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     let (_, told) = doctor(&folder.path().join("nowhere"));
-    assert!(told.contains("nowhere"), "{told}");
+    assert!(told.contains("nowhere does not exist"), "{told}");
     let letter = folder.path().join("letter");
     fs::write(&letter, "dear").unwrap();
     let (is_right, told) = doctor(&letter);

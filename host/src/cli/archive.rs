@@ -10,9 +10,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;
-use dunlin_core::ArchiveReader;
 use dunlin_core::frame::{self, Command, Reply};
 use dunlin_core::http::{IMPORT_PART_BYTES, REQUEST};
+use dunlin_core::{ArchiveReader, ErrorCode};
 use tempfile::NamedTempFile;
 use tokio::sync::mpsc;
 
@@ -76,9 +76,6 @@ impl Export {
         broker.close().await;
         let Exported { bytes, rows } = exported?;
         let namespace = &self.place.target.namespace;
-        if rows == 0 {
-            eprintln!("dunlin: namespace \"{namespace}\" holds nothing; check its name");
-        }
         if destination.finish(self.force)? {
             let file = self.file.display();
             print_line(&format!(
@@ -156,17 +153,7 @@ impl Broker {
                 });
             }
         };
-        client.send(command).await?;
-        loop {
-            let frame = client.receive().await?;
-            match Reply::decode(&frame) {
-                Ok(Reply::ArchivePart(_) | Reply::Imported(_)) => return Ok(frame),
-                Ok(Reply::Failed(failed)) => bail!("{}: {}", failed.code, failed.message),
-                Ok(Reply::GoingAway(_)) => bail!("draining: the broker is stopping; begin again"),
-                Ok(Reply::Resync(_)) => bail!("the broker was restored meanwhile; begin again"),
-                _ => {}
-            }
-        }
+        client.ask(command).await
     }
 
     async fn close(self) {
@@ -198,12 +185,18 @@ async fn fetch(broker: &mut Broker, destination: &mut Destination) -> Result<Exp
             bail!("the broker answers `export` with something else");
         };
         (export, part) = (given.export, part + 1);
-        destination.write(given.bytes)?;
         reader.push(given.bytes);
         while reader
             .next_rows(|_, _| Ok(()))
             .map_err(|error| anyhow!(error.0))?
         {}
+        if given.last && reader.rows() == 0 {
+            bail!(
+                "{}: this namespace was never used; check its name",
+                ErrorCode::UnknownNamespace.as_str()
+            );
+        }
+        destination.write(given.bytes)?;
         progress.add(given.bytes.len());
         if given.last {
             reader.finish().map_err(|error| anyhow!(error.0))?;

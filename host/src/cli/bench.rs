@@ -371,10 +371,10 @@ impl Publisher {
             self.client.flush().await?;
             let frame = self.client.receive().await?;
             self.arrivals += 1;
-            self.take(&frame)?;
+            self.take(&frame).await?;
             while self.client.has_received() {
                 let frame = self.client.receive().await?;
-                self.take(&frame)?;
+                self.take(&frame).await?;
             }
         }
         Ok(())
@@ -397,7 +397,7 @@ impl Publisher {
         }));
     }
 
-    fn take(&mut self, frame: &[u8]) -> Result<()> {
+    async fn take(&mut self, frame: &[u8]) -> Result<()> {
         match Reply::decode(frame) {
             Ok(Reply::Receipt(receipt)) => {
                 let index = usize::try_from(receipt.request)?.checked_sub(1);
@@ -406,8 +406,7 @@ impl Publisher {
                 self.latencies.push(sent.elapsed());
                 Ok(())
             }
-            Ok(Reply::Failed(failed)) => bail!("{}: {}", failed.code, failed.message),
-            _ => Ok(()),
+            _ => self.client.check(frame).await,
         }
     }
 }

@@ -1,11 +1,14 @@
 //! A connection to a broker, in the binary encoding.
 
+use core::time::Duration;
+
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
-use dunlin_core::Reader;
 use dunlin_core::frame::{Command, Hello, PROTOCOL_VERSION, Reply, SUBPROTOCOL_BINARY};
+use dunlin_core::{ErrorCode, Reader};
 use futures_util::{SinkExt as _, StreamExt as _};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, header};
@@ -18,9 +21,14 @@ use super::Target;
 /// How much an idle connection keeps for reading.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 
+/// How long a broker may take to say why its store takes nothing.
+const REASON_WITHIN: Duration = Duration::from_secs(3);
+
 /// An open connection whose `hello` has been answered.
 pub(super) struct Client {
     socket: WebSocketStream<TcpStream>,
+    /// The broker's host and port.
+    authority: String,
     /// What came and has not been looked at.
     inbox: Bytes,
     /// What waits to be sent.
@@ -84,6 +92,7 @@ impl Client {
             .map_err(refused)?;
         let mut client = Self {
             socket,
+            authority: authority.to_owned(),
             inbox: Bytes::new(),
             outbox: Vec::new(),
             message_bytes_max: u64::MAX,
@@ -134,6 +143,53 @@ impl Client {
     pub(super) async fn send(&mut self, command: &Command<'_>) -> Result<()> {
         self.queue(command);
         self.flush().await
+    }
+
+    /// The frame that answers a command which is the only one under way.
+    pub(super) async fn ask(&mut self, command: &Command<'_>) -> Result<Bytes> {
+        self.send(command).await?;
+        let frame = self.receive().await?;
+        self.check(&frame).await?;
+        Ok(frame)
+    }
+
+    /// Refuses a frame that says that the broker does not do what it was asked.
+    pub(super) async fn check(&self, frame: &[u8]) -> Result<()> {
+        match Reply::decode(frame) {
+            Ok(Reply::Failed(failed)) if failed.code == ErrorCode::StorageUnavailable.as_str() => {
+                bail!("{}: {}{}", failed.code, failed.message, self.reason().await)
+            }
+            Ok(Reply::Failed(failed)) => bail!("{}: {}", failed.code, failed.message),
+            Ok(Reply::GoingAway(_)) => bail!("draining: the broker is stopping; try again later"),
+            Ok(Reply::Resync(_)) => bail!(
+                "{}: the broker was restored; what has no answer may or may not have taken effect{}",
+                ErrorCode::StorageUnavailable.as_str(),
+                self.reason().await
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the broker says of its store, which only its host knows; empty if that takes writes.
+    async fn reason(&self) -> String {
+        let asking = tokio::time::timeout(REASON_WITHIN, self.readiness()).await;
+        let answer = asking.ok().and_then(Result::ok).unwrap_or_default();
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body);
+        let told: Option<serde_json::Value> = body.and_then(|body| serde_json::from_str(body).ok());
+        let message = told.as_ref().and_then(|told| told.get("message")?.as_str());
+        message.map_or_else(String::new, |message| format!(" ({message})"))
+    }
+
+    /// The response to `GET /readyz`.
+    async fn readiness(&self) -> std::io::Result<String> {
+        let authority = &self.authority;
+        let mut stream = TcpStream::connect(self.socket.get_ref().peer_addr()?).await?;
+        let request =
+            format!("GET /readyz HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await?;
+        Ok(response)
     }
 
     /// Whether a frame is here already.

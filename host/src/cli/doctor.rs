@@ -25,6 +25,9 @@ pub(super) struct Doctor {
 impl Doctor {
     pub(super) fn run(&self) -> Result<()> {
         let shown = self.path.display();
+        if !self.path.exists() {
+            bail!("{shown} does not exist; name a data directory or an archive");
+        }
         let wrong = if self.path.is_file() {
             archive(&self.path)?
         } else {

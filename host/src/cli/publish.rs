@@ -246,7 +246,12 @@ impl Run {
                 count = lines.recv_many(&mut drafts, batch_max), if open && self.waiting.len() < IN_FLIGHT_MAX => {
                     open = count > 0;
                 }
-                frame = client.receive(), if !self.waiting.is_empty() => self.hear(&frame?)?,
+                frame = client.receive(), if !self.waiting.is_empty() => {
+                    let frame = frame?;
+                    if !self.hear(&frame)? {
+                        client.check(&frame).await?;
+                    }
+                }
             }
             let mut batch = Vec::new();
             let mut size_bytes = 0;
@@ -309,7 +314,8 @@ impl Run {
         Ok(())
     }
 
-    fn hear(&mut self, frame: &[u8]) -> Result<()> {
+    /// Takes receipts, if these are some.
+    fn hear(&mut self, frame: &[u8]) -> Result<bool> {
         match Reply::decode(frame) {
             Ok(Reply::Receipts(receipts)) => {
                 let at = self
@@ -317,22 +323,15 @@ impl Run {
                     .iter()
                     .position(|(request, _)| *request == receipts.request);
                 let Some((_, batch)) = at.and_then(|at| self.waiting.remove(at)) else {
-                    return Ok(());
+                    return Ok(true);
                 };
                 for (draft, place) in batch.iter().zip(receipts.receipts.iter()) {
                     let place = place.map_err(|_| anyhow!("the broker sent a garbled receipt"))?;
                     self.receipts.add(&draft.topic, &place);
                 }
-                Ok(())
+                Ok(true)
             }
-            Ok(Reply::Failed(failed)) => bail!("{}: {}", failed.code, failed.message),
-            Ok(Reply::GoingAway(_)) => {
-                bail!("draining: the broker is stopping; publish the rest again later")
-            }
-            Ok(Reply::Resync(_)) => bail!(
-                "the broker restarted; what has no receipt may or may not have been published"
-            ),
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! `dunlin sub`: prints messages as they come.
 
 use core::fmt::Write as _;
+use core::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, anyhow};
 use clap::{Args, ValueEnum};
 use dunlin_core::frame::{self, Command, Delivery, Reply};
 use dunlin_core::http;
@@ -15,6 +16,9 @@ const CREDIT: u64 = 1024;
 
 /// The number of the one subscription.
 const SUBSCRIPTION: u32 = http::SUBSCRIPTION;
+
+/// The first and the longest pause before connecting again; it doubles from one to the next.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// The flags of `dunlin sub`.
 #[derive(Args, Debug)]
@@ -29,9 +33,40 @@ pub(super) struct Subscribe {
     /// Ends after so many messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
+    /// What becomes of messages that come faster than they are printed [default: the broker's]
+    #[arg(long, value_enum, value_name = "POLICY")]
+    on_lag: Option<OnLag>,
+    /// Ends when the connection breaks off, instead of connecting again and going on after the last message
+    #[arg(long)]
+    no_reconnect: bool,
     /// How to print a message
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+}
+
+/// What becomes of messages for a subscriber that is too slow.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum OnLag {
+    /// The oldest are left out, and the gap is told
+    DropOldest,
+    /// The newest are left out, and the gap is told
+    DropNewest,
+    /// Publishers wait, for as long as the broker lets them; with a log topic nothing is left out
+    Block,
+    /// The subscription ends
+    Close,
+}
+
+impl OnLag {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::DropOldest => "drop_oldest",
+            Self::DropNewest => "drop_newest",
+            Self::Block => "block",
+            Self::Close => "close",
+        }
+    }
 }
 
 /// How a message is printed.
@@ -49,33 +84,75 @@ enum Format {
 struct Place {
     token: String,
     sequence: u64,
+    /// How many messages were printed.
+    printed: u64,
+}
+
+impl Place {
+    /// Where to begin, or to go on.
+    fn from(&self, first: &str) -> String {
+        match self.token.as_str() {
+            "" => first.to_owned(),
+            token => format!("resume:{token}:{}", self.sequence),
+        }
+    }
+}
+
+/// Why a subscription does not go on.
+enum End {
+    /// The connection is gone; another one may do.
+    Lost(Error),
+    Refused(Error),
 }
 
 impl Subscribe {
     pub(super) async fn run(self) -> Result<()> {
-        let mut client = Client::connect(&self.target).await?;
         let mut place = Place::default();
         let outcome = tokio::select! {
-            outcome = self.listen(&mut client, &mut place) => outcome,
+            outcome = self.listen_on(&mut place) => outcome,
             _ = tokio::signal::ctrl_c() => Ok(()),
         };
-        if outcome.is_ok() {
-            client.close().await;
-        } else if !place.token.is_empty() {
-            eprintln!(
-                "dunlin: to go on after the last message, use --from resume:{}:{}",
-                place.token, place.sequence
-            );
+        if outcome.is_err() && !place.token.is_empty() {
+            let from = place.from(&self.from);
+            eprintln!("dunlin: to go on after the last message, use --from {from}");
         }
         outcome
     }
 
-    async fn listen(&self, client: &mut Client, place: &mut Place) -> Result<()> {
-        subscribe(client, &self.filter, &self.from).await?;
-        let mut left = self.count;
+    /// Listens over one connection after the other.
+    async fn listen_on(&self, place: &mut Place) -> Result<()> {
+        let mut client = Client::connect(&self.target).await?;
+        let mut pause = PAUSE.0;
+        loop {
+            let printed = place.printed;
+            let lost = match self.listen(&mut client, place).await {
+                Ok(()) => {
+                    client.close().await;
+                    return Ok(());
+                }
+                Err(End::Refused(error)) => return Err(error),
+                Err(End::Lost(error)) if self.no_reconnect => return Err(error),
+                Err(End::Lost(error)) => error,
+            };
+            if place.printed > printed {
+                pause = PAUSE.0;
+            }
+            eprintln!("dunlin: {lost:#}; connecting again");
+            client = loop {
+                tokio::time::sleep(with_jitter(pause)).await;
+                pause = (pause * 2).min(PAUSE.1);
+                if let Ok(client) = Client::connect(&self.target).await {
+                    break client;
+                }
+            };
+        }
+    }
+
+    async fn listen(&self, client: &mut Client, place: &mut Place) -> Result<(), End> {
+        self.subscribe(client, place).await?;
         let mut taken = 0;
         loop {
-            let frame = client.receive().await?;
+            let frame = client.receive().await.map_err(End::Lost)?;
             let Ok(reply) = Reply::decode(&frame) else {
                 continue;
             };
@@ -87,27 +164,35 @@ impl Subscribe {
                 Reply::Delivery(delivery) => {
                     place.sequence = delivery.sequence;
                     self.print(&reply, || human(delivery))?;
-                    left = left.map(|left| left - 1);
+                    place.printed += 1;
                     taken += 1;
-                    if left == Some(0) {
+                    if self.count == Some(place.printed) {
                         return Ok(());
                     }
                 }
                 Reply::Gap(gap) => {
-                    place.sequence = gap.to;
+                    // One of a single partition says nothing about the others; what a crash took is numbered again.
+                    match (gap.topic, gap.reason) {
+                        (_, "truncated") => place.sequence = gap.after,
+                        (None, _) => place.sequence = gap.to,
+                        (Some(_), _) => {}
+                    }
                     let text = gap_text(gap);
                     if self.format == Format::Human {
                         eprintln!("dunlin: {text}");
                     }
                     self.print(&reply, String::new)?;
                 }
-                Reply::Failed(failed) => bail!("{}: {}", failed.code, failed.message),
-                Reply::Ended(ended) => bail!("{}: {}", ended.code, ended.message),
-                Reply::GoingAway(_) => bail!("draining: the broker is stopping"),
+                Reply::Failed(failed) => {
+                    return Err(refused(failed.code, failed.message));
+                }
+                Reply::Ended(ended) => return Err(refused(ended.code, ended.message)),
+                Reply::GoingAway(_) => {
+                    return Err(End::Lost(anyhow!("draining: the broker is stopping")));
+                }
                 // The broker restarted behind the socket: state the place again.
                 Reply::Resync(_) => {
-                    let from = format!("resume:{}:{}", place.token, place.sequence);
-                    subscribe(client, &self.filter, &from).await?;
+                    self.subscribe(client, place).await?;
                     taken = 0;
                 }
                 _ => {}
@@ -117,13 +202,28 @@ impl Subscribe {
                     subscription: SUBSCRIPTION,
                     messages: taken,
                 }));
-                client.flush().await?;
+                client.flush().await.map_err(End::Lost)?;
                 taken = 0;
             }
         }
     }
 
-    fn print(&self, reply: &Reply<'_>, human: impl FnOnce() -> String) -> Result<()> {
+    async fn subscribe(&self, client: &mut Client, place: &Place) -> Result<(), End> {
+        let from = place.from(&self.from);
+        let command = Command::Subscribe(frame::Subscribe {
+            request: 1,
+            subscription: SUBSCRIPTION,
+            filter: &self.filter,
+            from: Some(&from),
+            credit: Some(CREDIT),
+            on_lag: self.on_lag.map(OnLag::as_str),
+            lag_max: None,
+            partition: None,
+        });
+        client.send(&command).await.map_err(End::Lost)
+    }
+
+    fn print(&self, reply: &Reply<'_>, human: impl FnOnce() -> String) -> Result<(), End> {
         let line = match self.format {
             Format::Human => human(),
             Format::Json => match http::event("", reply) {
@@ -132,25 +232,20 @@ impl Subscribe {
             },
         };
         if !line.is_empty() {
-            print_line(&line)?;
+            print_line(&line).map_err(|error| End::Refused(error.into()))?;
         }
         Ok(())
     }
 }
 
-async fn subscribe(client: &mut Client, filter: &str, from: &str) -> Result<()> {
-    client
-        .send(&Command::Subscribe(frame::Subscribe {
-            request: 1,
-            subscription: SUBSCRIPTION,
-            filter,
-            from: Some(from),
-            credit: Some(CREDIT),
-            on_lag: None,
-            lag_max: None,
-            partition: None,
-        }))
-        .await
+fn refused(code: &str, message: &str) -> End {
+    End::Refused(anyhow!("{code}: {message}"))
+}
+
+/// Up to a fifth more or less, so that the clients of a broker that comes back do not all come at once.
+fn with_jitter(pause: Duration) -> Duration {
+    let share = getrandom::u32().map_or(0.5, |dice| f64::from(dice) / f64::from(u32::MAX));
+    pause.mul_f64(0.8 + 0.4 * share)
 }
 
 fn human(delivery: &Delivery<'_>) -> String {
@@ -187,7 +282,11 @@ fn gap_text(gap: &frame::Gap<'_>) -> String {
         .topic
         .map(|topic| format!(" of {topic}"))
         .unwrap_or_default();
-    format!("{count} missing here{topic}: {}", gap.reason)
+    let range = match (gap.from_offset, gap.to_offset) {
+        (Some(from), Some(to)) => format!("offsets {from} to {}", to.saturating_sub(1)),
+        _ => format!("sequences {} to {}", gap.after + 1, gap.to),
+    };
+    format!("{count} missing here{topic}, {range}: {}", gap.reason)
 }
 
 #[cfg(test)]
@@ -213,5 +312,40 @@ mod tests {
         assert_eq!(human(&delivery), "a/b 2@3 [k] é\\n\\u{1b}[2J");
         delivery.payload = &[0xff];
         assert_eq!(human(&delivery), "a/b 2@3 [k] (1 bytes, not text)");
+    }
+
+    #[test]
+    fn a_gap_names_its_range_and_its_reason() {
+        let mut gap = frame::Gap {
+            subscription: 1,
+            reason: "dropped",
+            after: 7,
+            to: 12,
+            count: Some(3),
+            topic: None,
+            partition: None,
+            from_offset: None,
+            to_offset: None,
+        };
+        assert_eq!(
+            gap_text(&gap),
+            "3 messages are missing here, sequences 8 to 12: dropped"
+        );
+        gap.count = None;
+        gap.topic = Some("a");
+        gap.from_offset = Some(2);
+        gap.to_offset = Some(5);
+        assert_eq!(
+            gap_text(&gap),
+            "some messages are missing here of a, offsets 2 to 4: dropped"
+        );
+    }
+
+    #[test]
+    fn a_pause_differs_by_a_fifth_at_most() {
+        for _ in 0..100 {
+            let pause = with_jitter(PAUSE.0).as_millis();
+            assert!((800..=1_200).contains(&pause), "{pause}");
+        }
     }
 }

@@ -286,7 +286,7 @@ fn advice(error: &fjall::Error) -> &'static str {
             "use the dunlin that wrote it"
         }
         _ => {
-            "its files are damaged: restore the data directory from a backup, or move it away to begin with an empty one"
+            "its files are damaged: with the broker stopped, restore the data directory from a backup, or move it away to begin with an empty one"
         }
     }
 }

@@ -22,14 +22,20 @@ pub struct Inspection {
     journal: Result<Recovery, StoreError>,
     /// Newest first.
     overlays: Vec<Overlay>,
-    _copy: TempDir,
-    _directory: DataDirectory,
+    copy: TempDir,
+    directory: DataDirectory,
 }
 
 impl Inspection {
     /// Looks at `path`. An error means that there is nothing to look at, or that its tables cannot be opened.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let directory = DataDirectory::look(path)?;
+        if !directory.rows().is_dir() {
+            return Err(StoreError(format!(
+                "{} is missing, with all but the newest messages; bring it back, or restore the data directory from a backup",
+                directory.rows().display()
+            )));
+        }
         let copied = TempDir::new().and_then(|copy| {
             copy_linked(&directory.rows(), copy.path())?;
             Ok(copy)
@@ -40,7 +46,8 @@ impl Inspection {
                 path.display()
             ))
         })?;
-        let base = FjallBase::open_idle(copy.path())?;
+        let base = FjallBase::open_idle(copy.path())
+            .map_err(|error| of_original(&error, &copy, &directory))?;
         let disk = DirectoryDisk::at(directory.journal());
         let examined = if directory.journal().exists() {
             examine(&disk, base.reached()?)
@@ -59,8 +66,8 @@ impl Inspection {
             base,
             journal,
             overlays,
-            _copy: copy,
-            _directory: directory,
+            copy,
+            directory,
         })
     }
 
@@ -81,10 +88,17 @@ impl Inspection {
         let overlays: Vec<_> = self.overlays.iter().collect();
         let base = self.base.range(&everything.from, &everything.to, false);
         for row in merged(&overlays, base, &everything) {
-            each(row?);
+            each(row.map_err(|error| of_original(&error, &self.copy, &self.directory))?);
         }
         Ok(())
     }
+}
+
+/// What is said of the copy, said of what it is a copy of.
+fn of_original(error: &StoreError, copy: &TempDir, directory: &DataDirectory) -> StoreError {
+    let copy = copy.path().to_string_lossy();
+    let rows = directory.rows();
+    StoreError(error.0.replace(&*copy, &rows.to_string_lossy()))
 }
 
 /// Links what lies in directories called `tables`, whose files are written once, and copies the rest.

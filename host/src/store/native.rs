@@ -64,7 +64,12 @@ impl NativeStore {
                 }
             }),
         )
-        .map_err(|error| StoreError(format!("data directory {}: {error}", path.display())))?;
+        .map_err(|error| {
+            let shown = path.display();
+            StoreError(format!(
+                "data directory {shown}: {error}; `dunlin doctor {shown}` says what it still has"
+            ))
+        })?;
         let store = Arc::new(store);
         let stopping = Arc::new(AtomicBool::new(false));
         let maintenance = Maintenance {

@@ -24,7 +24,7 @@ pub struct Recovery {
     pub changes: u64,
     /// The torn tail, if there was one.
     pub cut: Option<Cut>,
-    /// How long it took.
+    /// How long it took; zero where nobody measured it.
     pub took: Duration,
 }
 
@@ -43,16 +43,17 @@ impl fmt::Display for Recovery {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             out,
-            "journal: {} batches with {} changes read in {} ms",
-            self.records,
-            self.changes,
-            self.took.as_millis()
+            "journal: {} batches with {} changes read",
+            self.records, self.changes
         )?;
+        if !self.took.is_zero() {
+            write!(out, " in {} ms", self.took.as_millis())?;
+        }
         match &self.cut {
             None => Ok(()),
             Some(cut) => write!(
                 out,
-                "; a torn tail of {} bytes, never durable, is cut off at byte {} of {}",
+                "; a torn tail of {} bytes, of which nothing says that it was durable, is cut off at byte {} of {}",
                 cut.bytes, cut.position, cut.file
             ),
         }
@@ -312,7 +313,7 @@ fn not_zero(bytes: &[u8]) -> u64 {
 
 fn damaged(file: &str, position: usize, what: &str) -> StoreError {
     StoreError(format!(
-        "journal file {file} is damaged at byte {position}: {what}; restore the data directory from a backup, or see with `dunlin doctor` what it still has"
+        "journal file {file} is damaged at byte {position}: {what}; restore the data directory from a backup"
     ))
 }
 
