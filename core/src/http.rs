@@ -466,6 +466,9 @@ pub fn lost_response() -> Response {
 /// stable code and a colon.
 pub fn close_response(close: CloseCode, reason: &str) -> Response {
     let (code, message) = reason.split_once(": ").unwrap_or(("", reason));
+    if code == ErrorCode::OutOfState.as_str() {
+        return lost_response();
+    }
     if ErrorCode::ALL.iter().any(|known| known.as_str() == code) {
         return error_response(status_of(code), code, message, None);
     }
@@ -1117,6 +1120,11 @@ mod tests {
             retry_after_ms: None,
         });
         assert_eq!(response("t", &reply), Some(lost_response()));
+        let reason = "out_of_state: connect again";
+        assert_eq!(
+            close_response(CloseCode::GoingAway, reason),
+            lost_response()
+        );
     }
 
     #[test]

@@ -49,6 +49,9 @@ pub struct JournalOptions {
 
 /// A [`Store`] of a [`Base`] behind a journal on a [`Disk`].
 pub struct JournaledStore {
+    // Empty only while it is being opened again, or after that failed. Closed before `open_base` goes, which may own
+    // the right to have it open.
+    open: RwLock<Option<Open>>,
     disk: Arc<dyn Disk>,
     open_base: OpenBase,
     options: JournalOptions,
@@ -57,8 +60,6 @@ pub struct JournaledStore {
     recovery: Mutex<Recovery>,
     /// Whether there was no room for something; held while somebody maintains.
     scarce: Mutex<bool>,
-    // Empty only while it is being opened again, or after that failed.
-    open: RwLock<Option<Open>>,
 }
 
 /// Locks are taken in the order of the fields, where more than one is held.
@@ -134,8 +135,17 @@ impl JournaledStore {
     }
 
     /// Prepares empty segments and empties full ones, until there is nothing left to do.
+    ///
+    /// Where room is scarce it leaves that to whoever writes or probes: another try beside theirs would only fail.
     pub fn maintain(&self) -> Result<(), StoreError> {
-        let mut scarce = lock(&self.scarce);
+        let scarce = lock(&self.scarce);
+        if *scarce {
+            return Ok(());
+        }
+        self.make_room(scarce)
+    }
+
+    fn make_room(&self, mut scarce: MutexGuard<'_, bool>) -> Result<(), StoreError> {
         let outcome = self.with(|open| {
             if *scarce {
                 self.relieve(open)?;
@@ -405,6 +415,7 @@ impl Store for JournaledStore {
                         if self.prepare(open, 1, size_bytes).is_err() && !self.empty_oldest(open)? {
                             self.prepare(open, 1, size_bytes)?;
                         }
+                        *lock(&self.scarce) = false;
                         continue;
                     }
                     if writer.active.is_none() {
@@ -436,11 +447,16 @@ impl Store for JournaledStore {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
+        self.sync_and(&mut || {})
+    }
+
+    fn sync_and(&self, durable: &mut dyn FnMut()) -> Result<(), StoreError> {
         self.with(|open| {
             let _alone = lock(&open.syncing);
             let (segments, target) = {
                 let writer = lock(&open.writer);
                 if writer.last_change <= writer.durable {
+                    durable();
                     return Ok(());
                 }
                 let segments: Vec<_> = writer
@@ -455,6 +471,7 @@ impl Store for JournaledStore {
                 let synced = segment.file.sync();
                 open.check(synced.map_err(|error| unwritable(&error)))?;
             }
+            durable();
             let mut writer = lock(&open.writer);
             writer.durable = writer.durable.max(target);
             let newest = segments.last().map_or(0, |segment| segment.number);
@@ -557,7 +574,7 @@ impl Store for JournaledStore {
         }
         // The second time it knows that room is scarce.
         for _ in 0..2 {
-            if self.maintain().is_ok() {
+            if self.make_room(lock(&self.scarce)).is_ok() {
                 break;
             }
             if is_failed() {
