@@ -148,18 +148,19 @@ impl Committer {
     fn sync(&mut self) -> bool {
         self.due = None;
         let begun = Instant::now();
-        if let Err(error) = self.store.sync() {
+        let (wanted, shards) = (&mut self.wanted, &self.shards);
+        let synced = self.store.sync_and(&mut || {
+            let took = begun.elapsed();
+            for wish in wanted.iter_mut().filter_map(Option::take) {
+                // A shard that has ended needs no notice.
+                let _ = shards[wish.shard].send(Notice::Synced(wish.life, wish.up_to, took));
+            }
+        });
+        if let Err(error) = synced {
             report::error(&format!("messages cannot be made durable: {error}"));
             return false;
         }
         self.pause = BACKOFF.0;
-        let took = begun.elapsed();
-        for shard in 0..self.wanted.len() {
-            let Some(wish) = self.wanted[shard].take() else {
-                continue;
-            };
-            self.tell(wish.shard, Notice::Synced(wish.life, wish.up_to, took));
-        }
         true
     }
 

@@ -40,6 +40,11 @@ pub trait Store: Send + Sync {
     /// Makes everything that was applied before this call durable.
     fn sync(&self) -> Result<(), StoreError>;
 
+    /// The same, but calls `durable` as soon as it is, before what nobody needs to wait for.
+    fn sync_and(&self, durable: &mut dyn FnMut()) -> Result<(), StoreError> {
+        self.sync().map(|()| durable())
+    }
+
     /// Rows of a range in key order, or in reverse.
     fn range(&self, range: &RangeRead) -> Result<Vec<Row>, StoreError>;
 

@@ -23,6 +23,9 @@ use super::{Target, print_line};
 use crate::engine::EngineKind;
 use crate::store::StoreKind;
 
+/// How often publishing and the bare loop take turns.
+const ROUNDS: u64 = 10;
+
 /// The flags of `dunlin bench`.
 #[derive(Args, Debug)]
 pub(super) struct Bench {
@@ -110,24 +113,11 @@ impl Bench {
             let load = load();
             let told = match mode {
                 Mode::Publish => {
-                    let compared = own.as_ref().filter(|_| self.durability == "sync");
-                    let mut published = self.publish(&target).await?;
-                    let mut told = self.told(&mut published);
-                    if let Some(own) = compared {
-                        // Before and after, since a disk that others use changes from one second to the next.
-                        let batch = published.batch;
-                        let before = self.bare(&own.data, batch)?;
-                        published = self.publish(&target).await?;
-                        told = self.told(&mut published);
-                        let after = self.bare(&own.data, batch)?;
-                        let bare = before.0.midpoint(after.0);
-                        told += &format!(
-                            "; a bare loop that appends {batch} at a time, as they came here, and syncs: {bare:.0}/s, max {:.2} ms, so this is {:.0} % of it",
-                            before.1.max(after.1).as_secs_f64() * 1_000.0,
-                            published.receipts_per_s / bare * 100.0
-                        );
+                    let mut published = self.publish(&target, self.messages).await?;
+                    match own.as_ref().filter(|_| self.durability == "sync") {
+                        None => self.told(&mut published),
+                        Some(own) => self.compare(&target, own, published.batch).await?,
                     }
-                    told
                 }
                 Mode::FanOut => self.fan_out(&target).await?,
                 Mode::Idle => self.idle(&target, own.as_ref()).await?,
@@ -138,12 +128,45 @@ impl Bench {
         Ok(())
     }
 
-    async fn publish(&self, target: &Target) -> Result<Published> {
-        let share = self.messages / self.publishers;
+    /// Publishes in turns with a loop that does nothing else, since a disk that others use changes from one second to
+    /// the next: what counts is the median of the rounds.
+    async fn compare(&self, target: &Target, own: &Broker, batch: u64) -> Result<String> {
+        let share = self.messages.div_ceil(ROUNDS);
+        let bare = Bare::create(&own.data, self.size, batch, share)?;
+        let mut before = bare.run()?;
+        let (mut worst, mut bare_per_s) = (before.1, Vec::new());
+        let (mut ratios, mut rounds) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let round = self.publish(target, share).await?;
+            let after = bare.run()?;
+            worst = worst.max(after.1);
+            bare_per_s.push(after.0);
+            ratios.push(round.receipts_per_s / before.0.midpoint(after.0) * 100.0);
+            rounds.push(round);
+            before = after;
+        }
+        let mut all = Published {
+            receipts_per_s: median(rounds.iter().map(|round| round.receipts_per_s).collect()),
+            batch,
+            latencies: rounds
+                .into_iter()
+                .flat_map(|round| round.latencies)
+                .collect(),
+        };
+        Ok(format!(
+            "{}; a bare loop that appends {batch} at a time, as they came here, and syncs: {:.0}/s, max {:.2} ms, so this is {:.0} % of it (medians of {ROUNDS} rounds in turns)",
+            self.told(&mut all),
+            median(bare_per_s),
+            worst.as_secs_f64() * 1_000.0,
+            median(ratios),
+        ))
+    }
+
+    async fn publish(&self, target: &Target, messages: u64) -> Result<Published> {
+        let share = messages / self.publishers;
         if share == 0 {
             bail!(
-                "--messages {} are fewer than --publishers {}",
-                self.messages,
+                "{messages} messages at once are fewer than --publishers {}; raise --messages",
                 self.publishers
             );
         }
@@ -183,35 +206,12 @@ impl Bench {
         )
     }
 
-    /// Messages a second of a loop that appends `batch` of them, syncs, and does nothing else; and its longest sync.
-    fn bare(&self, folder: &Path, batch: u64) -> Result<(f64, Duration)> {
-        let commit = vec![b'x'; self.size * usize::try_from(batch)?];
-        let commits = (self.messages / batch).clamp(1, 20_000);
-        // Written before, as the broker's journal is, so that a sync writes data alone.
-        let places = commits.min((64 << 20) / commit.len() as u64 + 1);
-        let file = File::create(folder.join("bare"))?;
-        for place in 0..places {
-            file.write_all_at(&commit, place * commit.len() as u64)?;
-        }
-        file.sync_all()?;
-        let begun = Instant::now();
-        let mut worst = Duration::ZERO;
-        for number in 0..commits {
-            let commit_begun = Instant::now();
-            file.write_all_at(&commit, number % places * commit.len() as u64)?;
-            file.sync_data()?;
-            worst = worst.max(commit_begun.elapsed());
-        }
-        let messages = commits * batch;
-        Ok((messages as f64 / begun.elapsed().as_secs_f64(), worst))
-    }
-
     async fn store(&self, target: &mut Target, own: Option<&mut Broker>) -> Result<String> {
         let own = own.ok_or_else(|| {
             anyhow!("the disk of a broker at --url cannot be seen; measure store without --url")
         })?;
         let disk_before = own.disk_bytes()?;
-        self.publish(target).await?;
+        self.publish(target, self.messages).await?;
         let disk = own.disk_bytes()? - disk_before;
         let memory = own.resident_bytes()?;
         let begun = Instant::now();
@@ -286,6 +286,52 @@ impl Bench {
             self.connections,
             after as f64 / 1024.0 / 1024.0
         ))
+    }
+}
+
+/// A file that is appended to and synced.
+struct Bare {
+    file: File,
+    commit: Vec<u8>,
+    batch: u64,
+    commits: u64,
+    places: u64,
+}
+
+impl Bare {
+    /// For runs of so many messages, of which `batch` are a commit.
+    fn create(folder: &Path, size: usize, batch: u64, messages: u64) -> Result<Self> {
+        let commit = vec![b'x'; size * usize::try_from(batch)?];
+        let commits = (messages / batch).clamp(1, 20_000);
+        // Written before, as the broker's journal is, so that a sync writes data alone.
+        let places = commits.min((64 << 20) / commit.len() as u64 + 1);
+        let file = File::create(folder.join("bare"))?;
+        for place in 0..places {
+            file.write_all_at(&commit, place * commit.len() as u64)?;
+        }
+        file.sync_all()?;
+        Ok(Self {
+            file,
+            commit,
+            batch,
+            commits,
+            places,
+        })
+    }
+
+    /// Messages a second, and the longest commit.
+    fn run(&self) -> Result<(f64, Duration)> {
+        let begun = Instant::now();
+        let mut worst = Duration::ZERO;
+        for number in 0..self.commits {
+            let commit_begun = Instant::now();
+            let place = number % self.places * self.commit.len() as u64;
+            self.file.write_all_at(&self.commit, place)?;
+            self.file.sync_data()?;
+            worst = worst.max(commit_begun.elapsed());
+        }
+        let messages = self.commits * self.batch;
+        Ok((messages as f64 / begun.elapsed().as_secs_f64(), worst))
     }
 }
 
@@ -365,8 +411,10 @@ impl Publisher {
     async fn publish(&mut self, messages: u64) -> Result<()> {
         while (self.latencies.len() as u64) < messages {
             let room = self.in_flight - (self.sent.len() - self.latencies.len()) as u64;
+            // What leaves together leaves at one time.
+            let now = Instant::now();
             for _ in 0..room.min(messages - self.sent.len() as u64) {
-                self.queue();
+                self.queue(now);
             }
             self.client.flush().await?;
             let frame = self.client.receive().await?;
@@ -380,10 +428,10 @@ impl Publisher {
         Ok(())
     }
 
-    fn queue(&mut self) {
-        let nanos = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    fn queue(&mut self, now: Instant) {
+        let nanos = u64::try_from((now - self.epoch).as_nanos()).unwrap_or(u64::MAX);
         self.payload[..8].copy_from_slice(&nanos.to_le_bytes());
-        self.sent.push(Instant::now());
+        self.sent.push(now);
         self.client.queue(&Command::Publish(Publish {
             request: self.sent.len() as u64,
             topic: &self.topic,
@@ -489,6 +537,12 @@ impl Drop for Broker {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.data);
     }
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_unstable_by(f64::total_cmp);
+    let middle = numbers.len() / 2;
+    numbers[middle].midpoint(numbers[(numbers.len() - 1) / 2])
 }
 
 fn percentiles(latencies: &mut [Duration]) -> String {

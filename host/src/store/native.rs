@@ -1,19 +1,20 @@
 //! The store of a server: a data directory with a journal in front of fjall, and the thread that keeps it small.
 
+use core::convert::Infallible;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::thread::{self, JoinHandle};
 
 use dunlin_core::{Op, Row};
 
 use super::{
-    DataDirectory, DirectoryDisk, FjallBase, JournalOptions, JournaledStore, RangeRead, Recovery,
-    Store, StoreError,
+    Base, DataDirectory, DirectoryDisk, FjallBase, JournalOptions, JournaledStore, OpenBase,
+    RangeRead, Recovery, Store, StoreError,
 };
 use crate::report;
 
@@ -25,51 +26,52 @@ const FROZEN_MAX: usize = 2;
 /// How long nothing was to be done before what the work left behind is removed.
 const TIDY_AFTER: Duration = Duration::from_secs(2);
 
+/// How long a stop waits for deleted rows to be given back, which may take minutes and can be done again: what is left
+/// half done ends with the process.
+const RECLAIM_STOP_WITHIN: Duration = Duration::from_secs(2);
+
 /// A [`Store`] in a data directory.
 pub struct NativeStore {
     store: Arc<JournaledStore>,
     stopping: Arc<AtomicBool>,
     wake: SyncSender<()>,
     maintenance: Option<JoinHandle<()>>,
-    _directory: DataDirectory,
 }
 
 impl NativeStore {
     /// Takes possession of the data directory `path` and opens what is in it.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let directory = DataDirectory::open(path)?;
-        let (wake, work) = mpsc::sync_channel(1);
         let disk = DirectoryDisk::open(directory.journal()).map_err(|error| {
             StoreError(format!(
                 "the journal in {} cannot be created: {error}; make room on the disk, or mend it or its permissions",
                 path.display()
             ))
         })?;
-        let rows = directory.rows();
+        // It keeps the directory until nobody uses the store any more.
+        let open_base = move || Ok(Box::new(FjallBase::open(&directory.rows())?) as Box<dyn Base>);
+        Self::start(disk, Box::new(open_base)).map_err(|error| {
+            let shown = path.display();
+            StoreError(format!(
+                "data directory {shown}: {error}; `dunlin doctor {shown}` says what it still has"
+            ))
+        })
+    }
+
+    fn start(disk: DirectoryDisk, open_base: OpenBase) -> Result<Self, StoreError> {
+        let (wake, work) = mpsc::sync_channel(1);
         let options = JournalOptions {
             segment_bytes: SEGMENT_BYTES,
             spares_min: SPARES_MIN,
             frozen_max: FROZEN_MAX,
             seed: getrandom::u64().expect("the operating system has randomness"),
         };
-        let store = JournaledStore::open(
-            Arc::new(disk),
-            Box::new(move || Ok(Box::new(FjallBase::open(&rows)?))),
-            options,
-            Box::new({
-                let wake = wake.clone();
-                move || {
-                    // Where one wish waits already, another says no more.
-                    let _ = wake.try_send(());
-                }
-            }),
-        )
-        .map_err(|error| {
-            let shown = path.display();
-            StoreError(format!(
-                "data directory {shown}: {error}; `dunlin doctor {shown}` says what it still has"
-            ))
-        })?;
+        let wakes = wake.clone();
+        let wakes = Box::new(move || {
+            // Where one wish waits already, another says no more.
+            let _ = wakes.try_send(());
+        });
+        let store = JournaledStore::open(Arc::new(disk), open_base, options, wakes)?;
         let store = Arc::new(store);
         let stopping = Arc::new(AtomicBool::new(false));
         let maintenance = Maintenance {
@@ -86,7 +88,6 @@ impl NativeStore {
             stopping,
             wake,
             maintenance: Some(maintenance),
-            _directory: directory,
         })
     }
 }
@@ -95,7 +96,8 @@ impl NativeStore {
 struct Maintenance {
     store: Arc<JournaledStore>,
     stopping: Arc<AtomicBool>,
-    reclaiming: Option<JoinHandle<()>>,
+    /// Says nothing, but ends with the thread that reclaims.
+    reclaiming: Option<Receiver<Infallible>>,
 }
 
 impl Maintenance {
@@ -132,21 +134,23 @@ impl Maintenance {
             }
         }
         if let Some(reclaiming) = self.reclaiming {
-            // A panic in there was told when it happened.
-            let _ = reclaiming.join();
+            let _ = reclaiming.recv_timeout(RECLAIM_STOP_WITHIN);
         }
     }
 
     /// In a thread of its own, so that meanwhile segments are prepared and emptied.
     fn reclaim(&mut self) -> Result<(), StoreError> {
         let running = self.reclaiming.as_ref();
-        if running.is_some_and(|thread| !thread.is_finished()) || !self.store.is_wasteful() {
+        let runs = running.is_some_and(|running| running.try_recv() == Err(TryRecvError::Empty));
+        if runs || !self.store.is_wasteful() {
             return Ok(());
         }
         let store = Arc::clone(&self.store);
         let stopping = Arc::clone(&self.stopping);
-        let reclaiming = thread::Builder::new().name("reclaim".to_owned());
-        let reclaiming = reclaiming.spawn(move || {
+        let (ends, reclaiming) = mpsc::channel();
+        let thread = thread::Builder::new().name("reclaim".to_owned());
+        let spawned = thread.spawn(move || {
+            let _ends = ends;
             // More may have been deleted meanwhile.
             while !stopping.load(Ordering::Acquire) && store.is_wasteful() {
                 if let Err(error) = store.reclaim() {
@@ -154,7 +158,8 @@ impl Maintenance {
                 }
             }
         });
-        self.reclaiming = Some(reclaiming.map_err(|error| no_thread(&error))?);
+        spawned.map_err(|error| no_thread(&error))?;
+        self.reclaiming = Some(reclaiming);
         Ok(())
     }
 }
@@ -186,6 +191,10 @@ impl Store for NativeStore {
         self.store.sync()
     }
 
+    fn sync_and(&self, durable: &mut dyn FnMut()) -> Result<(), StoreError> {
+        self.store.sync_and(durable)
+    }
+
     fn range(&self, range: &RangeRead) -> Result<Vec<Row>, StoreError> {
         self.store.range(range)
     }
@@ -206,9 +215,11 @@ impl Store for NativeStore {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::sync::Mutex;
     use std::time::Instant;
 
     use super::*;
+    use crate::store::{Change, MemoryStore, Reached, Rows};
 
     /// How long a test waits for what must come.
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -279,7 +290,82 @@ mod tests {
             thread::yield_now();
         }
         drop(store);
-        assert_eq!(all(&NativeStore::open(folder.path()).unwrap()).len(), 400);
+        let store = loop {
+            match NativeStore::open(folder.path()) {
+                Ok(store) => break store,
+                // A compaction may have outlasted the stop.
+                Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+            }
+            thread::yield_now();
+        };
+        assert_eq!(all(&store).len(), 400);
+    }
+
+    /// A base that takes as long to give room back as it is told to.
+    struct Slow {
+        rows: Arc<MemoryStore>,
+        begun: SyncSender<()>,
+        ends: Mutex<Receiver<()>>,
+    }
+
+    impl Base for Slow {
+        fn range<'a>(&'a self, from: &[u8], to: &[u8], reverse: bool) -> Rows<'a> {
+            self.rows.range(from, to, reverse)
+        }
+
+        fn checkpoint(
+            &self,
+            changes: &mut dyn Iterator<Item = Result<Change, StoreError>>,
+            reached: Reached,
+        ) -> Result<(), StoreError> {
+            self.rows.checkpoint(changes, reached)
+        }
+
+        fn reached(&self) -> Result<Reached, StoreError> {
+            Base::reached(&self.rows)
+        }
+
+        fn is_wasteful(&self, _: bool) -> bool {
+            true
+        }
+
+        fn reclaim(&self) -> Result<(), StoreError> {
+            self.begun.send(()).unwrap();
+            // Until the test ends, if it is not told before.
+            let _ = self.ends.lock().unwrap().recv();
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stop_does_not_wait_for_room_that_is_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (begun, begins) = mpsc::sync_channel(1);
+        let (_ends, ended) = mpsc::channel();
+        let slow = Mutex::new(Some(Slow {
+            rows: Arc::default(),
+            begun,
+            ends: Mutex::new(ended),
+        }));
+        let directory = DataDirectory::open(folder.path()).unwrap();
+        let disk = DirectoryDisk::open(directory.journal()).unwrap();
+        let opens = move || {
+            let _owned = &directory;
+            let slow = slow.lock().unwrap().take();
+            Ok(Box::new(slow.expect("it is opened once")) as Box<dyn Base>)
+        };
+        let store = NativeStore::start(disk, Box::new(opens)).unwrap();
+        // Whoever is woken maintains.
+        store.wake.send(()).unwrap();
+        begins.recv_timeout(PATIENCE).unwrap();
+        let (stopped, stops) = mpsc::channel();
+        thread::spawn(move || {
+            drop(store);
+            stopped.send(()).unwrap();
+        });
+        stops.recv_timeout(PATIENCE).expect("it waits");
+        let told = DataDirectory::open(folder.path()).unwrap_err().0;
+        assert!(told.contains("in use"), "{told}");
     }
 
     #[test]

@@ -608,6 +608,26 @@ fn nobody_waits_for_a_sync_that_runs_but_who_asked_for_it() {
     assert!(world.disk.steps() > steps);
 }
 
+#[test]
+fn what_is_durable_is_told_when_it_is_and_not_before() {
+    let world = World::default();
+    let store = Arc::new(world.open().unwrap());
+    store.apply(&[put(1)]).unwrap();
+    world.disk.close_gate();
+    let (told, heard) = mpsc::channel();
+    let sync = {
+        let store = Arc::clone(&store);
+        move || store.sync_and(&mut || told.send(()).unwrap())
+    };
+    let syncing = thread::spawn(move || sync().and_then(|()| sync()));
+    world.disk.wait_for_a_sync();
+    heard.try_recv().unwrap_err();
+    world.disk.open_gate();
+    syncing.join().unwrap().unwrap();
+    // The second found nothing to do, which is told as well.
+    assert_eq!(heard.iter().count(), 2);
+}
+
 /// One change that is made durable, and another that comes while that is being done.
 fn overtaken(world: &World, second: Op) -> Arc<JournaledStore> {
     let store = Arc::new(world.open().unwrap());
