@@ -19,8 +19,8 @@ use crate::input::{Claims, Encoding, Input};
 use crate::namespace::{Namespace, check_namespace};
 use crate::protocol::field::{List, Strings};
 use crate::protocol::frame::{
-    Command, FrameError, GoingAway, Hello, Message, PROTOCOL_VERSION, Place, Pong, Publish,
-    PublishBatch, Receipt, Receipts, Reply, Resync, Welcome,
+    Command, FrameError, GoingAway, Hello, Message, PROTOCOL_VERSION, Pong, Publish, PublishBatch,
+    Receipt, Receipts, Reply, Resync, Welcome,
 };
 use crate::protocol::json::json_to_frame;
 use crate::publish::Published;
@@ -30,7 +30,7 @@ use crate::subscription::Subscription;
 use crate::wire::{Put as _, Reader};
 
 /// What this build can do beyond the words that every version 1 has.
-const FEATURES: &[&str] = &["archive", "batch", "history", "topics"];
+const FEATURES: &[&str] = &["archive", "batch", "dedup", "history", "topics"];
 
 /// The broker of any number of namespaces.
 ///
@@ -594,6 +594,8 @@ impl Broker {
             headers: publish.headers,
             id: publish.id,
             ttl_ms: publish.ttl_ms,
+            producer: publish.producer,
+            producer_sequence: publish.producer_sequence,
         };
         let connection = &self.cx.connections[index as usize];
         let (rights, namespace) = (connection.claims.rights, connection.namespace);
@@ -601,13 +603,14 @@ impl Broker {
         match namespace.publish(&mut self.cx, rights, &[message], publish.durability)? {
             Published::Held => Ok(false),
             Published::Placed(after) => {
-                let placed = self.cx.placed[0];
+                let (place, duplicate) = self.cx.placed[0];
+                let place = place.told(duplicate);
                 let receipt = Receipt {
                     request: publish.request,
-                    partition: placed.partition.0,
-                    offset: placed.offset.0,
-                    sequence: placed.sequence.0,
-                    duplicate: false,
+                    partition: place.partition,
+                    offset: place.offset,
+                    sequence: place.sequence,
+                    duplicate: place.duplicate,
                 };
                 self.cx.reply(index, after, &Reply::Receipt(receipt));
                 Ok(true)
@@ -643,14 +646,8 @@ impl Broker {
             Published::Held => Ok(false),
             Published::Placed(after) => {
                 let mut receipts = Vec::new();
-                for place in &self.cx.placed {
-                    let place = Place {
-                        partition: place.partition.0,
-                        offset: place.offset.0,
-                        sequence: place.sequence.0,
-                        duplicate: false,
-                    };
-                    List::push(&mut receipts, &place);
+                for (place, duplicate) in &self.cx.placed {
+                    List::push(&mut receipts, &place.told(*duplicate));
                 }
                 let receipts = Receipts {
                     request: batch.request,

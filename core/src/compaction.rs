@@ -9,12 +9,10 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use twox_hash::XxHash64;
-
 use crate::config::Config;
 use crate::context::{Context, LoadOwner, Work};
 use crate::effect::{Effect, Op};
-use crate::hash::Map;
+use crate::hash::{Digest, Map, digest};
 use crate::ids::{Offset, Partition, Ticket, Timestamp, TopicId};
 use crate::input::{LoadFailed, Row};
 use crate::log::{Log, LogKeys, RowHead, read_record};
@@ -22,14 +20,11 @@ use crate::namespace::Namespace;
 use crate::rows::row_first_offset;
 use crate::wire::{Malformed, Put as _, Reader};
 
-/// Two hashes of a key with different seeds: 128 bits, so that no two keys of one log are taken for each other.
-type KeyHash = (u64, u64);
-
 pub(crate) struct Compaction {
     topic: u32,
     topic_id: TopicId,
     partition: Partition,
-    newest: Map<KeyHash, Offset>,
+    newest: Map<Digest, Offset>,
     keys: u64,
     /// Whether the first half is done.
     rewrites: bool,
@@ -223,7 +218,7 @@ impl Compaction {
         for_each_record(value, |record, bytes| {
             self.noted_bytes += bytes.len() as u64;
             end = Offset(record.offset).next();
-            let hash = key_hash(record.key.unwrap_or(""));
+            let hash = digest(0, record.key.unwrap_or("").as_bytes());
             if self.newest.insert(hash, Offset(record.offset)).is_none() {
                 self.keys += 1;
             }
@@ -249,7 +244,9 @@ impl Compaction {
         let mut kept = Vec::new();
         let mut dropped_bytes = 0;
         for_each_record(&row.value, |record, bytes| {
-            let newest = self.newest.get(&key_hash(record.key.unwrap_or("")));
+            let newest = self
+                .newest
+                .get(&digest(0, record.key.unwrap_or("").as_bytes()));
             let superseded = newest.is_some_and(|newest| newest.0 > record.offset);
             let heard = record.payload.is_empty()
                 && record.offset < self.heard.0
@@ -293,11 +290,4 @@ fn for_each_record<'a>(
         each(&read_record(bytes)?, bytes);
     }
     Ok(())
-}
-
-fn key_hash(key: &str) -> KeyHash {
-    (
-        XxHash64::oneshot(0, key.as_bytes()),
-        XxHash64::oneshot(1, key.as_bytes()),
-    )
 }

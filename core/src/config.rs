@@ -108,6 +108,14 @@ bounds! {
     catch_ups_max: 16, 1 => 4096;
     /// The most incarnations that a namespace remembers, to tell what a restart lost.
     incarnations_max: 64, 1 => 4096;
+    /// The longest window in which ids are remembered, in milliseconds.
+    dedup_ms_max: 24 * 3_600_000, 0 => 1 << 40;
+    /// The most messages of a namespace that are remembered for their windows; about 100 bytes of memory each.
+    dedup_entries_max: 1_000_000, 1 => 1 << 30;
+    /// The most producers that are remembered in a namespace; about 300 bytes of memory each.
+    producers_max: 100_000, 1 => 1 << 24;
+    /// How long a producer that publishes nothing new is remembered, in milliseconds.
+    producer_ttl_ms: 7 * 24 * 3_600_000, 1000 => 1 << 40;
     /// The most keys that one pass of key compaction holds.
     compaction_keys_max: 65_536, 1 => 1 << 24;
     /// How many bytes must have been added before key compaction begins.
@@ -154,6 +162,13 @@ impl Config {
         if partitions > config.partitions_max {
             let message = format!(
                 "\"topic_default\".\"partitions\" is {partitions}, above \"partitions_max\""
+            );
+            return Err(ConfigError(message));
+        }
+        if config.topic_default.dedup_ms > config.dedup_ms_max {
+            let message = format!(
+                "\"topic_default\".\"dedup_ms\" is {}, above \"dedup_ms_max\"",
+                config.topic_default.dedup_ms
             );
             return Err(ConfigError(message));
         }
@@ -220,6 +235,7 @@ fn topic_config(
             "max_messages" => config.retention.max_messages = int(value)?,
             "max_bytes" => config.retention.max_bytes = int(value)?,
             "max_age_ms" => config.retention.max_age_ms = int(value)?,
+            "dedup_ms" => config.dedup_ms = int(value)?,
             _ => {
                 return Err(ConfigError(format!(
                     "unknown member \"{name}\" in \"topic_default\""
@@ -289,6 +305,10 @@ mod tests {
             (
                 "{\"topic_default\": {\"partitions\": 65, \"ordering\": \"none\"}}",
                 "above \"partitions_max\"",
+            ),
+            (
+                "{\"dedup_ms_max\": 10, \"topic_default\": {\"dedup_ms\": 11}}",
+                "is 11, above \"dedup_ms_max\"",
             ),
         ] {
             let ConfigError(message) = Config::from_json(text).unwrap_err();

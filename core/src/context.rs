@@ -8,6 +8,7 @@ use slab::Slab;
 
 use crate::config::Config;
 use crate::connection::Connection;
+use crate::dedup::Recalled;
 use crate::effect::{After, CloseCode, Durability, Op};
 use crate::error::{ErrorCode, Refusal};
 use crate::hash::Map;
@@ -60,8 +61,10 @@ pub(crate) struct Context {
     /// Whether there is work left for another batch at once.
     pub(crate) more: bool,
     pub(crate) counters: Counters,
-    /// Where the messages of the publish under way found their places.
-    pub(crate) placed: Vec<Placed>,
+    /// Where the messages of the publish under way found their places, and whether they had them before.
+    pub(crate) placed: Vec<(Placed, bool)>,
+    /// What is known of them.
+    pub(crate) recalled: Vec<Recalled>,
     /// Buffers that every publish uses anew.
     pub(crate) record: Vec<u8>,
     pub(crate) fanouts: Vec<Fanout>,
@@ -195,6 +198,7 @@ impl Context {
             more: false,
             counters: Counters::default(),
             placed: Vec::new(),
+            recalled: Vec::new(),
             record: Vec::new(),
             fanouts: Vec::new(),
         }

@@ -53,6 +53,8 @@ codes! {
     ConflictingConfig = "conflicting_config",
     /// A bound on the number of things is reached; the message names it.
     LimitReached = "limit_reached",
+    /// As many messages are remembered as may be, and none of them may be forgotten yet.
+    DedupWindowFull = "dedup_window_full",
     /// A subscriber with the policy `block` did not catch up in time.
     SubscriberBlocked = "subscriber_blocked",
     /// The subscription fell further behind than its policy allows and was ended.

@@ -21,6 +21,17 @@ pub fn partition_of(key: &str, partitions: u32) -> Partition {
     Partition(((u128::from(hash) * u128::from(partitions)) >> 64) as u32)
 }
 
+/// What stands for bytes that are not kept: 128 bits.
+pub(crate) type Digest = (u64, u64);
+
+/// The digest of `bytes`: XXH64 with two seeds, which `kind` chooses. Stored, so fixed for ever.
+pub(crate) fn digest(kind: u64, bytes: &[u8]) -> Digest {
+    (
+        XxHash64::oneshot(2 * kind, bytes),
+        XxHash64::oneshot(2 * kind + 1, bytes),
+    )
+}
+
 /// A hash map without iteration: its order would differ between runtimes, and then so would the effects. Since
 /// nothing depends on the order, the seed is free, and a fresh one makes collisions hard to prepare.
 pub(crate) struct Map<K, V> {

@@ -316,6 +316,8 @@ pub fn publish_frames<'h>(
         headers: None,
         id: None,
         ttl_ms: None,
+        producer: None,
+        producer_sequence: None,
         durability: None,
     };
     let mut pairs = Vec::new();
@@ -333,11 +335,16 @@ pub fn publish_frames<'h>(
             "id" => publish.id = Some(value),
             "ttl-ms" => publish.ttl_ms = Some(parse_u64("header dunlin-ttl-ms", value)?),
             "durability" => publish.durability = Some(value),
+            "producer" => publish.producer = Some(value),
+            "producer-sequence" => {
+                publish.producer_sequence =
+                    Some(parse_u64("header dunlin-producer-sequence", value)?);
+            }
             _ => match own.strip_prefix("header-") {
                 Some(header) if !header.is_empty() => pairs.push((header.to_string(), value)),
                 _ => {
                     return Err(Problem::invalid(format!(
-                        "unknown header {lower}; known are dunlin-key, dunlin-id, dunlin-ttl-ms, dunlin-durability and dunlin-header-NAME"
+                        "unknown header {lower}; known are dunlin-key, dunlin-id, dunlin-ttl-ms, dunlin-durability, dunlin-producer, dunlin-producer-sequence and dunlin-header-NAME"
                     )));
                 }
             },
@@ -564,7 +571,7 @@ pub fn status_of(code: &str) -> u16 {
         | ErrorCode::UnknownTransfer => 404,
         ErrorCode::OffsetOutOfRange => 416,
         ErrorCode::ConflictingConfig | ErrorCode::Busy => 409,
-        ErrorCode::LimitReached | ErrorCode::SubscriberBlocked => 429,
+        ErrorCode::LimitReached | ErrorCode::SubscriberBlocked | ErrorCode::DedupWindowFull => 429,
         ErrorCode::StorageUnavailable | ErrorCode::Draining | ErrorCode::SlowConsumer => 503,
         ErrorCode::Unsupported => 501,
         _ => 400,
@@ -928,6 +935,8 @@ mod tests {
                 ("dunlin-id", "i"),
                 ("dunlin-ttl-ms", "5"),
                 ("dunlin-durability", "sync"),
+                ("dunlin-producer", "p"),
+                ("dunlin-producer-sequence", "7"),
                 ("dunlin-header-trace", "1"),
                 ("dunlin-header-trace", "2"),
                 ("accept", "*/*"),
@@ -945,6 +954,10 @@ mod tests {
         assert_eq!(publish.id, Some("i"));
         assert_eq!(publish.ttl_ms, Some(5));
         assert_eq!(publish.durability, Some("sync"));
+        assert_eq!(
+            publish.producer.zip(publish.producer_sequence),
+            Some(("p", 7))
+        );
         let headers: Vec<_> = publish.headers.unwrap().iter().collect();
         assert_eq!(headers, [("trace", "1"), ("trace", "2")]);
     }
@@ -956,6 +969,7 @@ mod tests {
             ("dunlin-ttl-ms", "+1"),
             ("dunlin-ttl-ms", ""),
             ("dunlin-ttl-ms", "18446744073709551616"),
+            ("dunlin-producer-sequence", "-1"),
             ("dunlin-priority", "1"),
             ("dunlin-header-", "x"),
         ] {

@@ -15,6 +15,7 @@ mod config;
 mod connection;
 mod context;
 mod cursor;
+mod dedup;
 mod effect;
 mod error;
 mod export;

@@ -17,7 +17,7 @@ use crate::protocol::frame::{
     ConfigureTopic, DeleteTopic, DescribeTopic, Done, Extent, ListTopics, Reply, TopicDescription,
     Topics,
 };
-use crate::topic::{self, Kind, Ordering, TopicConfig};
+use crate::topic::{self, DEDUP_MS_DEFAULT, Kind, Ordering, TopicConfig};
 use crate::wire::Put as _;
 
 impl Namespace {
@@ -50,6 +50,7 @@ impl Namespace {
                     state.roll = RollBounds::new(&cx.config, &config);
                     self.touch_topic(cx, index);
                     self.expire_topic(cx, index);
+                    self.relist_window(index);
                 } else {
                     after = After::default();
                 }
@@ -178,6 +179,7 @@ impl Namespace {
             max_bytes: topic.config.retention.max_bytes,
             max_age_ms: topic.config.retention.max_age_ms,
             partitions: List::new(&partitions),
+            dedup_ms: Some(topic.config.dedup_ms),
         };
         cx.reply(connection, after, &Reply::TopicDescription(description));
     }
@@ -205,6 +207,7 @@ impl Namespace {
             .filter(|(_, subscription)| subscription.behind.is_some())
             .count();
         assert_eq!(behind as u64, self.behind, "those behind are counted");
+        self.check_dedups();
         let blocked = self.subscriptions.iter().filter(|(_, subscription)| {
             subscription.options.on_lag == crate::subscription::OnLag::Block
                 && subscription
@@ -277,6 +280,7 @@ fn changed(
         .unwrap_or(config.retention.max_messages);
     config.retention.max_bytes = command.max_bytes.unwrap_or(config.retention.max_bytes);
     config.retention.max_age_ms = command.max_age_ms.unwrap_or(config.retention.max_age_ms);
+    config.dedup_ms = command.dedup_ms.unwrap_or(config.dedup_ms);
     let conflict = |message: String| Err(Refusal::new(ErrorCode::ConflictingConfig, message));
     if exists
         && (config.kind, config.ordering, config.partitions)
@@ -286,6 +290,13 @@ fn changed(
         return conflict(format!(
             "topic \"{name}\" exists; its kind, ordering and partitions are fixed"
         ));
+    }
+    if config.dedup_ms > cx.config.dedup_ms_max {
+        let message = format!(
+            "\"dedup_ms\" is {}, at most {} are allowed (dedup_ms_max)",
+            config.dedup_ms, cx.config.dedup_ms_max
+        );
+        return Err(Refusal::new(ErrorCode::InvalidArgument, message));
     }
     if u64::from(config.partitions) > cx.config.partitions_max {
         let message = format!(
@@ -307,7 +318,7 @@ pub(crate) fn read_topic_row(value: &[u8]) -> Option<(&str, TopicConfig)> {
         return None;
     }
     let name = reader.str().ok()?;
-    let config = TopicConfig {
+    let mut config = TopicConfig {
         kind: Kind::parse(reader.str().ok()?)?,
         ordering: Ordering::parse(reader.str().ok()?)?,
         durability: Durability::parse(reader.str().ok()?)?,
@@ -317,7 +328,11 @@ pub(crate) fn read_topic_row(value: &[u8]) -> Option<(&str, TopicConfig)> {
             max_bytes: reader.u64().ok()?,
             max_age_ms: reader.u64().ok()?,
         },
+        dedup_ms: DEDUP_MS_DEFAULT,
     };
+    if !reader.is_empty() {
+        config.dedup_ms = reader.u64().ok()?;
+    }
     reader.end().ok()?;
     topic::check_name(name).ok()?;
     config.check().ok()?;
@@ -343,6 +358,9 @@ pub(crate) fn topic_row(name: &str, config: &TopicConfig) -> Vec<u8> {
         config.retention.max_age_ms,
     ] {
         value.put_u64(bound);
+    }
+    if config.dedup_ms != DEDUP_MS_DEFAULT {
+        value.put_u64(config.dedup_ms);
     }
     value
 }

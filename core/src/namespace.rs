@@ -1,7 +1,7 @@
 //! A namespace: its topics, its subscriptions, and the one sequence that numbers all its messages.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -12,10 +12,11 @@ use slab::Slab;
 use crate::compaction::Compaction;
 use crate::config::Config;
 use crate::context::{Context, LoadOwner, Work};
-use crate::effect::{After, Event, Op};
+use crate::dedup::Dedup;
+use crate::effect::{After, Durability, Event, Op};
 use crate::error::{ErrorCode, Refusal};
 use crate::export::Export;
-use crate::hash::Map;
+use crate::hash::{Digest, Map};
 use crate::ids::{ConnectionId, Incarnation, Partition, Sequence, Timestamp, TopicId};
 use crate::import::Import;
 use crate::lineage::Lineage;
@@ -72,6 +73,12 @@ pub(crate) struct Namespace {
     pub(crate) rings_bytes: u64,
     /// When the newest message was published.
     pub(crate) last_timestamp: Timestamp,
+    /// How many messages and producers its topics remember; when a topic is to look for the first of its window, or for
+    /// a producer, to forget it; and which topics have something of that to write.
+    pub(crate) dedup_entries: u64,
+    pub(crate) producers: u64,
+    pub(crate) dedup_due: BTreeSet<(Timestamp, u32, Option<Digest>)>,
+    pub(crate) dirty_dedups: Vec<u32>,
     pub(crate) reads: Slab<ReadJob>,
     pub(crate) compaction: Option<Box<Compaction>>,
     pub(crate) compaction_queue: VecDeque<(u32, TopicId, Partition)>,
@@ -91,6 +98,8 @@ pub(crate) struct Topic {
     pub(crate) partitions: Vec<PartitionState>,
     /// Where the next message without a key goes, on a topic without order.
     pub(crate) round_robin: u32,
+    /// What it remembers of messages that have names, if anything.
+    pub(crate) dedup: Option<Box<Dedup>>,
     /// What matched last time, and the trie's version then.
     matched: Vec<NodeIndex>,
     matched_at: Option<u64>,
@@ -130,6 +139,10 @@ impl Namespace {
             rings: Vec::new(),
             rings_bytes: 0,
             last_timestamp: Timestamp(0),
+            dedup_entries: 0,
+            producers: 0,
+            dedup_due: BTreeSet::new(),
+            dirty_dedups: Vec::new(),
             reads: Slab::new(),
             compaction: None,
             compaction_queue: VecDeque::new(),
@@ -236,6 +249,7 @@ impl Namespace {
                 .map(|_| PartitionState::default())
                 .collect(),
             round_robin: 0,
+            dedup: None,
             matched: Vec::new(),
             matched_at: None,
         }) as u32;
@@ -258,6 +272,7 @@ impl Namespace {
     /// Removes a topic and everything stored of it.
     pub(crate) fn delete_topic(&mut self, cx: &mut Context, index: u32) {
         let topic = self.topics.remove(index as usize);
+        self.delete_dedup(index, topic.dedup.as_deref());
         self.topic_index.remove(&*topic.name);
         self.topic_names.remove(&*topic.name);
         let kept = topic.partitions.iter().map(|state| state.log.ring_bytes());
@@ -289,7 +304,8 @@ impl Namespace {
         self.list(cx);
     }
 
-    fn list(&mut self, cx: &mut Context) {
+    /// Lets the context know that there is something to write.
+    pub(crate) fn list(&mut self, cx: &mut Context) {
         if !self.listed {
             self.listed = true;
             cx.dirty_namespaces.push(self.index);
@@ -415,6 +431,7 @@ impl Namespace {
                 self.retouch_if_due(cx, topic, partition);
             }
         }
+        self.flush_dedups(cx);
         if self.dirty || (cx.ops.len() > before && !self.incarnation_stored) {
             self.dirty = false;
             self.incarnation_stored = true;
@@ -452,6 +469,29 @@ impl Namespace {
             log.after = self.after_global;
         }
         log.after
+    }
+
+    /// The time, which for the namespace does not go back over a restart either.
+    pub(crate) fn time(&self, cx: &Context) -> Timestamp {
+        cx.now.max(self.last_timestamp)
+    }
+
+    /// What a reply waits for that promises all that was accepted so far at this level. It may take a write of its own
+    /// to have that.
+    pub(crate) fn after_all(&mut self, cx: &mut Context, durability: Durability) -> After {
+        match durability {
+            Durability::None => {}
+            Durability::Async => {
+                let mut after = cx.after(durability);
+                after.applied.0 -= u64::from(!self.listed);
+                return after;
+            }
+            Durability::Sync => {
+                self.touch(cx);
+                cx.durability = Durability::Sync;
+            }
+        }
+        cx.after(durability)
     }
 
     /// What a delivery from this log waits for.

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use crate::config::Config;
 use crate::context::Context;
+use crate::dedup::{Known, Recalled};
 use crate::effect::{After, Durability, Recipient};
 use crate::error::{ErrorCode, Refusal};
 use crate::hash::{Map, partition_of};
@@ -14,7 +15,7 @@ use crate::ids::{Offset, Partition, Sequence};
 use crate::input::{Encoding, Rights};
 use crate::namespace::{LIVE_SEQUENCES_RESERVED, Namespace, Topic};
 use crate::protocol::field::{Headers, Item as _, Layout};
-use crate::protocol::frame::{Delivery, Message, Record, put_delivery_prefix};
+use crate::protocol::frame::{Delivery, Message, Place, Record, put_delivery_prefix};
 use crate::protocol::json::{put_json_int, put_json_members, put_json_str};
 use crate::subscription::{Behind, OnLag, UNLIMITED};
 use crate::topic::{self, Kind, Ordering};
@@ -23,12 +24,43 @@ use crate::wire::{Put as _, Reader};
 /// What a binary delivery's prefix mostly takes.
 const PREFIX_BYTES: usize = 6;
 
-/// A message's place.
+/// Where a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Placed {
-    pub(crate) partition: Partition,
-    pub(crate) offset: Offset,
-    pub(crate) sequence: Sequence,
+pub(crate) enum Placed {
+    At {
+        partition: Partition,
+        offset: Offset,
+        sequence: Sequence,
+    },
+    /// It was published before, and nobody remembers where.
+    Unknown,
+}
+
+impl Placed {
+    pub(crate) const fn partition(self) -> Option<Partition> {
+        match self {
+            Self::At { partition, .. } => Some(partition),
+            Self::Unknown => None,
+        }
+    }
+
+    /// What a receipt says of it.
+    pub(crate) fn told(self, duplicate: bool) -> Place {
+        let (partition, offset, sequence) = match self {
+            Self::At {
+                partition,
+                offset,
+                sequence,
+            } => (partition.0, offset.0, sequence.0),
+            Self::Unknown => (0, 0, 0),
+        };
+        Place {
+            partition,
+            offset,
+            sequence,
+            duplicate,
+        }
+    }
 }
 
 /// What became of an attempt to publish.
@@ -83,14 +115,35 @@ impl Namespace {
             check_message(&cx.config, message)?;
         }
         self.check_topics(cx, messages)?;
-        if self.blocked > 0 && messages.iter().any(|message| self.is_blocked(message)) {
-            return Ok(Published::Held);
+        self.recall(cx, messages)?;
+        if self.blocked > 0 {
+            for (index, message) in messages.iter().enumerate() {
+                let recalled = cx.recalled.get(index);
+                let is_new = recalled.is_none_or(|recalled| recalled.known == Known::New);
+                if is_new && self.is_blocked(message) {
+                    return Ok(Published::Held);
+                }
+            }
         }
         let mut after = After::default();
         cx.placed.clear();
-        for message in messages {
-            let (place, waits) = self.append(cx, message, asked);
-            cx.placed.push(place);
+        for (index, message) in messages.iter().enumerate() {
+            let recalled = cx.recalled.get(index).copied();
+            let recalled = recalled.unwrap_or(Recalled::NAMELESS);
+            let known = match recalled.known {
+                Known::New => None,
+                Known::Published(place) => Some(place),
+                Known::Repeated(earlier) => Some(cx.placed[earlier as usize].0),
+            };
+            let topic = self.topic_for(cx, message.topic);
+            let (place, waits) = match known {
+                Some(place) => (place, self.repeat(cx, topic, place, asked)),
+                None => self.append(cx, topic, message, asked),
+            };
+            if known.is_none() {
+                self.remember(cx, topic, recalled, place);
+            }
+            cx.placed.push((place, known.is_some()));
             after = after.and(waits);
         }
         Ok(Published::Placed(after))
@@ -159,24 +212,28 @@ impl Namespace {
         blocked
     }
 
+    /// The topic that a checked message goes to, which may not be there yet.
+    fn topic_for(&mut self, cx: &mut Context, name: &str) -> u32 {
+        match self.topic_by_name(name) {
+            Some(index) => index,
+            None => self.create_topic(cx, name, cx.config.topic_default),
+        }
+    }
+
     /// Gives a checked message its place, stores and delivers it.
     fn append(
         &mut self,
         cx: &mut Context,
+        index: u32,
         message: &Message<'_>,
         asked: Durability,
     ) -> (Placed, After) {
-        let index = match self.topic_by_name(message.topic) {
-            Some(index) => index,
-            None => self.create_topic(cx, message.topic, cx.config.topic_default),
-        };
+        let now = self.time(cx);
+        self.last_timestamp = now;
         let topic = &mut self.topics[index as usize];
         let config = topic.config;
         let (partition, round_robin) = topic.partition_for(message.key);
         topic.round_robin = round_robin;
-        // The clock of a host may go back over a restart; what is stored does not.
-        let now = cx.now.max(self.last_timestamp);
-        self.last_timestamp = now;
         let sequence = self.last_sequence.next();
         self.last_sequence = sequence;
         let log = &mut topic.partitions[partition.0 as usize].log;
@@ -197,7 +254,7 @@ impl Namespace {
         .put_fields(&mut record);
         cx.counters.published_messages += 1;
         cx.counters.published_bytes += message.payload.len() as u64;
-        let placed = Placed {
+        let placed = Placed::At {
             partition,
             offset,
             sequence,
@@ -453,6 +510,7 @@ fn check_message(config: &Config, message: &Message<'_>) -> Result<(), Refusal> 
         ("key", message.key),
         ("content type", message.content_type),
         ("id", message.id),
+        ("producer", message.producer),
     ] {
         bounded(
             what,
@@ -465,6 +523,14 @@ fn check_message(config: &Config, message: &Message<'_>) -> Result<(), Refusal> 
         return Err(Refusal::new(
             ErrorCode::InvalidArgument,
             "\"ttl_ms\" must be at least 1",
+        ));
+    }
+    if message.producer.is_some() != message.producer_sequence.is_some()
+        || message.producer == Some("")
+    {
+        return Err(Refusal::new(
+            ErrorCode::InvalidArgument,
+            "\"producer\", which is not empty, and \"producer_sequence\" belong together",
         ));
     }
     Ok(())

@@ -16,8 +16,8 @@ use crate::log::Log;
 use crate::manage::read_topic_row;
 use crate::namespace::Namespace;
 use crate::rows::{
-    FORMAT_KEY, KeyTail, ROW_VERSION, Scope, TABLE_CONNECTION, TABLE_IMPORT, TABLE_NAMESPACE,
-    TABLE_PARTITION, TABLE_SEGMENT, TABLE_TOPIC, scope_of,
+    FORMAT_KEY, KeyTail, ROW_VERSION, Scope, TABLE_CONNECTION, TABLE_DEDUP, TABLE_IMPORT,
+    TABLE_NAMESPACE, TABLE_PARTITION, TABLE_PRODUCER, TABLE_SEGMENT, TABLE_TOPIC, scope_of,
 };
 use crate::subscription::{OnLag, Options};
 use crate::wire::{Malformed, Put as _, Reader};
@@ -158,6 +158,8 @@ pub(crate) struct StateRows {
     /// What may come, beyond which memory is not given away.
     topics_max: u64,
     partitions_max: u64,
+    dedup_entries_max: u64,
+    producers_max: u64,
 }
 
 impl Default for StateRows {
@@ -167,6 +169,8 @@ impl Default for StateRows {
             topics: Vec::new(),
             topics_max: u64::MAX,
             partitions_max: 1 << 16,
+            dedup_entries_max: u64::MAX,
+            producers_max: u64::MAX,
         }
     }
 }
@@ -178,6 +182,8 @@ impl StateRows {
             topics: Vec::new(),
             topics_max: config.topics_max,
             partitions_max: config.partitions_max,
+            dedup_entries_max: config.dedup_entries_max,
+            producers_max: config.producers_max,
         }
     }
 
@@ -235,6 +241,32 @@ impl StateRows {
                     .map_err(|_| unsound("connection"))?;
                 return Ok(Some((id, dormant)));
             }
+            Some(TABLE_DEDUP) => {
+                let topic = self.topic(&mut tail)?;
+                let number = tail.u64().ok_or_else(|| unsound("key"))?;
+                namespace
+                    .restore_dedup(topic, number, value)
+                    .map_err(|_| unsound("list of ids"))?;
+                if namespace.dedup_entries > self.dedup_entries_max {
+                    return Err(format!(
+                        "there are more than {} remembered messages (dedup_entries_max)",
+                        self.dedup_entries_max
+                    ));
+                }
+            }
+            Some(TABLE_PRODUCER) => {
+                let topic = self.topic(&mut tail)?;
+                let producer = tail.u64().zip(tail.u64()).ok_or_else(|| unsound("key"))?;
+                namespace
+                    .restore_producer(config, topic, producer, value)
+                    .map_err(|_| unsound("producer"))?;
+                if namespace.producers > self.producers_max {
+                    return Err(format!(
+                        "there are more than {} producers (producers_max)",
+                        self.producers_max
+                    ));
+                }
+            }
             Some(TABLE_IMPORT) => namespace.import_broken_off = true,
             _ => return Err(String::from("no version has such a table")),
         }
@@ -244,17 +276,22 @@ impl StateRows {
         Ok(None)
     }
 
+    /// The topic that a key names.
+    fn topic(&self, tail: &mut KeyTail<'_>) -> Result<u32, String> {
+        let id = TopicId(tail.u32().ok_or_else(|| unsound("key"))?);
+        let known = self.topics.binary_search_by_key(&id, |(id, _)| *id);
+        let known = known.map_err(|_| format!("its topic {} has no row", id.0))?;
+        Ok(self.topics[known].1)
+    }
+
     /// The log that a key names by its topic and partition.
     fn log<'a>(
         &self,
         namespace: &'a mut Namespace,
         tail: &mut KeyTail<'_>,
     ) -> Result<&'a mut Log, String> {
-        let id = TopicId(tail.u32().ok_or_else(|| unsound("key"))?);
+        let topic = self.topic(tail)?;
         let partition = tail.u32().ok_or_else(|| unsound("key"))? as usize;
-        let known = self.topics.binary_search_by_key(&id, |(id, _)| *id);
-        let known = known.map_err(|_| format!("its topic {} has no row", id.0))?;
-        let (_, topic) = self.topics[known];
         let state = namespace.topics[topic as usize]
             .partitions
             .get_mut(partition);

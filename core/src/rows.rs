@@ -11,6 +11,7 @@
 
 use alloc::vec::Vec;
 
+use crate::hash::Digest;
 use crate::ids::{ConnectionId, Offset, Partition, TopicId};
 
 /// The version of every row that this build writes. A build reads its own version and those before it.
@@ -26,6 +27,10 @@ pub(crate) const TABLE_SEGMENT: u8 = 0x04;
 pub(crate) const TABLE_CONNECTION: u8 = 0x05;
 /// There while an import is under way: the messages in the store belong to no topic yet.
 pub(crate) const TABLE_IMPORT: u8 = 0x06;
+/// What is remembered of messages that were published under an id, a row a flush and topic.
+pub(crate) const TABLE_DEDUP: u8 = 0x0c;
+/// What is remembered of producers.
+pub(crate) const TABLE_PRODUCER: u8 = 0x0d;
 pub(crate) const TABLE_MESSAGES: u8 = 0x80;
 
 /// Whose row a key is.
@@ -132,6 +137,24 @@ impl Keys {
         self.key(TABLE_CONNECTION, &[&connection.0.to_be_bytes()])
     }
 
+    pub(crate) fn dedup(&self, topic: TopicId, number: u64) -> Vec<u8> {
+        self.key(
+            TABLE_DEDUP,
+            &[&topic.0.to_be_bytes(), &number.to_be_bytes()],
+        )
+    }
+
+    pub(crate) fn producer(&self, topic: TopicId, producer: Digest) -> Vec<u8> {
+        self.key(
+            TABLE_PRODUCER,
+            &[
+                &topic.0.to_be_bytes(),
+                &producer.0.to_be_bytes(),
+                &producer.1.to_be_bytes(),
+            ],
+        )
+    }
+
     pub(crate) fn import(&self) -> Vec<u8> {
         self.key(TABLE_IMPORT, &[])
     }
@@ -159,9 +182,16 @@ impl Keys {
     }
 
     /// The ranges that hold everything of `topic`.
-    pub(crate) fn topic_ranges(&self, topic: TopicId) -> [(Vec<u8>, Vec<u8>); 4] {
-        [TABLE_TOPIC, TABLE_PARTITION, TABLE_SEGMENT, TABLE_MESSAGES]
-            .map(|table| self.topic_range(table, topic))
+    pub(crate) fn topic_ranges(&self, topic: TopicId) -> [(Vec<u8>, Vec<u8>); 6] {
+        [
+            TABLE_TOPIC,
+            TABLE_PARTITION,
+            TABLE_SEGMENT,
+            TABLE_DEDUP,
+            TABLE_PRODUCER,
+            TABLE_MESSAGES,
+        ]
+        .map(|table| self.topic_range(table, topic))
     }
 
     fn log_key(&self, table: u8, topic: TopicId, partition: Partition, offset: Offset) -> Vec<u8> {

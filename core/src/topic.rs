@@ -194,7 +194,12 @@ pub(crate) struct TopicConfig {
     pub(crate) partitions: u32,
     /// How much of it is kept.
     pub(crate) retention: Retention,
+    /// For how long ids are remembered; 0 for not at all.
+    pub(crate) dedup_ms: u64,
 }
+
+/// For how long ids are remembered where nobody says so.
+pub(crate) const DEDUP_MS_DEFAULT: u64 = 300_000;
 
 impl Default for TopicConfig {
     fn default() -> Self {
@@ -208,6 +213,7 @@ impl Default for TopicConfig {
                 max_bytes: 1 << 30,
                 max_age_ms: 7 * 24 * 3_600_000,
             },
+            dedup_ms: DEDUP_MS_DEFAULT,
         }
     }
 }

@@ -80,6 +80,8 @@ async fn a_client_talks_in_binary() {
         headers: None,
         id: None,
         ttl_ms: None,
+        producer: None,
+        producer_sequence: None,
         durability: None,
     })
     .encode(&mut frames);

@@ -19,6 +19,8 @@ interface MessageFields {
   headers?: MessageHeaders | undefined;
   id?: string | undefined;
   ttlMs?: number | undefined;
+  producer?: string | undefined;
+  producerSequence?: bigint | undefined;
 }
 
 /** What a client says. */
@@ -59,6 +61,7 @@ export type Command =
       maxMessages?: number | undefined;
       maxBytes?: number | undefined;
       maxAgeMs?: number | undefined;
+      dedupMs?: number | undefined;
     }
   | { type: "describe_topic"; request: number; topic: string }
   | {
@@ -148,6 +151,7 @@ export type Reply =
       maxBytes: number;
       maxAgeMs: number;
       partitions: { logStartOffset: bigint; logEndOffset: bigint; sizeBytes: number }[];
+      dedupMs?: number;
     }
   | { type: "topics"; request: number; topics: string[]; more: boolean }
   | { type: "pong"; request: number; now: number }
@@ -162,10 +166,11 @@ export type Reply =
  */
 const PUBLISHED = "topic:str payload:bytes";
 const PROPERTIES = "1 key:str 2 contentType:str 3 headers:headers 4 id:str";
+const PRODUCED = "10 producer:str 11 producerSequence:u64";
 const STORED = "offset:u64 sequence:u64 timestamp:int payload:bytes";
 
 const ITEMS: Readonly<Record<string, string>> = {
-  Message: `${PUBLISHED} ; ${PROPERTIES} 5 ttlMs:int`,
+  Message: `${PUBLISHED} ; ${PROPERTIES} 5 ttlMs:int ${PRODUCED}`,
   Place: "partition:int offset:u64 sequence:u64 duplicate:flag",
   Record: `${STORED} ; ${PROPERTIES} 5 expiresAt:int`,
   Extent: "logStartOffset:u64 logEndOffset:u64 sizeBytes:int",
@@ -174,7 +179,7 @@ const ITEMS: Readonly<Record<string, string>> = {
 /** Kind, name and layout of every command. */
 export const COMMANDS: readonly (readonly [number, Command["type"], string])[] = [
   [1, "hello", "version:int ; 1 client:str 2 ephemeral:flag"],
-  [2, "publish", `request:int ${PUBLISHED} ; ${PROPERTIES} 5 ttlMs:int 8 durability:str`],
+  [2, "publish", `request:int ${PUBLISHED} ; ${PROPERTIES} 5 ttlMs:int 8 durability:str ${PRODUCED}`],
   [3, "publish_batch", "request:int messages:[Message] ; 8 durability:str"],
   [
     4,
@@ -187,7 +192,7 @@ export const COMMANDS: readonly (readonly [number, Command["type"], string])[] =
   [
     8,
     "configure_topic",
-    "request:int topic:str ; 1 kind:str 2 ordering:str 3 partitions:int 4 durability:str 5 maxMessages:int 6 maxBytes:int 7 maxAgeMs:int",
+    "request:int topic:str ; 1 kind:str 2 ordering:str 3 partitions:int 4 durability:str 5 maxMessages:int 6 maxBytes:int 7 maxAgeMs:int 8 dedupMs:int",
   ],
   [9, "describe_topic", "request:int topic:str"],
   [10, "list_topics", "request:int ; 1 filter:str 2 after:str 3 topicsMax:int"],
@@ -220,7 +225,7 @@ export const REPLIES: readonly (readonly [number, Reply["type"], string])[] = [
   [
     139,
     "topic",
-    "request:int topic:str kind:str ordering:str durability:str maxMessages:int maxBytes:int maxAgeMs:int partitions:[Extent]",
+    "request:int topic:str kind:str ordering:str durability:str maxMessages:int maxBytes:int maxAgeMs:int partitions:[Extent] ; 1 dedupMs:int",
   ],
   [140, "topics", "request:int topics:strings more:flag"],
   [141, "pong", "request:int now:int"],

@@ -229,6 +229,10 @@ layouts! { 'a
         5 ttl_ms: u64,
         /// `none`, `async` or `sync`; the stronger of this and the topic's holds.
         8 durability: &'a str,
+        /// Who publishes, for [`Publish::producer_sequence`]; only together with it.
+        10 producer: &'a str,
+        /// The producer's number of the message, rising by 1; published once for ever, however often it is sent.
+        11 producer_sequence: u64,
     }
 
     /// See [`Command::PublishBatch`].
@@ -259,6 +263,10 @@ layouts! { 'a
         4 id: &'a str,
         /// Not delivered later than so many milliseconds from now.
         5 ttl_ms: u64,
+        /// Who publishes, for [`Message::producer_sequence`]; only together with it.
+        10 producer: &'a str,
+        /// The producer's number of the message, rising by 1; published once for ever, however often it is sent.
+        11 producer_sequence: u64,
     }
 
     /// See [`Command::Subscribe`].
@@ -337,6 +345,8 @@ layouts! { 'a
         6 max_bytes: u64,
         /// Keep messages so long; 0 for no bound.
         7 max_age_ms: u64,
+        /// Messages with the same id within so many milliseconds are duplicates; 0 for none.
+        8 dedup_ms: u64,
     }
 
     /// See [`Command::DescribeTopic`].
@@ -435,7 +445,8 @@ layouts! { 'a
         offset: u64,
         /// Its place in the namespace.
         sequence: u64,
-        /// Whether it was published before and not stored again.
+        /// Whether it was published before and not stored again; the place is that of the first, or sequence 0 where
+        /// that is not remembered any more.
         duplicate: bool,
     }
 
@@ -455,7 +466,8 @@ layouts! { 'a
         offset: u64,
         /// Its place in the namespace.
         sequence: u64,
-        /// Whether it was published before and not stored again.
+        /// Whether it was published before and not stored again; the place is that of the first, or sequence 0 where
+        /// that is not remembered any more.
         duplicate: bool,
     }
 
@@ -609,6 +621,9 @@ layouts! { 'a
         max_age_ms: u64,
         /// The extent of every partition, by index.
         partitions: List<'a, Extent>,
+        ;
+        /// See [`ConfigureTopic::dedup_ms`].
+        1 dedup_ms: u64,
     }
 
     /// One partition in a [`TopicDescription`].

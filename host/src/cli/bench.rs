@@ -441,6 +441,8 @@ impl Publisher {
             headers: None,
             id: None,
             ttl_ms: None,
+            producer: None,
+            producer_sequence: None,
             durability: Some(&self.durability),
         }));
     }

@@ -298,6 +298,8 @@ impl Run {
                         .filter(|_| !headers.is_empty()),
                     id: draft.id.as_deref(),
                     ttl_ms: draft.ttl_ms,
+                    producer: None,
+                    producer_sequence: None,
                 },
             );
         }

@@ -82,6 +82,9 @@ struct Configure {
     /// How long a message is kept, in milliseconds; 0 for no bound
     #[arg(long, value_name = "MS")]
     max_age_ms: Option<u64>,
+    /// For how long ids of messages are remembered, to publish each once, in milliseconds; 0 for not at all
+    #[arg(long, value_name = "MS")]
+    dedup_ms: Option<u64>,
 }
 
 impl Topic {
@@ -156,6 +159,7 @@ impl Configure {
             max_messages: self.max_messages,
             max_bytes: self.max_bytes,
             max_age_ms: self.max_age_ms,
+            dedup_ms: self.dedup_ms,
         }
     }
 }
@@ -191,6 +195,10 @@ fn lines(topic: &TopicDescription<'_>) -> Vec<String> {
             bound(topic.max_age_ms, "ms")
         ),
     ];
+    lines.extend(topic.dedup_ms.map(|window_ms| match window_ms {
+        0 => String::from("ids are not remembered"),
+        _ => format!("ids are remembered for {window_ms} ms"),
+    }));
     for (index, extent) in topic.partitions.iter().flatten().enumerate() {
         lines.push(format!(
             "partition {index}: offsets {} to {}, {} messages, {} bytes",

@@ -195,6 +195,8 @@ fn publish_command(topic: &str) -> Command<'_> {
         headers: None,
         id: None,
         ttl_ms: None,
+        producer: None,
+        producer_sequence: None,
         durability: None,
     })
 }

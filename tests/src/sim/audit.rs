@@ -200,6 +200,8 @@ impl Auditor {
             headers: None,
             id: None,
             ttl_ms: None,
+            producer: None,
+            producer_sequence: None,
             durability: None,
         }))?;
         let frame = self.ask(&Command::Read(Read {

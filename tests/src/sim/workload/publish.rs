@@ -54,6 +54,8 @@ impl Order {
                     headers: parse_headers(headers.as_deref()),
                     id: draft.id.as_deref(),
                     ttl_ms: draft.ttl_ms,
+                    producer: None,
+                    producer_sequence: None,
                     durability: draft.durability.map(word),
                 })
                 .encode(out);
@@ -76,6 +78,8 @@ impl Order {
                             headers: parse_headers(headers.as_deref()),
                             id: draft.id.as_deref(),
                             ttl_ms: draft.ttl_ms,
+                            producer: None,
+                            producer_sequence: None,
                         },
                     );
                 }

@@ -39,6 +39,7 @@ impl Order {
                 max_messages: config.max_messages,
                 max_bytes: None,
                 max_age_ms: config.max_age_ms,
+                dedup_ms: None,
             })
             .encode(out),
             Self::Delete { topic } => {
