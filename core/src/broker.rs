@@ -30,7 +30,7 @@ use crate::subscription::Subscription;
 use crate::wire::{Put as _, Reader};
 
 /// What this build can do beyond the words that every version 1 has.
-const FEATURES: &[&str] = &["archive", "batch", "dedup", "history", "topics"];
+const FEATURES: &[&str] = &["archive", "batch", "dedup", "history", "schedule", "topics"];
 
 /// The broker of any number of namespaces.
 ///
@@ -100,6 +100,7 @@ impl Broker {
                 let (LoadOwner::Subscription { namespace, .. }
                 | LoadOwner::Read { namespace, .. }
                 | LoadOwner::Compaction { namespace }
+                | LoadOwner::Schedule { namespace }
                 | LoadOwner::Export { namespace, .. }) = owner
                 else {
                     return;
@@ -128,6 +129,9 @@ impl Broker {
                     LoadOwner::Export { export, .. } => {
                         namespace.export_loaded(&mut self.cx, export, ticket, result)
                     }
+                    LoadOwner::Schedule { .. } => {
+                        namespace.scheduled_loaded(&mut self.cx, ticket, result)
+                    }
                     LoadOwner::Nobody => {}
                 }
             }
@@ -135,7 +139,13 @@ impl Broker {
                 available,
                 commit_latency_ms: _,
             } => {
+                let came_back = available && !self.cx.storage_available;
                 self.cx.storage_available = available;
+                if came_back {
+                    for (_, namespace) in &mut self.namespaces {
+                        namespace.list_schedule(&mut self.cx);
+                    }
+                }
                 // At the front of a batch nothing was accepted yet, so the batch itself need not be written.
                 self.cx.writes = available || (self.cx.writes && !is_first);
             }
@@ -194,12 +204,18 @@ impl Broker {
             .iter()
             .map(|(_, namespace)| namespace.behind)
             .sum();
+        let scheduled: usize = self
+            .namespaces
+            .iter()
+            .map(|(_, namespace)| namespace.schedule.order.len())
+            .sum();
         for (name, value) in [
             ("namespaces", self.namespaces.len() as u64),
             ("topics", topics as u64),
             ("connections", self.cx.connections.len() as u64),
             ("subscriptions", subscriptions as u64),
             ("subscriptions_behind", behind),
+            ("scheduled", scheduled as u64),
             ("loads_under_way", self.cx.loads.len() as u64),
         ] {
             out.push_str(&format!("\"{name}\":{value},"));
@@ -257,6 +273,7 @@ impl Broker {
         self.started = true;
         for (_, namespace) in &mut self.namespaces {
             namespace.begin_incarnation(&self.cx.config, self.seed);
+            namespace.list_schedule(&mut self.cx);
             if core::mem::take(&mut namespace.import_broken_off) {
                 namespace.delete_import(&mut self.cx);
             }
@@ -535,6 +552,8 @@ impl Broker {
             Command::DeleteTopic(delete) => namespace.delete_topic_command(cx, index, delete),
             Command::Export(export) => namespace.export(cx, index, *export),
             Command::Import(import) => namespace.import(cx, index, import, self.seed),
+            Command::ListScheduled(list) => namespace.list_scheduled(cx, index, list),
+            Command::CancelScheduled(cancel) => namespace.cancel_scheduled(cx, index, *cancel),
             Command::Ping(ping) => {
                 let pong = Pong {
                     request: ping.request,
@@ -594,6 +613,8 @@ impl Broker {
             headers: publish.headers,
             id: publish.id,
             ttl_ms: publish.ttl_ms,
+            delay_ms: publish.delay_ms,
+            deliver_at: publish.deliver_at,
             producer: publish.producer,
             producer_sequence: publish.producer_sequence,
         };
@@ -611,6 +632,7 @@ impl Broker {
                     offset: place.offset,
                     sequence: place.sequence,
                     duplicate: place.duplicate,
+                    schedule_id: place.schedule_id,
                 };
                 self.cx.reply(index, after, &Reply::Receipt(receipt));
                 Ok(true)
@@ -691,10 +713,10 @@ impl Broker {
             .cx
             .deadlines
             .iter()
-            .filter(|(deadline, _)| unblocked || *deadline <= self.cx.now)
+            .take_while(|(deadline, _)| unblocked || *deadline <= self.cx.now)
             .filter_map(|(deadline, due)| match due {
                 Due::Held(index) => Some((*deadline, *index)),
-                Due::Transfer(..) => None,
+                _ => None,
             })
             .collect();
         for (deadline, index) in due {
@@ -733,7 +755,7 @@ impl Broker {
 
     /// Does what was left for the end of the batch, until nothing can go on.
     fn work(&mut self) {
-        self.expire_transfers();
+        self.serve_deadlines();
         loop {
             let mut batch = core::mem::take(&mut self.cx.ready);
             while let Some(work) = batch.pop_front() {
@@ -741,7 +763,8 @@ impl Broker {
                 | Work::Read { namespace, .. }
                 | Work::Compaction { namespace }
                 | Work::Export { namespace, .. }
-                | Work::Import { namespace }) = work;
+                | Work::Import { namespace }
+                | Work::Schedule { namespace }) = work;
                 let index = namespace;
                 let Some(namespace) = self.namespaces.get_mut(index as usize) else {
                     continue;
@@ -763,6 +786,7 @@ impl Broker {
                         namespace.advance_export(&mut self.cx, export);
                         self.remove_if_vacant(index);
                     }
+                    Work::Schedule { .. } => namespace.load_scheduled(&mut self.cx),
                     Work::Import { .. } => {
                         namespace.advance_import(&mut self.cx, self.seed);
                         self.remove_if_vacant(index);
@@ -883,24 +907,30 @@ impl Broker {
         }
     }
 
-    /// Gives up the exports and imports that nobody goes on with.
-    fn expire_transfers(&mut self) {
+    /// Gives up the exports and imports that nobody goes on with, and looks for what is to be published.
+    fn serve_deadlines(&mut self) {
         let now = self.cx.now;
-        while let Some((deadline, index, id)) = self
+        while let Some((deadline, due)) = self
             .cx
             .deadlines
             .iter()
             .take_while(|(deadline, _)| *deadline <= now)
-            .find_map(|(deadline, due)| match due {
-                Due::Transfer(index, id) => Some((*deadline, *index, *id)),
-                Due::Held(_) => None,
-            })
+            .find(|(_, due)| !matches!(due, Due::Held(_)))
+            .copied()
         {
-            self.cx.end_transfer(index, id, deadline);
-            let namespace = &mut self.namespaces[index as usize];
-            namespace.expire_export(&mut self.cx, id);
-            namespace.expire_import(&mut self.cx, id);
-            self.remove_if_vacant(index);
+            match due {
+                Due::Transfer(index, id) => {
+                    self.cx.end_transfer(index, id, deadline);
+                    let namespace = &mut self.namespaces[index as usize];
+                    namespace.expire_export(&mut self.cx, id);
+                    namespace.expire_import(&mut self.cx, id);
+                    self.remove_if_vacant(index);
+                }
+                Due::Schedule(index) => {
+                    self.namespaces[index as usize].load_scheduled(&mut self.cx);
+                }
+                Due::Held(_) => unreachable!("it was passed over"),
+            }
         }
     }
 

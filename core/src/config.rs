@@ -116,6 +116,14 @@ bounds! {
     producers_max: 100_000, 1 => 1 << 24;
     /// How long a producer that publishes nothing new is remembered, in milliseconds.
     producer_ttl_ms: 7 * 24 * 3_600_000, 1000 => 1 << 40;
+    /// How far ahead a message may be scheduled, in milliseconds.
+    schedule_ms_max: 366 * 24 * 3_600_000, 1 => 1 << 40;
+    /// The most messages of a namespace that wait for their time; about 150 bytes of memory each, key and id apart.
+    scheduled_max: 100_000, 1 => 1 << 24;
+    /// The most bytes of all of them.
+    scheduled_bytes_max: 256 << 20, 1024 => 1 << 40;
+    /// The most scheduled messages in a reply.
+    list_scheduled_max: 1000, 1 => 100_000;
     /// The most keys that one pass of key compaction holds.
     compaction_keys_max: 65_536, 1 => 1 << 24;
     /// How many bytes must have been added before key compaction begins.

@@ -86,6 +86,8 @@ pub(crate) enum LoadOwner {
     Compaction { namespace: u32 },
     /// An export.
     Export { namespace: u32, export: TransferId },
+    /// What a namespace has scheduled and is due.
+    Schedule { namespace: u32 },
     /// Nobody any more; it is under way nevertheless and counts.
     Nobody,
 }
@@ -107,6 +109,8 @@ pub(crate) enum Work {
     Export { namespace: u32, export: TransferId },
     /// Go on with an import.
     Import { namespace: u32 },
+    /// Load what is due.
+    Schedule { namespace: u32 },
 }
 
 /// What has a deadline.
@@ -116,6 +120,8 @@ pub(crate) enum Due {
     Transfer(u32, TransferId),
     /// The first command that a connection holds is refused.
     Held(u32),
+    /// Something that a namespace has scheduled is published.
+    Schedule(u32),
 }
 
 macro_rules! counters {

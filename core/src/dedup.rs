@@ -19,7 +19,7 @@ use crate::context::Context;
 use crate::effect::{After, Durability, Op};
 use crate::error::{ErrorCode, Refusal};
 use crate::hash::{Digest, Map, digest};
-use crate::ids::{Offset, Partition, Sequence, Timestamp, TopicId};
+use crate::ids::{Offset, Partition, ScheduleId, Sequence, Timestamp, TopicId};
 use crate::namespace::{Namespace, Topic};
 use crate::protocol::frame::Message;
 use crate::publish::Placed;
@@ -299,6 +299,11 @@ impl Namespace {
         asked: Durability,
     ) -> After {
         let topic = &self.topics[topic as usize];
+        let durability = topic.config.durability.max(asked);
+        if let Placed::Scheduled(_) = place {
+            let waited = self.schedule.after;
+            return waited.and(self.after_all(cx, durability));
+        }
         if topic.config.kind == Kind::Live {
             return After::default();
         }
@@ -309,7 +314,6 @@ impl Namespace {
             .fold(After::default(), |after, (_, state)| {
                 after.and(state.log.after)
             });
-        let durability = topic.config.durability.max(asked);
         waited.and(self.after_all(cx, durability))
     }
 
@@ -456,9 +460,17 @@ impl Namespace {
         let state = &mut self.topics[topic as usize];
         let ends: Vec<Offset> = state.partitions.iter().map(|it| it.log.end()).collect();
         let dedup = state.dedup(&self.topic_index);
-        let count = dedup.restore(number, value, |partition, offset, sequence| {
-            let end = ends.get(partition.0 as usize);
-            end.is_some_and(|end| offset < *end) && sequence <= last_sequence
+        let count = dedup.restore(number, value, |place| match place {
+            Placed::At {
+                partition,
+                offset,
+                sequence,
+            } => {
+                let end = ends.get(partition.0 as usize);
+                end.is_some_and(|end| offset < *end) && sequence <= last_sequence
+            }
+            Placed::Scheduled(id) => id.0 <= last_sequence.0,
+            Placed::Unknown => false,
         })?;
         self.dedup_entries += count;
         self.relist_window(topic);
@@ -639,7 +651,7 @@ impl Dedup {
         &mut self,
         number: u64,
         value: &[u8],
-        is_place: impl Fn(Partition, Offset, Sequence) -> bool,
+        is_place: impl Fn(Placed) -> bool,
     ) -> Result<u64, Malformed> {
         let mut reader = Reader::new(value);
         if reader.u64()? != ROW_VERSION || number >= 1 << 53 {
@@ -651,15 +663,7 @@ impl Dedup {
             let (name, later_ms, place) = take_name(&mut reader)?;
             at = Timestamp(at.0.checked_add(later_ms).ok_or(Malformed)?);
             let falls = self.window.back().is_some_and(|(last, _)| *last > at);
-            let is_sound = match place {
-                Placed::At {
-                    partition,
-                    offset,
-                    sequence,
-                } => is_place(partition, offset, sequence),
-                Placed::Unknown => false,
-            };
-            if falls || !is_sound || self.places.insert(name, place).is_some() {
+            if falls || !is_place(place) || self.places.insert(name, place).is_some() {
                 return Err(Malformed);
             }
             self.window.push_back((at, name));
@@ -681,12 +685,14 @@ fn put_name(name: Digest, later_ms: u64, place: Placed, out: &mut Vec<u8>) {
     out.extend_from_slice(&name.0.to_be_bytes());
     out.extend_from_slice(&name.1.to_be_bytes());
     out.put_u64(later_ms);
+    // What was scheduled has partition 0 where others have one more, and its number for a sequence.
     let (partition, offset, sequence) = match place {
         Placed::At {
             partition,
             offset,
             sequence,
         } => (u64::from(partition.0) + 1, offset.0, sequence.0),
+        Placed::Scheduled(id) => (0, 0, id.0),
         Placed::Unknown => unreachable!("only what was placed is remembered"),
     };
     for value in [partition, offset, sequence] {
@@ -697,11 +703,16 @@ fn put_name(name: Digest, later_ms: u64, place: Placed, out: &mut Vec<u8>) {
 fn take_name(reader: &mut Reader<'_>) -> Result<(Digest, u64, Placed), Malformed> {
     let name = (take_word(reader)?, take_word(reader)?);
     let later_ms = reader.u64()?;
-    let partition = Partition(reader.u32()?.checked_sub(1).ok_or(Malformed)?);
-    let place = Placed::At {
-        partition,
-        offset: Offset(reader.counted()?),
-        sequence: Sequence(reader.counted()?),
+    let partition = reader.u32()?;
+    let (offset, sequence) = (reader.counted()?, reader.counted()?);
+    let place = match partition.checked_sub(1) {
+        Some(partition) => Placed::At {
+            partition: Partition(partition),
+            offset: Offset(offset),
+            sequence: Sequence(sequence),
+        },
+        None if offset == 0 && sequence > 0 => Placed::Scheduled(ScheduleId(sequence)),
+        None => return Err(Malformed),
     };
     Ok((name, later_ms, place))
 }

@@ -61,6 +61,8 @@ codes! {
     SlowConsumer = "slow_consumer",
     /// The store cannot take or give data now.
     StorageUnavailable = "storage_unavailable",
+    /// No such message waits for its time.
+    UnknownSchedule = "unknown_schedule",
     /// Something that is under way forbids it for now.
     Busy = "busy",
     /// The export or import is not under way.

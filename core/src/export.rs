@@ -13,13 +13,16 @@ use crate::archive::ArchiveWriter;
 use crate::context::{Context, LoadOwner, Work};
 use crate::effect::{After, Effect};
 use crate::error::{ErrorCode, Refusal};
-use crate::ids::{ConnectionId, Offset, Partition, Ticket, Timestamp, TopicId, TransferId};
+use crate::ids::{
+    ConnectionId, Offset, Partition, ScheduleId, Ticket, Timestamp, TopicId, TransferId,
+};
 use crate::input::{LoadFailed, Row};
 use crate::log::{Log, RowHead};
 use crate::namespace::Namespace;
 use crate::protocol::frame::{self, ArchivePart, Reply};
 use crate::restore::unsound;
-use crate::rows::{KeyTail, TABLE_PARTITION, row_first_offset, state_range};
+use crate::rows::{KeyTail, TABLE_PARTITION, TABLE_SCHEDULE, row_first_offset, state_range};
+use crate::schedule::scheduled_key;
 use crate::verify::NamespaceVerifier;
 use crate::wire::Reader;
 
@@ -29,6 +32,8 @@ pub(crate) struct Export {
     /// The messages that are still to be read: topic, partition, first offset and the one after the last. `None`
     /// until the state is read.
     left: Option<VecDeque<(TopicId, Partition, Offset, Offset)>>,
+    /// What waits for its time, then, and whose body is still to be read, after the messages.
+    scheduled: VecDeque<(Timestamp, ScheduleId)>,
     ticket: Option<Ticket>,
     /// The part to be asked for next, and who has asked for it.
     part: u64,
@@ -89,6 +94,7 @@ impl Namespace {
                 id,
                 writer: ArchiveWriter::new(&self.name),
                 left: None,
+                scheduled: VecDeque::new(),
                 ticket: None,
                 part: 0,
                 asked: None,
@@ -126,12 +132,11 @@ impl Namespace {
             return;
         };
         let part_bytes = cx.config.archive_part_bytes as usize;
-        let last = match &export.left {
-            Some(left) if export.writer.ready_bytes() >= part_bytes || left.is_empty() => {
-                left.is_empty() && export.writer.ready_bytes() <= part_bytes
-            }
-            _ => return self.load_for_export(cx, index),
-        };
+        let is_read = export.is_read();
+        if !is_read && (export.left.is_none() || export.writer.ready_bytes() < part_bytes) {
+            return self.load_for_export(cx, index);
+        }
+        let last = is_read && export.writer.ready_bytes() <= part_bytes;
         let bytes = export.writer.take(part_bytes);
         export.part += 1;
         export.asked = None;
@@ -173,10 +178,23 @@ impl Namespace {
                 (from, to, u32::MAX, cx.config.archive_state_bytes_max as u32)
             }
             Some(left) => {
-                let (topic, partition, first, end) = left[0];
+                let (from, to) = match left.front() {
+                    Some((topic, partition, first, end)) => (
+                        self.keys.messages(*topic, *partition, *first),
+                        self.keys.messages(*topic, *partition, *end),
+                    ),
+                    None => {
+                        let first = export.scheduled.front().copied().unwrap_or_default();
+                        let last = export.scheduled.back().copied().unwrap_or_default();
+                        (
+                            self.keys.scheduled_body(first.0, first.1),
+                            self.keys.scheduled_body(last.0, ScheduleId(last.1.0 + 1)),
+                        )
+                    }
+                };
                 (
-                    self.keys.messages(topic, partition, first),
-                    self.keys.messages(topic, partition, end),
+                    from,
+                    to,
                     cx.config.trim_rows_max as u32,
                     cx.config.load_bytes_max as u32,
                 )
@@ -252,6 +270,7 @@ impl Namespace {
             return;
         }
         // What had to wait goes on.
+        self.delete_leftover_bodies(cx);
         let doomed: Vec<(u32, Partition)> = self
             .topics
             .iter()
@@ -273,6 +292,25 @@ impl Namespace {
 }
 
 impl Export {
+    /// Whether everything is read.
+    fn is_read(&self) -> bool {
+        self.left.as_ref().is_some_and(VecDeque::is_empty) && self.scheduled.is_empty()
+    }
+
+    /// Takes the next bodies of what waited for its time when the state was read. False if one is missing.
+    fn take_scheduled(&mut self, rows: &[Row]) -> bool {
+        let before = self.scheduled.len();
+        for row in rows {
+            let tail = KeyTail::of(&row.key);
+            // What was scheduled since does not belong to the archive.
+            if scheduled_key(KeyTail(tail.0)).as_ref() == self.scheduled.front() {
+                self.writer.row(tail.0, &row.value);
+                self.scheduled.pop_front();
+            }
+        }
+        self.scheduled.len() < before
+    }
+
     /// Takes the rows of the state, or the next of messages.
     fn take(&mut self, rows: &[Row], state_bytes_max: u64) -> Result<(), Refusal> {
         let damaged = |row: &Row, why: &str| {
@@ -295,6 +333,12 @@ impl Export {
                     continue;
                 }
                 self.writer.row(tail.0, &row.value);
+                if tail.0.first() == Some(&TABLE_SCHEDULE) {
+                    let place = scheduled_key(tail);
+                    let place = place.ok_or_else(|| damaged(row, &unsound("key")))?;
+                    self.scheduled.push_back(place);
+                    continue;
+                }
                 if tail.u8() == Some(TABLE_PARTITION) {
                     let log = Log::restore(&row.value)
                         .map_err(|_| damaged(row, &unsound("partition")))?;
@@ -307,13 +351,20 @@ impl Export {
                     }
                 }
             }
-            if left.is_empty() {
+            self.left = Some(left);
+            if self.is_read() {
                 self.writer.finish();
             }
-            self.left = Some(left);
             return Ok(());
         };
         let Some((_, _, next, end)) = left.front_mut() else {
+            if !self.take_scheduled(rows) {
+                let message = "the body of a scheduled message is missing in the store; restore it from a backup";
+                return Err(Refusal::new(ErrorCode::StorageUnavailable, message));
+            }
+            if self.is_read() {
+                self.writer.finish();
+            }
             return Ok(());
         };
         for row in rows {
@@ -328,7 +379,7 @@ impl Export {
         }
         if rows.is_empty() || *next >= *end {
             left.pop_front();
-            if left.is_empty() {
+            if self.is_read() {
                 self.writer.finish();
             }
         }

@@ -316,6 +316,8 @@ pub fn publish_frames<'h>(
         headers: None,
         id: None,
         ttl_ms: None,
+        delay_ms: None,
+        deliver_at: None,
         producer: None,
         producer_sequence: None,
         durability: None,
@@ -334,6 +336,10 @@ pub fn publish_frames<'h>(
             "key" => publish.key = Some(value),
             "id" => publish.id = Some(value),
             "ttl-ms" => publish.ttl_ms = Some(parse_u64("header dunlin-ttl-ms", value)?),
+            "delay-ms" => publish.delay_ms = Some(parse_u64("header dunlin-delay-ms", value)?),
+            "deliver-at" => {
+                publish.deliver_at = Some(parse_u64("header dunlin-deliver-at", value)?);
+            }
             "durability" => publish.durability = Some(value),
             "producer" => publish.producer = Some(value),
             "producer-sequence" => {
@@ -344,7 +350,7 @@ pub fn publish_frames<'h>(
                 Some(header) if !header.is_empty() => pairs.push((header.to_string(), value)),
                 _ => {
                     return Err(Problem::invalid(format!(
-                        "unknown header {lower}; known are dunlin-key, dunlin-id, dunlin-ttl-ms, dunlin-durability, dunlin-producer, dunlin-producer-sequence and dunlin-header-NAME"
+                        "unknown header {lower}; known are dunlin-key, dunlin-id, dunlin-ttl-ms, dunlin-delay-ms, dunlin-deliver-at, dunlin-durability, dunlin-producer, dunlin-producer-sequence and dunlin-header-NAME"
                     )));
                 }
             },
@@ -568,6 +574,7 @@ pub fn status_of(code: &str) -> u16 {
         | ErrorCode::UnknownTopic
         | ErrorCode::UnknownPartition
         | ErrorCode::UnknownSubscription
+        | ErrorCode::UnknownSchedule
         | ErrorCode::UnknownTransfer => 404,
         ErrorCode::OffsetOutOfRange => 416,
         ErrorCode::ConflictingConfig | ErrorCode::Busy => 409,
@@ -935,6 +942,8 @@ mod tests {
                 ("dunlin-id", "i"),
                 ("dunlin-ttl-ms", "5"),
                 ("dunlin-durability", "sync"),
+                ("dunlin-delay-ms", "9"),
+                ("dunlin-deliver-at", "10"),
                 ("dunlin-producer", "p"),
                 ("dunlin-producer-sequence", "7"),
                 ("dunlin-header-trace", "1"),
@@ -954,6 +963,7 @@ mod tests {
         assert_eq!(publish.id, Some("i"));
         assert_eq!(publish.ttl_ms, Some(5));
         assert_eq!(publish.durability, Some("sync"));
+        assert_eq!((publish.delay_ms, publish.deliver_at), (Some(9), Some(10)));
         assert_eq!(
             publish.producer.zip(publish.producer_sequence),
             Some(("p", 7))
@@ -970,6 +980,8 @@ mod tests {
             ("dunlin-ttl-ms", ""),
             ("dunlin-ttl-ms", "18446744073709551616"),
             ("dunlin-producer-sequence", "-1"),
+            ("dunlin-delay-ms", "-1"),
+            ("dunlin-deliver-at", "soon"),
             ("dunlin-priority", "1"),
             ("dunlin-header-", "x"),
         ] {
@@ -1046,12 +1058,13 @@ mod tests {
             offset: 5,
             sequence: 9,
             duplicate: false,
+            schedule_id: Some(7),
         });
         let response = response("a \"b\"\u{1}", &reply).unwrap();
         assert_eq!(response.status, 200);
         assert_eq!(
             core::str::from_utf8(&response.body).unwrap(),
-            "{\"topic\":\"a \\\"b\\\"\\u0001\",\"partition\":2,\"offset\":5,\"sequence\":9,\"duplicate\":false}\n"
+            "{\"topic\":\"a \\\"b\\\"\\u0001\",\"partition\":2,\"offset\":5,\"sequence\":9,\"duplicate\":false,\"schedule_id\":7}\n"
         );
     }
 

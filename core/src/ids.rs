@@ -55,6 +55,10 @@ id!(
 );
 
 id!(
+    /// A message that waits for its time; from the namespace's sequences, so it rises and is not given again. 0 is none.
+    ScheduleId(u64)
+);
+id!(
     /// An export or import under way; 0 is none. Not given again in a later incarnation.
     TransferId(u64)
 );

@@ -191,6 +191,7 @@ impl Namespace {
         let imported = import.verifier.into_namespace();
         self.replace_with(imported);
         self.begin_incarnation(&cx.config, seed);
+        self.list_schedule(cx);
         Ok(())
     }
 

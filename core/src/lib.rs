@@ -35,6 +35,7 @@ mod publish;
 mod read;
 mod restore;
 pub mod rows;
+mod schedule;
 mod subscribe;
 mod subscription;
 mod topic;
@@ -49,8 +50,8 @@ pub use effect::{After, CloseCode, Durability, Effect, Event, Op, Recipient};
 pub use error::{ErrorCode, Refusal};
 pub use hash::partition_of;
 pub use ids::{
-    ConnectionId, Incarnation, Offset, Partition, RequestId, Sequence, SubscriptionId, Ticket,
-    Timestamp, TopicId, TransferId, WriteSequence,
+    ConnectionId, Incarnation, Offset, Partition, RequestId, ScheduleId, Sequence, SubscriptionId,
+    Ticket, Timestamp, TopicId, TransferId, WriteSequence,
 };
 pub use input::{Claims, Encoding, Input, LoadFailed, Rights, Row};
 #[doc(hidden)]

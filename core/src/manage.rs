@@ -208,6 +208,7 @@ impl Namespace {
             .count();
         assert_eq!(behind as u64, self.behind, "those behind are counted");
         self.check_dedups();
+        self.check_schedules();
         let blocked = self.subscriptions.iter().filter(|(_, subscription)| {
             subscription.options.on_lag == crate::subscription::OnLag::Block
                 && subscription

@@ -24,6 +24,7 @@ use crate::log::{Log, LogKeys, RollBounds};
 use crate::manage::topic_row;
 use crate::read::ReadJob;
 use crate::rows::{Keys, ROW_VERSION};
+use crate::schedule::Schedule;
 use crate::subscription::Subscription;
 use crate::topic::{self, Kind, Ordering, TopicConfig};
 use crate::trie::{NodeIndex, Trie};
@@ -79,6 +80,7 @@ pub(crate) struct Namespace {
     pub(crate) producers: u64,
     pub(crate) dedup_due: BTreeSet<(Timestamp, u32, Option<Digest>)>,
     pub(crate) dirty_dedups: Vec<u32>,
+    pub(crate) schedule: Schedule,
     pub(crate) reads: Slab<ReadJob>,
     pub(crate) compaction: Option<Box<Compaction>>,
     pub(crate) compaction_queue: VecDeque<(u32, TopicId, Partition)>,
@@ -98,6 +100,8 @@ pub(crate) struct Topic {
     pub(crate) partitions: Vec<PartitionState>,
     /// Where the next message without a key goes, on a topic without order.
     pub(crate) round_robin: u32,
+    /// How many messages wait for their time to be published to it.
+    pub(crate) scheduled: u64,
     /// What it remembers of messages that have names, if anything.
     pub(crate) dedup: Option<Box<Dedup>>,
     /// What matched last time, and the trie's version then.
@@ -143,6 +147,7 @@ impl Namespace {
             producers: 0,
             dedup_due: BTreeSet::new(),
             dirty_dedups: Vec::new(),
+            schedule: Schedule::new(seed),
             reads: Slab::new(),
             compaction: None,
             compaction_queue: VecDeque::new(),
@@ -249,6 +254,7 @@ impl Namespace {
                 .map(|_| PartitionState::default())
                 .collect(),
             round_robin: 0,
+            scheduled: 0,
             dedup: None,
             matched: Vec::new(),
             matched_at: None,
@@ -271,6 +277,7 @@ impl Namespace {
 
     /// Removes a topic and everything stored of it.
     pub(crate) fn delete_topic(&mut self, cx: &mut Context, index: u32) {
+        self.delete_scheduled(cx, index);
         let topic = self.topics.remove(index as usize);
         self.delete_dedup(index, topic.dedup.as_deref());
         self.topic_index.remove(&*topic.name);

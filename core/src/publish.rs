@@ -11,12 +11,13 @@ use crate::dedup::{Known, Recalled};
 use crate::effect::{After, Durability, Recipient};
 use crate::error::{ErrorCode, Refusal};
 use crate::hash::{Map, partition_of};
-use crate::ids::{Offset, Partition, Sequence};
+use crate::ids::{Offset, Partition, ScheduleId, Sequence, Timestamp};
 use crate::input::{Encoding, Rights};
 use crate::namespace::{LIVE_SEQUENCES_RESERVED, Namespace, Topic};
 use crate::protocol::field::{Headers, Item as _, Layout};
 use crate::protocol::frame::{Delivery, Message, Place, Record, put_delivery_prefix};
 use crate::protocol::json::{put_json_int, put_json_members, put_json_str};
+use crate::schedule::deliver_at;
 use crate::subscription::{Behind, OnLag, UNLIMITED};
 use crate::topic::{self, Kind, Ordering};
 use crate::wire::{Put as _, Reader};
@@ -32,15 +33,35 @@ pub(crate) enum Placed {
         offset: Offset,
         sequence: Sequence,
     },
+    /// Nowhere yet: it waits for its time.
+    Scheduled(ScheduleId),
     /// It was published before, and nobody remembers where.
     Unknown,
+}
+
+/// How a message came to be appended, beyond what it says itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    /// The level that was asked for.
+    pub(crate) asked: Durability,
+    /// Whether its time has come; then rows are deleted with it.
+    pub(crate) fired: bool,
+}
+
+impl Default for Origin {
+    fn default() -> Self {
+        Self {
+            asked: Durability::None,
+            fired: false,
+        }
+    }
 }
 
 impl Placed {
     pub(crate) const fn partition(self) -> Option<Partition> {
         match self {
             Self::At { partition, .. } => Some(partition),
-            Self::Unknown => None,
+            Self::Scheduled(_) | Self::Unknown => None,
         }
     }
 
@@ -52,13 +73,18 @@ impl Placed {
                 offset,
                 sequence,
             } => (partition.0, offset.0, sequence.0),
-            Self::Unknown => (0, 0, 0),
+            Self::Scheduled(_) | Self::Unknown => (0, 0, 0),
+        };
+        let schedule_id = match self {
+            Self::Scheduled(id) => Some(id.0),
+            _ => None,
         };
         Place {
             partition,
             offset,
             sequence,
             duplicate,
+            schedule_id,
         }
     }
 }
@@ -112,10 +138,11 @@ impl Namespace {
             })?,
         };
         for message in messages {
-            check_message(&cx.config, message)?;
+            check_message(&cx.config, cx.now, message)?;
         }
         self.check_topics(cx, messages)?;
         self.recall(cx, messages)?;
+        self.check_schedule(cx, messages)?;
         if self.blocked > 0 {
             for (index, message) in messages.iter().enumerate() {
                 let recalled = cx.recalled.get(index);
@@ -138,7 +165,16 @@ impl Namespace {
             let topic = self.topic_for(cx, message.topic);
             let (place, waits) = match known {
                 Some(place) => (place, self.repeat(cx, topic, place, asked)),
-                None => self.append(cx, topic, message, asked),
+                None => match deliver_at(&cx.config, cx.now, message)? {
+                    Some(at) => self.schedule(cx, topic, message, at, asked),
+                    None => {
+                        let origin = Origin {
+                            asked,
+                            ..Origin::default()
+                        };
+                        self.append(cx, topic, message, origin)
+                    }
+                },
             };
             if known.is_none() {
                 self.remember(cx, topic, recalled, place);
@@ -221,12 +257,12 @@ impl Namespace {
     }
 
     /// Gives a checked message its place, stores and delivers it.
-    fn append(
+    pub(crate) fn append(
         &mut self,
         cx: &mut Context,
         index: u32,
         message: &Message<'_>,
-        asked: Durability,
+        origin: Origin,
     ) -> (Placed, After) {
         let now = self.time(cx);
         self.last_timestamp = now;
@@ -260,8 +296,15 @@ impl Namespace {
             sequence,
         };
         if config.kind == Kind::Live {
+            // What was stored until now must not be heard again after a crash.
+            let after = if origin.fired {
+                cx.durability = cx.durability.max(config.durability);
+                cx.after(config.durability)
+            } else {
+                After::default()
+            };
             // Whoever is found to be behind needs the message in the ring, so delivery comes first.
-            let keep = self.deliver(cx, index, partition, sequence, &record, After::default());
+            let keep = self.deliver(cx, index, partition, sequence, &record, after);
             let room = cx.config.rings_bytes_max.saturating_sub(self.rings_bytes);
             let log = &mut self.topics[index as usize].partitions[partition.0 as usize].log;
             let (was_kept, bytes) = (!log.ring().is_empty(), log.ring_bytes());
@@ -280,7 +323,7 @@ impl Namespace {
             return (placed, After::default());
         }
         log.append(&record, sequence, now, &topic.roll);
-        let durability = config.durability.max(asked);
+        let durability = config.durability.max(origin.asked);
         cx.durability = cx.durability.max(durability);
         let after = cx.after(durability);
         self.touch_log(cx, index, partition);
@@ -485,7 +528,7 @@ pub(crate) fn put_json_delivery_prefix(subscription: u32, out: &mut Vec<u8>) {
 }
 
 /// Refuses a message that breaks a bound.
-fn check_message(config: &Config, message: &Message<'_>) -> Result<(), Refusal> {
+fn check_message(config: &Config, now: Timestamp, message: &Message<'_>) -> Result<(), Refusal> {
     let bounded = |what: &str, bytes: usize, max: u64, name: &str| {
         if bytes as u64 <= max {
             return Ok(());
@@ -525,6 +568,7 @@ fn check_message(config: &Config, message: &Message<'_>) -> Result<(), Refusal> 
             "\"ttl_ms\" must be at least 1",
         ));
     }
+    deliver_at(config, now, message)?;
     if message.producer.is_some() != message.producer_sequence.is_some()
         || message.producer == Some("")
     {

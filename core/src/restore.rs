@@ -9,7 +9,9 @@ use crate::archive::hex;
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::connection::Connection;
-use crate::ids::{ConnectionId, Offset, Partition, Sequence, SubscriptionId, TopicId};
+use crate::ids::{
+    ConnectionId, Offset, Partition, ScheduleId, Sequence, SubscriptionId, Timestamp, TopicId,
+};
 use crate::input::{Claims, Encoding, Rights, Row};
 use crate::lineage::Lineage;
 use crate::log::Log;
@@ -17,7 +19,8 @@ use crate::manage::read_topic_row;
 use crate::namespace::Namespace;
 use crate::rows::{
     FORMAT_KEY, KeyTail, ROW_VERSION, Scope, TABLE_CONNECTION, TABLE_DEDUP, TABLE_IMPORT,
-    TABLE_NAMESPACE, TABLE_PARTITION, TABLE_PRODUCER, TABLE_SEGMENT, TABLE_TOPIC, scope_of,
+    TABLE_NAMESPACE, TABLE_PARTITION, TABLE_PRODUCER, TABLE_SCHEDULE, TABLE_SEGMENT, TABLE_TOPIC,
+    scope_of,
 };
 use crate::subscription::{OnLag, Options};
 use crate::wire::{Malformed, Put as _, Reader};
@@ -160,6 +163,7 @@ pub(crate) struct StateRows {
     partitions_max: u64,
     dedup_entries_max: u64,
     producers_max: u64,
+    scheduled_max: u64,
 }
 
 impl Default for StateRows {
@@ -171,6 +175,7 @@ impl Default for StateRows {
             partitions_max: 1 << 16,
             dedup_entries_max: u64::MAX,
             producers_max: u64::MAX,
+            scheduled_max: u64::MAX,
         }
     }
 }
@@ -184,6 +189,7 @@ impl StateRows {
             partitions_max: config.partitions_max,
             dedup_entries_max: config.dedup_entries_max,
             producers_max: config.producers_max,
+            scheduled_max: config.scheduled_max,
         }
     }
 
@@ -241,8 +247,26 @@ impl StateRows {
                     .map_err(|_| unsound("connection"))?;
                 return Ok(Some((id, dormant)));
             }
+            Some(TABLE_SCHEDULE) => {
+                let place = tail.u64().zip(tail.u64()).ok_or_else(|| unsound("key"))?;
+                let place = (Timestamp(place.0), ScheduleId(place.1));
+                let mut reader = Reader::new(value);
+                let version = reader.u64().ok().filter(|version| *version == ROW_VERSION);
+                let id = version.and_then(|_| reader.u32().ok());
+                let id = TopicId(id.ok_or_else(|| unsound("scheduled message"))?);
+                let topic = self.topic(id)?;
+                namespace
+                    .restore_scheduled(topic, place, reader)
+                    .map_err(|_| unsound("scheduled message"))?;
+                if namespace.schedule.order.len() as u64 > self.scheduled_max {
+                    return Err(format!(
+                        "there are more than {} scheduled messages (scheduled_max)",
+                        self.scheduled_max
+                    ));
+                }
+            }
             Some(TABLE_DEDUP) => {
-                let topic = self.topic(&mut tail)?;
+                let topic = self.topic_in(&mut tail)?;
                 let number = tail.u64().ok_or_else(|| unsound("key"))?;
                 namespace
                     .restore_dedup(topic, number, value)
@@ -255,7 +279,7 @@ impl StateRows {
                 }
             }
             Some(TABLE_PRODUCER) => {
-                let topic = self.topic(&mut tail)?;
+                let topic = self.topic_in(&mut tail)?;
                 let producer = tail.u64().zip(tail.u64()).ok_or_else(|| unsound("key"))?;
                 namespace
                     .restore_producer(config, topic, producer, value)
@@ -277,8 +301,11 @@ impl StateRows {
     }
 
     /// The topic that a key names.
-    fn topic(&self, tail: &mut KeyTail<'_>) -> Result<u32, String> {
-        let id = TopicId(tail.u32().ok_or_else(|| unsound("key"))?);
+    fn topic_in(&self, tail: &mut KeyTail<'_>) -> Result<u32, String> {
+        self.topic(TopicId(tail.u32().ok_or_else(|| unsound("key"))?))
+    }
+
+    fn topic(&self, id: TopicId) -> Result<u32, String> {
         let known = self.topics.binary_search_by_key(&id, |(id, _)| *id);
         let known = known.map_err(|_| format!("its topic {} has no row", id.0))?;
         Ok(self.topics[known].1)
@@ -290,7 +317,7 @@ impl StateRows {
         namespace: &'a mut Namespace,
         tail: &mut KeyTail<'_>,
     ) -> Result<&'a mut Log, String> {
-        let topic = self.topic(tail)?;
+        let topic = self.topic_in(tail)?;
         let partition = tail.u32().ok_or_else(|| unsound("key"))? as usize;
         let state = namespace.topics[topic as usize]
             .partitions

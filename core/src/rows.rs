@@ -12,7 +12,7 @@
 use alloc::vec::Vec;
 
 use crate::hash::Digest;
-use crate::ids::{ConnectionId, Offset, Partition, TopicId};
+use crate::ids::{ConnectionId, Offset, Partition, ScheduleId, Timestamp, TopicId};
 
 /// The version of every row that this build writes. A build reads its own version and those before it.
 pub(crate) const ROW_VERSION: u64 = 1;
@@ -27,11 +27,15 @@ pub(crate) const TABLE_SEGMENT: u8 = 0x04;
 pub(crate) const TABLE_CONNECTION: u8 = 0x05;
 /// There while an import is under way: the messages in the store belong to no topic yet.
 pub(crate) const TABLE_IMPORT: u8 = 0x06;
+/// What waits for its time, without its body.
+pub(crate) const TABLE_SCHEDULE: u8 = 0x0b;
 /// What is remembered of messages that were published under an id, a row a flush and topic.
 pub(crate) const TABLE_DEDUP: u8 = 0x0c;
 /// What is remembered of producers.
 pub(crate) const TABLE_PRODUCER: u8 = 0x0d;
 pub(crate) const TABLE_MESSAGES: u8 = 0x80;
+/// The bodies of what waits for its time.
+pub(crate) const TABLE_SCHEDULED: u8 = 0x81;
 
 /// Whose row a key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +139,14 @@ impl Keys {
 
     pub(crate) fn connection(&self, connection: ConnectionId) -> Vec<u8> {
         self.key(TABLE_CONNECTION, &[&connection.0.to_be_bytes()])
+    }
+
+    pub(crate) fn scheduled(&self, at: Timestamp, id: ScheduleId) -> Vec<u8> {
+        self.key(TABLE_SCHEDULE, &[&at.0.to_be_bytes(), &id.0.to_be_bytes()])
+    }
+
+    pub(crate) fn scheduled_body(&self, at: Timestamp, id: ScheduleId) -> Vec<u8> {
+        self.key(TABLE_SCHEDULED, &[&at.0.to_be_bytes(), &id.0.to_be_bytes()])
     }
 
     pub(crate) fn dedup(&self, topic: TopicId, number: u64) -> Vec<u8> {

@@ -5,13 +5,15 @@ use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Bound;
 
 use crate::config::Config;
-use crate::ids::{Offset, Partition, TopicId};
+use crate::ids::{Offset, Partition, ScheduleId, Timestamp, TopicId};
 use crate::log::{RowHead, read_record};
 use crate::namespace::Namespace;
-use crate::restore::StateRows;
-use crate::rows::{KeyTail, TABLE_CONNECTION, TABLE_IMPORT, TABLE_MESSAGES};
+use crate::restore::{StateRows, unsound};
+use crate::rows::{KeyTail, TABLE_CONNECTION, TABLE_IMPORT, TABLE_MESSAGES, TABLE_SCHEDULED};
+use crate::schedule::scheduled_key;
 use crate::topic::Kind;
 use crate::wire::{Malformed, Reader};
 
@@ -25,6 +27,10 @@ pub struct NamespaceVerifier {
     /// The logs whose messages are still to come, in the order of their keys; the first one's may have begun. `None`
     /// while the state is being read.
     logs: Option<VecDeque<LogVerifier>>,
+    /// The last body that was read of what waits for its time.
+    last_scheduled: (Timestamp, ScheduleId),
+    /// Whether the rows are those of an archive, which has nothing that is only still to be deleted.
+    is_archive: bool,
     summary: NamespaceSummary,
 }
 
@@ -33,7 +39,7 @@ pub struct NamespaceVerifier {
 pub struct NamespaceSummary {
     /// Topics.
     pub topics: u64,
-    /// Messages that are kept.
+    /// Messages that are kept, without those that wait for their time.
     pub messages: u64,
     /// Rows of messages that retention took and that are still to be deleted. They do no harm.
     pub leftover_rows: u64,
@@ -60,7 +66,10 @@ impl NamespaceVerifier {
     /// A verifier of what is to become the namespace `name` of a broker with these bounds.
     pub(crate) fn within(name: &str, config: Config, seed: u64) -> Self {
         let state = StateRows::within(&config);
-        Self::with(name, config, state, seed)
+        Self {
+            is_archive: true,
+            ..Self::with(name, config, state, seed)
+        }
     }
 
     fn with(name: &str, config: Config, state: StateRows, seed: u64) -> Self {
@@ -69,6 +78,8 @@ impl NamespaceVerifier {
             namespace: Box::new(Namespace::new(0, name, seed)),
             state,
             logs: None,
+            last_scheduled: (Timestamp(0), ScheduleId(0)),
+            is_archive: false,
             summary: NamespaceSummary::default(),
         }
     }
@@ -86,6 +97,9 @@ impl NamespaceVerifier {
         self.end_of_state()?;
         if self.namespace.import_broken_off {
             return Ok(());
+        }
+        if key.first() == Some(&TABLE_SCHEDULED) {
+            return self.scheduled_row(key, value);
         }
         let mut tail = KeyTail(key);
         let place = (
@@ -121,11 +135,42 @@ impl NamespaceVerifier {
         Ok(())
     }
 
+    /// Takes the body of what waits for its time.
+    fn scheduled_row(&mut self, key: &[u8], body: &[u8]) -> Result<(), String> {
+        let key = scheduled_key(KeyTail(key));
+        let place = key.ok_or_else(|| String::from("no version has such a key"))?;
+        match self.next_scheduled() {
+            Some(next) if next < place => return Err(missing_body(next)),
+            Some(next) if next == place => {
+                if !self.namespace.schedule.fits(place.1, body) {
+                    return Err(unsound("scheduled message"));
+                }
+                self.last_scheduled = place;
+            }
+            _ if self.is_archive => {
+                return Err(format!("nothing is scheduled as {}", place.1.0));
+            }
+            _ => self.summary.leftover_rows += 1,
+        }
+        Ok(())
+    }
+
+    /// What waits for its time, and whose body comes next.
+    fn next_scheduled(&self) -> Option<(Timestamp, ScheduleId)> {
+        let from = (Bound::Excluded(self.last_scheduled), Bound::Unbounded);
+        self.namespace.schedule.order.range(from).next().copied()
+    }
+
     /// Says whether anything is missing, now that all rows were given, or else what they hold.
     pub fn finish(&mut self) -> Result<NamespaceSummary, String> {
         self.end_of_state()?;
         for log in self.logs.iter().flatten() {
             log.finish(&self.namespace)?;
+        }
+        if !self.namespace.import_broken_off
+            && let Some(next) = self.next_scheduled()
+        {
+            return Err(missing_body(next));
         }
         self.summary.topics = self.namespace.topics.len() as u64;
         self.summary.import_broken_off = self.namespace.import_broken_off;
@@ -171,6 +216,13 @@ impl NamespaceVerifier {
         self.logs = Some(logs.into());
         Ok(())
     }
+}
+
+fn missing_body((at, id): (Timestamp, ScheduleId)) -> String {
+    format!(
+        "the body of message {}, which is scheduled for {}, is missing",
+        id.0, at.0
+    )
 }
 
 impl Namespace {

@@ -117,6 +117,16 @@ fn furnished() -> Host {
         );
         host.send(1, &line);
     }
+    for name in [
+        r#""id":"order-1""#,
+        r#""id":"order-2","delay_ms":600000"#,
+        r#""producer":"till","producer_sequence":7"#,
+        r#""key":"k","delay_ms":600000"#,
+    ] {
+        let line =
+            format!(r#"{{"type":"publish","request":1,"topic":"kept","payload":"once",{name}}}"#);
+        host.send(1, &line);
+    }
     host
 }
 
@@ -275,10 +285,11 @@ fn rows_that_do_not_fit_one_another_are_refused_in_an_archive() {
         if answer.contains("invalid_archive") {
             refused += 1;
         } else {
-            // A topic that holds nothing, and the namespace's row: without them it is another whole namespace.
+            // A topic that holds nothing, what is remembered, and the namespace's row: without them it is another whole
+            // namespace.
             let table = tail(&rows[left_out].0)[0];
             assert!(
-                table <= 2,
+                table <= 2 || table == 0x0c || table == 0x0d,
                 "row {left_out} of table {table:02x} is missing unnoticed"
             );
         }
@@ -465,12 +476,18 @@ fn an_export_is_whole_whatever_happens_meanwhile() {
                         .map(|_| dice.below(256) as u8)
                         .collect();
                     let noise = BASE64_STANDARD.encode(noise);
+                    let name = match dice.below(4) {
+                        0 => format!(r#","delay_ms":{}"#, dice.below(40)),
+                        1 => format!(r#","id":"{}""#, dice.below(20)),
+                        _ => String::new(),
+                    };
                     let line = format!(
-                        r#"{{"type":"publish","request":1,"topic":"t{}","payload_base64":"{}","key":"k{}"}}"#,
+                        r#"{{"type":"publish","request":1,"topic":"t{}","payload_base64":"{}","key":"k{}"{name}}}"#,
                         dice.below(3),
                         noise,
                         dice.below(4)
                     );
+                    host.now += dice.below(4);
                     host.send(1, &line);
                 }
                 5..8 if !host.loads.is_empty() => {

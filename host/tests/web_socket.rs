@@ -80,6 +80,8 @@ async fn a_client_talks_in_binary() {
         headers: None,
         id: None,
         ttl_ms: None,
+        delay_ms: None,
+        deliver_at: None,
         producer: None,
         producer_sequence: None,
         durability: None,

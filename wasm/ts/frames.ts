@@ -19,6 +19,8 @@ interface MessageFields {
   headers?: MessageHeaders | undefined;
   id?: string | undefined;
   ttlMs?: number | undefined;
+  delayMs?: number | undefined;
+  deliverAt?: number | undefined;
   producer?: string | undefined;
   producerSequence?: bigint | undefined;
 }
@@ -73,6 +75,14 @@ export type Command =
     }
   | { type: "delete_topic"; request: number; topic: string }
   | { type: "ping"; request: number }
+  | {
+      type: "list_scheduled";
+      request: number;
+      filter?: string | undefined;
+      after?: number | undefined;
+      scheduledMax?: number | undefined;
+    }
+  | { type: "cancel_scheduled"; request: number; scheduleId: number }
   | { type: "export"; request: number; export: bigint; part: number }
   | { type: "import"; request: number; import: bigint; part: number; last: boolean; bytes: Uint8Array };
 
@@ -81,6 +91,16 @@ export interface Place {
   offset: bigint;
   sequence: bigint;
   duplicate: boolean;
+  scheduleId?: number;
+}
+
+export interface ScheduledFields {
+  scheduleId: number;
+  topic: string;
+  deliverAt: number;
+  sizeBytes: number;
+  key?: string;
+  id?: string;
 }
 
 export interface RecordFields {
@@ -158,6 +178,7 @@ export type Reply =
   | { type: "resync" }
   | { type: "going_away"; reconnectAfterMs: number }
   | { type: "archive_part"; request: number; export: bigint; part: number; last: boolean; bytes: Uint8Array }
+  | { type: "scheduled"; request: number; scheduled: ScheduledFields[]; more: boolean }
   | { type: "imported"; request: number; import: bigint; part: number; rows: number };
 
 /**
@@ -166,12 +187,14 @@ export type Reply =
  */
 const PUBLISHED = "topic:str payload:bytes";
 const PROPERTIES = "1 key:str 2 contentType:str 3 headers:headers 4 id:str";
+const WHEN = "5 ttlMs:int 6 delayMs:int 7 deliverAt:int";
 const PRODUCED = "10 producer:str 11 producerSequence:u64";
 const STORED = "offset:u64 sequence:u64 timestamp:int payload:bytes";
 
 const ITEMS: Readonly<Record<string, string>> = {
-  Message: `${PUBLISHED} ; ${PROPERTIES} 5 ttlMs:int ${PRODUCED}`,
-  Place: "partition:int offset:u64 sequence:u64 duplicate:flag",
+  Message: `${PUBLISHED} ; ${PROPERTIES} ${WHEN} ${PRODUCED}`,
+  Place: "partition:int offset:u64 sequence:u64 duplicate:flag ; 1 scheduleId:int",
+  ScheduledMessage: "scheduleId:int topic:str deliverAt:int sizeBytes:int ; 1 key:str 2 id:str",
   Record: `${STORED} ; ${PROPERTIES} 5 expiresAt:int`,
   Extent: "logStartOffset:u64 logEndOffset:u64 sizeBytes:int",
 };
@@ -179,7 +202,7 @@ const ITEMS: Readonly<Record<string, string>> = {
 /** Kind, name and layout of every command. */
 export const COMMANDS: readonly (readonly [number, Command["type"], string])[] = [
   [1, "hello", "version:int ; 1 client:str 2 ephemeral:flag"],
-  [2, "publish", `request:int ${PUBLISHED} ; ${PROPERTIES} 5 ttlMs:int 8 durability:str ${PRODUCED}`],
+  [2, "publish", `request:int ${PUBLISHED} ; ${PROPERTIES} ${WHEN} 8 durability:str ${PRODUCED}`],
   [3, "publish_batch", "request:int messages:[Message] ; 8 durability:str"],
   [
     4,
@@ -200,6 +223,8 @@ export const COMMANDS: readonly (readonly [number, Command["type"], string])[] =
   [12, "ping", "request:int"],
   [13, "export", "request:int export:u64 part:int"],
   [14, "import", "request:int import:u64 part:int last:flag bytes:bytes"],
+  [17, "list_scheduled", "request:int ; 1 filter:str 2 after:int 3 scheduledMax:int"],
+  [18, "cancel_scheduled", "request:int scheduleId:int"],
 ];
 
 /** Kind, name and layout of every reply. */
@@ -209,7 +234,7 @@ export const REPLIES: readonly (readonly [number, Reply["type"], string])[] = [
     "hello",
     "version:int incarnation:int connection:int now:int features:strings ; 1 payloadBytesMax:int 2 inboundBytesMax:int 3 batchMessagesMax:int 4 readMessagesMax:int 5 creditMax:int 6 subscriptionsMax:int",
   ],
-  [130, "receipt", "request:int partition:int offset:u64 sequence:u64 duplicate:flag"],
+  [130, "receipt", "request:int partition:int offset:u64 sequence:u64 duplicate:flag ; 1 scheduleId:int"],
   [131, "receipts", "request:int receipts:[Place]"],
   [132, "subscribed", "request:int subscription:int token:str sequence:u64"],
   [133, "ok", "request:int"],
@@ -233,6 +258,7 @@ export const REPLIES: readonly (readonly [number, Reply["type"], string])[] = [
   [143, "going_away", "reconnectAfterMs:int"],
   [144, "archive_part", "request:int export:u64 part:int last:flag bytes:bytes"],
   [145, "imported", "request:int import:u64 part:int rows:int"],
+  [147, "scheduled", "request:int scheduled:[ScheduledMessage] more:flag"],
 ];
 
 interface FieldSpec {

@@ -153,6 +153,10 @@ frames! { 'a
         13 "export" Export,
         /// Gives the next part of an archive that becomes the namespace.
         14 "import" Import<'a>,
+        /// Asks for the messages that wait for their time.
+        17 "list_scheduled" ListScheduled<'a>,
+        /// Takes back a message that waits for its time.
+        18 "cancel_scheduled" CancelScheduled,
     }
 }
 
@@ -193,6 +197,8 @@ frames! { 'a
         144 "archive_part" ArchivePart<'a>,
         /// Answers `import`.
         145 "imported" Imported,
+        /// Answers `list_scheduled`.
+        147 "scheduled" Scheduled<'a>,
     }
 }
 
@@ -227,6 +233,10 @@ layouts! { 'a
         4 id: &'a str,
         /// Not delivered later than so many milliseconds from now.
         5 ttl_ms: u64,
+        /// Published so many milliseconds from now.
+        6 delay_ms: u64,
+        /// Published at this time, in milliseconds since the Unix epoch; one that is past is now.
+        7 deliver_at: u64,
         /// `none`, `async` or `sync`; the stronger of this and the topic's holds.
         8 durability: &'a str,
         /// Who publishes, for [`Publish::producer_sequence`]; only together with it.
@@ -263,6 +273,10 @@ layouts! { 'a
         4 id: &'a str,
         /// Not delivered later than so many milliseconds from now.
         5 ttl_ms: u64,
+        /// Published so many milliseconds from now.
+        6 delay_ms: u64,
+        /// Published at this time, in milliseconds since the Unix epoch; one that is past is now.
+        7 deliver_at: u64,
         /// Who publishes, for [`Message::producer_sequence`]; only together with it.
         10 producer: &'a str,
         /// The producer's number of the message, rising by 1; published once for ever, however often it is sent.
@@ -408,6 +422,27 @@ layouts! { 'a
         bytes: &'a [u8],
     }
 
+    /// See [`Command::ListScheduled`].
+    ListScheduled<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        ;
+        /// Only those for topics that match; `#` if left out.
+        1 filter: &'a str,
+        /// Only those that are published after this one, which still waits.
+        2 after: u64,
+        /// At most so many.
+        3 scheduled_max: u64,
+    }
+
+    /// See [`Command::CancelScheduled`].
+    CancelScheduled {
+        /// The number that the reply carries.
+        request: u64,
+        /// The message.
+        schedule_id: u64,
+    }
+
     /// See [`Reply::Welcome`].
     Welcome<'a> {
         /// The version that the broker speaks.
@@ -448,6 +483,9 @@ layouts! { 'a
         /// Whether it was published before and not stored again; the place is that of the first, or sequence 0 where
         /// that is not remembered any more.
         duplicate: bool,
+        ;
+        /// The number of a message that waits for its time; it has no place yet, so that is all 0.
+        1 schedule_id: u64,
     }
 
     /// See [`Reply::Receipts`].
@@ -469,6 +507,9 @@ layouts! { 'a
         /// Whether it was published before and not stored again; the place is that of the first, or sequence 0 where
         /// that is not remembered any more.
         duplicate: bool,
+        ;
+        /// The number of a message that waits for its time; it has no place yet, so that is all 0.
+        1 schedule_id: u64,
     }
 
     /// See [`Reply::Subscribed`].
@@ -681,6 +722,33 @@ layouts! { 'a
         part: u64,
         /// How many rows were read so far.
         rows: u64,
+    }
+
+    /// See [`Reply::Scheduled`].
+    Scheduled<'a> {
+        /// The command's number.
+        request: u64,
+        /// The messages, in the order in which they will be published.
+        scheduled: List<'a, ScheduledMessage<'a>>,
+        /// Whether there are more after the last.
+        more: bool,
+    }
+
+    /// One message in a [`Scheduled`].
+    ScheduledMessage<'a> {
+        /// Its number, to cancel it.
+        schedule_id: u64,
+        /// Where to.
+        topic: &'a str,
+        /// When, in milliseconds since the Unix epoch.
+        deliver_at: u64,
+        /// The bytes of its payload, headers, key, id and content type.
+        size_bytes: u64,
+        ;
+        /// See [`Publish::key`].
+        1 key: &'a str,
+        /// See [`Publish::id`].
+        2 id: &'a str,
     }
 
     /// See [`Reply::GoingAway`].

@@ -441,6 +441,8 @@ impl Publisher {
             headers: None,
             id: None,
             ttl_ms: None,
+            delay_ms: None,
+            deliver_at: None,
             producer: None,
             producer_sequence: None,
             durability: Some(&self.durability),

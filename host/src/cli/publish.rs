@@ -298,6 +298,8 @@ impl Run {
                         .filter(|_| !headers.is_empty()),
                     id: draft.id.as_deref(),
                     ttl_ms: draft.ttl_ms,
+                    delay_ms: None,
+                    deliver_at: None,
                     producer: None,
                     producer_sequence: None,
                 },
@@ -458,6 +460,7 @@ mod tests {
                     offset,
                     sequence: 0,
                     duplicate: offset == 6,
+                    schedule_id: None,
                 },
             );
         }

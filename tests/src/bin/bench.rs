@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use clap::Parser;
 
-use dunlin_core::frame::{Command, Hello, Publish, Subscribe, Unsubscribe};
+use dunlin_core::frame::{CancelScheduled, Command, Hello, Publish, Subscribe, Unsubscribe};
 use dunlin_core::{Claims, ConnectionId, Encoding, Input, Rights, Timestamp, abi};
 use dunlin_host::{Engine, EngineKind, Engines, GuestModule};
 
@@ -66,6 +66,19 @@ fn main() {
         "publish and match among 10,000 filters, nothing cached",
         2_000,
         match_filters,
+    );
+    row(
+        &engines,
+        "an id on a publish, one that is new",
+        0,
+        |engine| publish_named(engine, true) - publish_named(engine, false),
+    );
+    row(&engines, "a publish that is a duplicate", 250, duplicates);
+    row(
+        &engines,
+        "schedule a message and cancel it, each",
+        1_000,
+        schedule_and_cancel,
     );
 }
 
@@ -146,6 +159,15 @@ impl Bench {
         self.step(&batch);
     }
 
+    /// Nanoseconds per command of `batches`, each of which holds `commands`.
+    fn time_all(&mut self, batches: &[Vec<u8>], commands: usize) -> f64 {
+        let begin = Instant::now();
+        for batch in batches {
+            self.step(batch);
+        }
+        begin.elapsed().as_nanos() as f64 / (batches.len() * commands) as f64
+    }
+
     /// Nanoseconds per command of `batch`, which holds `commands`.
     fn time(&mut self, batch: &[u8], commands: usize) -> f64 {
         let steps = (20_000 / commands).max(20);
@@ -195,10 +217,81 @@ fn publish_command(topic: &str) -> Command<'_> {
         headers: None,
         id: None,
         ttl_ms: None,
+        delay_ms: None,
+        deliver_at: None,
         producer: None,
         producer_sequence: None,
         durability: None,
     })
+}
+
+/// Publishes with an id each, if `named`; the windows of all are open to the end.
+fn publish_named(bench: &mut Bench, named: bool) -> f64 {
+    let publisher = bench.connect();
+    let batches: Vec<Vec<u8>> = (0..1_250)
+        .map(|step| {
+            let mut batch = Vec::new();
+            for index in 0..BATCH {
+                let id = format!("order-{step}-{index}");
+                let Command::Publish(publish) = publish_command("a/b") else {
+                    unreachable!("it is a publish")
+                };
+                let id = named.then_some(&*id);
+                put(
+                    &mut batch,
+                    publisher,
+                    &Command::Publish(Publish { id, ..publish }),
+                );
+            }
+            batch
+        })
+        .collect();
+    bench.time_all(&batches, BATCH)
+}
+
+fn duplicates(bench: &mut Bench) -> f64 {
+    let publisher = bench.connect();
+    let Command::Publish(publish) = publish_command("a/b") else {
+        unreachable!("it is a publish")
+    };
+    let again = Command::Publish(Publish {
+        id: Some("order-1"),
+        ..publish
+    });
+    let mut batch = Vec::new();
+    for _ in 0..BATCH {
+        put(&mut batch, publisher, &again);
+    }
+    bench.time(&batch, BATCH)
+}
+
+/// Every message takes the next sequence of the namespace for its number, and nothing else does.
+fn schedule_and_cancel(bench: &mut Bench) -> f64 {
+    let publisher = bench.connect();
+    let mut schedule_id = 0;
+    let batches: Vec<Vec<u8>> = (0..625)
+        .map(|_| {
+            let mut batch = Vec::new();
+            for _ in 0..BATCH {
+                schedule_id += 1;
+                let Command::Publish(publish) = publish_command("a/b") else {
+                    unreachable!("it is a publish")
+                };
+                let later = Publish {
+                    delay_ms: Some(3_600_000),
+                    ..publish
+                };
+                put(&mut batch, publisher, &Command::Publish(later));
+                let cancel = CancelScheduled {
+                    request: 1,
+                    schedule_id,
+                };
+                put(&mut batch, publisher, &Command::CancelScheduled(cancel));
+            }
+            batch
+        })
+        .collect();
+    bench.time_all(&batches, 2 * BATCH)
 }
 
 fn publish_batch(connection: ConnectionId, topic: &str, count: usize) -> Vec<u8> {

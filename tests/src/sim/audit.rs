@@ -200,6 +200,8 @@ impl Auditor {
             headers: None,
             id: None,
             ttl_ms: None,
+            delay_ms: None,
+            deliver_at: None,
             producer: None,
             producer_sequence: None,
             durability: None,

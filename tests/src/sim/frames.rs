@@ -46,7 +46,8 @@ pub(super) const fn request_of(reply: &Reply<'_>) -> Option<u64> {
         | Reply::Resync(_)
         | Reply::GoingAway(_)
         | Reply::ArchivePart(_)
-        | Reply::Imported(_) => return None,
+        | Reply::Imported(_)
+        | Reply::Scheduled(_) => return None,
     })
 }
 
