@@ -256,6 +256,7 @@ fn put_effect(effect: &Effect, body: &mut Vec<u8>) {
                 Event::TopicCreated { namespace, topic } => (1, namespace, topic),
                 Event::TopicDeleted { namespace, topic } => (2, namespace, topic),
                 Event::RowUnreadable { namespace, topic } => (3, namespace, topic),
+                Event::DeadLettersAlert { namespace, group } => (4, namespace, group),
             };
             body.push(kind);
             body.put_bytes(namespace.as_bytes());
@@ -352,6 +353,10 @@ pub fn decode_effect(batch: &mut Reader<'_>) -> Result<Effect, Malformed> {
                 1 => Event::TopicCreated { namespace, topic },
                 2 => Event::TopicDeleted { namespace, topic },
                 3 => Event::RowUnreadable { namespace, topic },
+                4 => Event::DeadLettersAlert {
+                    namespace,
+                    group: topic,
+                },
                 _ => return Err(Malformed),
             })
         }

@@ -16,6 +16,7 @@ use crate::error::{ErrorCode, Refusal};
 use crate::hash::Map;
 use crate::ids::{ConnectionId, Timestamp, WriteSequence};
 use crate::input::{Claims, Encoding, Input};
+use crate::lease::Verdict;
 use crate::namespace::{Namespace, check_namespace};
 use crate::protocol::field::{List, Strings};
 use crate::protocol::frame::{
@@ -30,7 +31,9 @@ use crate::subscription::Subscription;
 use crate::wire::{Put as _, Reader};
 
 /// What this build can do beyond the words that every version 1 has.
-const FEATURES: &[&str] = &["archive", "batch", "dedup", "history", "schedule", "topics"];
+const FEATURES: &[&str] = &[
+    "archive", "batch", "dedup", "groups", "history", "schedule", "topics",
+];
 
 /// The broker of any number of namespaces.
 ///
@@ -42,6 +45,8 @@ pub struct Broker {
     namespace_index: Map<String, u32>,
     effects: VecDeque<Effect>,
     pub(crate) restoring: Restoring,
+    /// Restored namespaces with groups, until it is known which of their members are there.
+    restored_groups: Vec<u32>,
     /// Whether an input was taken; from then on nothing is restored.
     started: bool,
     seed: u64,
@@ -58,6 +63,7 @@ impl Broker {
             namespace_index: Map::with_seed(seed),
             effects: VecDeque::new(),
             restoring: Restoring::default(),
+            restored_groups: Vec::new(),
             started: false,
             seed,
         })
@@ -83,15 +89,13 @@ impl Broker {
                 claims,
                 ip: _,
             } => self.connect(connection, encoding, claims),
-            Input::Frame { connection, bytes } => self.message(connection, bytes),
+            Input::Frame { connection, bytes } => {
+                self.seen(connection, self.cx.now);
+                self.message(connection, bytes);
+            }
             Input::Disconnect { connection } => self.forget(connection),
             Input::Restored { connection, clean } => self.revive(connection, clean),
-            Input::Seen { connection, at } => {
-                if let Some(index) = self.connection(connection) {
-                    let seen_at = &mut self.cx.connections[index as usize].seen_at;
-                    *seen_at = at.max(*seen_at);
-                }
-            }
+            Input::Seen { connection, at } => self.seen(connection, at),
             Input::Loaded { ticket, result } => {
                 let Some(owner) = self.cx.loads.remove(&ticket) else {
                     return;
@@ -101,7 +105,8 @@ impl Broker {
                 | LoadOwner::Read { namespace, .. }
                 | LoadOwner::Compaction { namespace }
                 | LoadOwner::Schedule { namespace }
-                | LoadOwner::Export { namespace, .. }) = owner
+                | LoadOwner::Export { namespace, .. }
+                | LoadOwner::Group { namespace, .. }) = owner
                 else {
                     return;
                 };
@@ -132,6 +137,9 @@ impl Broker {
                     LoadOwner::Schedule { .. } => {
                         namespace.scheduled_loaded(&mut self.cx, ticket, result)
                     }
+                    LoadOwner::Group {
+                        group, log, again, ..
+                    } => namespace.group_loaded(&mut self.cx, (group, log, again), ticket, result),
                     LoadOwner::Nobody => {}
                 }
             }
@@ -163,6 +171,11 @@ impl Broker {
         self.start();
         self.forget_dormant();
         self.cx.begin_batch();
+        for index in core::mem::take(&mut self.restored_groups) {
+            if let Some(namespace) = self.namespaces.get_mut(index as usize) {
+                namespace.begin_groups(&mut self.cx);
+            }
+        }
         self.work();
         self.write();
         self.cx.outbox.drain(&mut self.effects);
@@ -271,7 +284,10 @@ impl Broker {
             return;
         }
         self.started = true;
-        for (_, namespace) in &mut self.namespaces {
+        for (index, namespace) in &mut self.namespaces {
+            if !namespace.groups.is_empty() {
+                self.restored_groups.push(index as u32);
+            }
             namespace.begin_incarnation(&self.cx.config, self.seed);
             namespace.list_schedule(&mut self.cx);
             if core::mem::take(&mut namespace.import_broken_off) {
@@ -296,6 +312,14 @@ impl Broker {
     fn is_open(&self, index: u32, id: ConnectionId) -> bool {
         let connection = self.cx.connections.get(index as usize);
         connection.is_some_and(|connection| connection.id == id)
+    }
+
+    /// Notes that a client was heard of.
+    fn seen(&mut self, id: ConnectionId, at: Timestamp) {
+        if let Some(index) = self.connection(id) {
+            let seen_at = &mut self.cx.connections[index as usize].seen_at;
+            *seen_at = at.max(*seen_at);
+        }
     }
 
     fn connect(&mut self, id: ConnectionId, encoding: Encoding, claims: Claims) {
@@ -524,6 +548,8 @@ impl Broker {
                 | Command::PublishBatch(_)
                 | Command::Subscribe(_)
                 | Command::ConfigureTopic(_)
+                | Command::ConfigureGroup(_)
+                | Command::Join(_)
         );
         if comes_in && namespace.import.is_some() {
             return Err(namespace.importing());
@@ -554,6 +580,33 @@ impl Broker {
             Command::Import(import) => namespace.import(cx, index, import, self.seed),
             Command::ListScheduled(list) => namespace.list_scheduled(cx, index, list),
             Command::CancelScheduled(cancel) => namespace.cancel_scheduled(cx, index, *cancel),
+            Command::ConfigureGroup(configure) => namespace.configure_group(cx, index, configure),
+            Command::Join(join) => namespace.join(cx, index, join),
+            Command::Rebalanced(rebalanced) => namespace.rebalanced(cx, index, *rebalanced),
+            Command::Commit(commit) => namespace.commit(cx, index, commit),
+            Command::Ack(ack) => {
+                namespace.settle_leases(cx, index, ack.request, ack.leases, Verdict::Ack)
+            }
+            Command::Nack(nack) => {
+                let verdict = Verdict::Nack(nack.delay_ms);
+                namespace.settle_leases(cx, index, nack.request, nack.leases, verdict)
+            }
+            Command::Reject(reject) => {
+                let verdict = Verdict::Reject(reject.reason);
+                namespace.settle_leases(cx, index, reject.request, reject.leases, verdict)
+            }
+            Command::Extend(extend) => {
+                let verdict = Verdict::Extend(extend.extend_ms);
+                namespace.settle_leases(cx, index, extend.request, extend.leases, verdict)
+            }
+            Command::ResetGroup(reset) => namespace.reset_group(cx, index, reset),
+            Command::PauseGroup(pause) => namespace.pause_group(cx, index, pause),
+            Command::DescribeGroup(describe) => namespace.describe_group(cx, index, describe),
+            Command::ListGroups(list) => namespace.list_groups(cx, index, list),
+            Command::DeleteGroup(delete) => namespace.delete_group(cx, index, delete),
+            Command::ReadDeadLetters(read) => namespace.read_dead_letters(cx, index, read),
+            Command::ReplayDeadLetters(replay) => namespace.replay_dead_letters(cx, index, replay),
+            Command::DeleteDeadLetters(delete) => namespace.delete_dead_letters(cx, index, delete),
             Command::Ping(ping) => {
                 let pong = Pong {
                     request: ping.request,
@@ -755,7 +808,7 @@ impl Broker {
 
     /// Does what was left for the end of the batch, until nothing can go on.
     fn work(&mut self) {
-        self.serve_deadlines();
+        self.act_on_deadlines();
         loop {
             let mut batch = core::mem::take(&mut self.cx.ready);
             while let Some(work) = batch.pop_front() {
@@ -764,7 +817,8 @@ impl Broker {
                 | Work::Compaction { namespace }
                 | Work::Export { namespace, .. }
                 | Work::Import { namespace }
-                | Work::Schedule { namespace }) = work;
+                | Work::Schedule { namespace }
+                | Work::Group { namespace, .. }) = work;
                 let index = namespace;
                 let Some(namespace) = self.namespaces.get_mut(index as usize) else {
                     continue;
@@ -787,6 +841,7 @@ impl Broker {
                         self.remove_if_vacant(index);
                     }
                     Work::Schedule { .. } => namespace.load_scheduled(&mut self.cx),
+                    Work::Group { group, .. } => namespace.advance_group(&mut self.cx, group),
                     Work::Import { .. } => {
                         namespace.advance_import(&mut self.cx, self.seed);
                         self.remove_if_vacant(index);
@@ -886,6 +941,9 @@ impl Broker {
             self.cx.held_bytes -= held.frame.len() as u64;
         }
         let namespace = &mut self.namespaces[connection.namespace as usize];
+        for (_, group, member) in &connection.memberships {
+            namespace.lose_member(&mut self.cx, *group, *member);
+        }
         for (_, index) in &connection.subscriptions {
             namespace.remove_subscription(&mut self.cx, *index);
         }
@@ -907,8 +965,8 @@ impl Broker {
         }
     }
 
-    /// Gives up the exports and imports that nobody goes on with, and looks for what is to be published.
-    fn serve_deadlines(&mut self) {
+    /// Does what is due, but for held publishes, which come when everything else was tried.
+    fn act_on_deadlines(&mut self) {
         let now = self.cx.now;
         while let Some((deadline, due)) = self
             .cx
@@ -918,18 +976,31 @@ impl Broker {
             .find(|(_, due)| !matches!(due, Due::Held(_)))
             .copied()
         {
+            self.cx.deadlines.remove(&(deadline, due));
+            let (Due::Transfer(namespace, _)
+            | Due::Group(namespace, _)
+            | Due::Member(namespace, ..)
+            | Due::Rebalance(namespace, _)
+            | Due::Schedule(namespace)) = due
+            else {
+                continue;
+            };
+            let index = namespace;
+            let namespace = &mut self.namespaces[index as usize];
             match due {
-                Due::Transfer(index, id) => {
-                    self.cx.end_transfer(index, id, deadline);
-                    let namespace = &mut self.namespaces[index as usize];
+                // It is given up: nobody goes on with it.
+                Due::Transfer(_, id) => {
                     namespace.expire_export(&mut self.cx, id);
                     namespace.expire_import(&mut self.cx, id);
                     self.remove_if_vacant(index);
                 }
-                Due::Schedule(index) => {
-                    self.namespaces[index as usize].load_scheduled(&mut self.cx);
+                Due::Schedule(_) => namespace.load_scheduled(&mut self.cx),
+                Due::Group(_, group) => namespace.group_due(&mut self.cx, group),
+                Due::Member(_, group, member) => {
+                    namespace.member_due(&mut self.cx, group, member);
                 }
-                Due::Held(_) => unreachable!("it was passed over"),
+                Due::Rebalance(_, group) => namespace.rebalance_due(&mut self.cx, group),
+                Due::Held(_) => {}
             }
         }
     }
@@ -965,6 +1036,7 @@ impl Broker {
         }
         let namespace = &mut self.namespaces[namespace as usize];
         namespace.go_on();
+        namespace.revive_members(&mut self.cx, index);
         for stored in subscriptions {
             let entry = namespace.subscriptions.vacant_key() as u32;
             let node = namespace.trie.insert(&stored.filter, entry);

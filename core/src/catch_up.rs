@@ -21,8 +21,8 @@ use crate::log::LogKeys;
 use crate::mutation::Mutation;
 use crate::namespace::{Namespace, Topic};
 use crate::outbox::put_json;
-use crate::protocol::frame::{Ended, Gap, Reply, put_delivery_prefix};
-use crate::publish::{DeliveryBody, put_json_delivery_prefix};
+use crate::protocol::frame::{Ended, Gap, Reply};
+use crate::publish::DeliveryBody;
 use crate::subscription::{Behind, OnLag, Subscription, UNLIMITED};
 use crate::topic::Kind;
 
@@ -107,16 +107,7 @@ impl Outgoing {
     }
 
     fn delivery(&mut self, body: &DeliveryBody<'_>) {
-        match self.encoding {
-            Encoding::Binary => {
-                put_delivery_prefix(self.subscription.0, body.binary_len(), &mut self.frames);
-                body.put_binary(&mut self.frames);
-            }
-            Encoding::Json => {
-                put_json_delivery_prefix(self.subscription.0, &mut self.frames);
-                body.put_json(&mut self.frames);
-            }
-        }
+        body.put(self.encoding, self.subscription, &mut self.frames);
     }
 }
 

@@ -140,6 +140,38 @@ bounds! {
     archive_state_bytes_max: 32 << 20, 1024 => 1 << 30;
     /// How long an export or import waits for who goes on with it, in milliseconds.
     transfer_idle_ms: 60_000, 1 => 1 << 40;
+    /// The most consumer groups in a namespace.
+    groups_max: 1000, 1 => 100_000;
+    /// The most members of a group.
+    members_max: 1000, 1 => 100_000;
+    /// The most filters of a group or member.
+    filters_max: 64, 1 => 1024;
+    /// The most memberships of a connection.
+    memberships_max: 100, 1 => 100_000;
+    /// How many messages a member of a queue holds leases for, where it does not say so itself.
+    max_in_flight: 100, 1 => 65_536;
+    /// The most that it can ask for.
+    max_in_flight_max: 10_000, 1 => 65_536;
+    /// The most leases or positions in one command.
+    settle_max: 10_000, 1 => 100_000;
+    /// How far a queue deals out messages above the first one that is not done.
+    spread_max: 1 << 20, 1024 => 1 << 32;
+    /// How many messages of a partition wait at most for others of their keys.
+    parked_max: 1024, 1 => 65_536;
+    /// How long a member has for a message, where the group's configuration does not say so, in milliseconds.
+    ack_deadline_ms: 30_000, 1 => 1 << 40;
+    /// How often a message is delivered before it is a dead letter, where the group's configuration does not say so.
+    max_delivery_attempts: 5, 1 => 1000;
+    /// How long a member may be silent, where the group's configuration does not say so, in milliseconds.
+    session_ms: 10_000, 100 => 1 << 40;
+    /// How long a member may take to let go of a partition, where the group's configuration does not say so.
+    rebalance_ms: 60_000, 1 => 1 << 40;
+    /// The longest time that a group's configuration can ask for, in milliseconds.
+    group_ms_max: 12 * 3_600_000, 1 => 1 << 40;
+    /// How many dead letters of a group are kept.
+    dead_letters_max: 10_000, 16 => 1 << 40;
+    /// How long they are kept, in milliseconds.
+    dead_letter_ms: 7 * 24 * 3_600_000, 1 => 1 << 40;
     /// What a client that is told to go away waits before it connects again, in milliseconds.
     reconnect_after_ms: 1000, 0 => 3_600_000;
 }

@@ -20,6 +20,8 @@ pub(crate) struct Connection {
     pub(crate) ephemeral: bool,
     /// The subscriptions in the order of the client's numbers, with those of the namespace.
     pub(crate) subscriptions: Vec<(SubscriptionId, u32)>,
+    /// The memberships of consumer groups: the client's number, group and member.
+    pub(crate) memberships: Vec<(SubscriptionId, u32, u32)>,
     /// Commands that wait for a slow subscriber, each until its deadline, in order.
     pub(crate) held: VecDeque<HeldCommand>,
     pub(crate) replies: ReplySlots,
@@ -56,6 +58,7 @@ impl Connection {
             greeted: false,
             ephemeral: false,
             subscriptions: Vec::new(),
+            memberships: Vec::new(),
             held: VecDeque::new(),
             replies: ReplySlots::default(),
             ended: None,
@@ -63,6 +66,17 @@ impl Connection {
             stored: false,
             dirty: false,
         }
+    }
+
+    /// Whether the client's number is in use.
+    pub(crate) fn has_subscription(&self, id: SubscriptionId) -> bool {
+        self.subscription(id).is_some() || self.membership(id).is_some()
+    }
+
+    /// The group and member that a subscription is a membership of.
+    pub(crate) fn membership(&self, id: SubscriptionId) -> Option<(u32, u32)> {
+        let found = self.memberships.iter().find(|(other, ..)| *other == id);
+        found.map(|(_, group, member)| (*group, *member))
     }
 
     /// The namespace's number of a subscription.

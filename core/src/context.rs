@@ -12,7 +12,9 @@ use crate::dedup::Recalled;
 use crate::effect::{After, CloseCode, Durability, Op};
 use crate::error::{ErrorCode, Refusal};
 use crate::hash::Map;
-use crate::ids::{ConnectionId, Ticket, Timestamp, TransferId, WriteSequence};
+use crate::ids::{
+    ConnectionId, LeaseId, MemberId, Offset, Ticket, Timestamp, TransferId, WriteSequence,
+};
 use crate::input::Encoding;
 use crate::mutation::Mutation;
 use crate::outbox::{Outbox, put_json};
@@ -65,6 +67,11 @@ pub(crate) struct Context {
     pub(crate) placed: Vec<(Placed, bool)>,
     /// What is known of them.
     pub(crate) recalled: Vec<Recalled>,
+    /// The dead letter that is being made.
+    pub(crate) buried: Vec<u8>,
+    /// What the command under way settles or commits.
+    pub(crate) settling: Vec<LeaseId>,
+    pub(crate) committing: Vec<(u32, Offset)>,
     /// Buffers that every publish uses anew.
     pub(crate) record: Vec<u8>,
     pub(crate) fanouts: Vec<Fanout>,
@@ -88,6 +95,13 @@ pub(crate) enum LoadOwner {
     Export { namespace: u32, export: TransferId },
     /// What a namespace has scheduled and is due.
     Schedule { namespace: u32 },
+    /// A log of a consumer group: namespace, group, log, and for which of its cursors.
+    Group {
+        namespace: u32,
+        group: u32,
+        log: u32,
+        again: bool,
+    },
     /// Nobody any more; it is under way nevertheless and counts.
     Nobody,
 }
@@ -111,6 +125,8 @@ pub(crate) enum Work {
     Import { namespace: u32 },
     /// Load what is due.
     Schedule { namespace: u32 },
+    /// Let a consumer group go on.
+    Group { namespace: u32, group: u32 },
 }
 
 /// What has a deadline.
@@ -118,6 +134,12 @@ pub(crate) enum Work {
 pub(crate) enum Due {
     /// An export or import of a namespace is given up.
     Transfer(u32, TransferId),
+    /// Leases of a group of a namespace end, or messages that wait are due.
+    Group(u32, u32),
+    /// A member of a group of a namespace may have been silent for too long.
+    Member(u32, u32, MemberId),
+    /// A group of a namespace does not wait any longer for members that are to let go of partitions.
+    Rebalance(u32, u32),
     /// The first command that a connection holds is refused.
     Held(u32),
     /// Something that a namespace has scheduled is published.
@@ -147,6 +169,16 @@ counters! {
     delivered_messages,
     /// Messages that a subscription will not get because it was too slow.
     dropped_messages,
+    /// Messages that members of queues acknowledged.
+    acked_messages,
+    /// Leases that ended before their message was done.
+    expired_leases,
+    /// Messages that became dead letters.
+    dead_letters,
+    /// Messages that a group passed over because their time was over.
+    expired_messages,
+    /// Messages that were not there any more when a group came to them.
+    lost_messages,
     /// Commands that were refused.
     refused_commands,
     /// Frames that could not be understood.
@@ -205,6 +237,9 @@ impl Context {
             counters: Counters::default(),
             placed: Vec::new(),
             recalled: Vec::new(),
+            buried: Vec::new(),
+            settling: Vec::new(),
+            committing: Vec::new(),
             record: Vec::new(),
             fanouts: Vec::new(),
         }

@@ -32,6 +32,8 @@ pub(crate) struct Cursor {
     located: bool,
     rows: VecDeque<LoadedRow>,
     ticket: Option<Ticket>,
+    /// Whether it reads what is not written yet from memory, not waiting for the store.
+    unwritten: bool,
     /// The end of the log when the load under way was asked for.
     asked_to: Offset,
     /// What could not be understood since this was last asked.
@@ -101,8 +103,33 @@ impl Cursor {
             located,
             rows: VecDeque::new(),
             ticket: None,
+            unwritten: false,
             asked_to: Offset(0),
             unreadable: None,
+        }
+    }
+
+    /// A cursor that reads what is not written yet as well.
+    pub(crate) fn eager(log: &Log, offset: Offset) -> Self {
+        let start = Start {
+            offset,
+            ..Start::default()
+        };
+        Self {
+            unwritten: true,
+            ..Self::new(log, start)
+        }
+    }
+
+    /// Passes over everything below `offset`, while no load is under way.
+    pub(crate) fn skip_to(&mut self, offset: Offset) {
+        if offset <= self.next {
+            return;
+        }
+        self.next = offset;
+        if self.rows.back().is_none_or(|newest| newest.end <= offset) {
+            self.rows.clear();
+            self.located = false;
         }
     }
 
@@ -162,6 +189,17 @@ impl Cursor {
         }
         if let Some(oldest) = log.ring().front() {
             return self.step_ring(log, oldest.offset);
+        }
+        if self.rows.is_empty()
+            && self.unwritten
+            && let Some((row, at, end)) = log.unwritten(self.next)
+        {
+            self.rows.push_back(LoadedRow {
+                value: row.to_vec(),
+                at,
+                end,
+                spoilt: false,
+            });
         }
         while let Some(row) = self.rows.front_mut() {
             let mut reader = Reader::new(&row.value[row.at..]);

@@ -181,6 +181,13 @@ pub enum Event {
         /// Its name.
         topic: String,
     },
+    /// A group has as many dead letters as its configuration likes to hear of.
+    DeadLettersAlert {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        group: String,
+    },
     /// A stored row could not be understood while reading history; it was skipped and reported as a gap.
     RowUnreadable {
         /// Its namespace.

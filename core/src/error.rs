@@ -69,6 +69,16 @@ codes! {
     UnknownTransfer = "unknown_transfer",
     /// The archive is damaged, cut off, of a later version, or none at all.
     InvalidArchive = "invalid_archive",
+    /// The consumer group does not exist.
+    UnknownGroup = "unknown_group",
+    /// There is no such member of the group on this connection, or not any more.
+    UnknownMember = "unknown_member",
+    /// Another connection joined under the member's name.
+    MemberReplaced = "member_replaced",
+    /// The partition was not the member's in that generation.
+    StaleGeneration = "stale_generation",
+    /// The lease has ended, was given back, or is another's.
+    UnknownLease = "unknown_lease",
     /// The broker is stopping.
     Draining = "draining",
 }

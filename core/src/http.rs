@@ -575,9 +575,15 @@ pub fn status_of(code: &str) -> u16 {
         | ErrorCode::UnknownPartition
         | ErrorCode::UnknownSubscription
         | ErrorCode::UnknownSchedule
-        | ErrorCode::UnknownTransfer => 404,
+        | ErrorCode::UnknownTransfer
+        | ErrorCode::UnknownGroup
+        | ErrorCode::UnknownMember
+        | ErrorCode::UnknownLease => 404,
         ErrorCode::OffsetOutOfRange => 416,
-        ErrorCode::ConflictingConfig | ErrorCode::Busy => 409,
+        ErrorCode::ConflictingConfig
+        | ErrorCode::Busy
+        | ErrorCode::StaleGeneration
+        | ErrorCode::MemberReplaced => 409,
         ErrorCode::LimitReached | ErrorCode::SubscriberBlocked | ErrorCode::DedupWindowFull => 429,
         ErrorCode::StorageUnavailable | ErrorCode::Draining | ErrorCode::SlowConsumer => 503,
         ErrorCode::Unsupported => 501,
@@ -1193,6 +1199,8 @@ mod tests {
             headers: None,
             id: None,
             expires_at: None,
+            lease: None,
+            attempt: None,
         });
         let event = event("3", &delivery).unwrap();
         assert_eq!((event.id.as_str(), event.name), ("3:7", ""));

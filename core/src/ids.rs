@@ -59,6 +59,22 @@ id!(
     ScheduleId(u64)
 );
 id!(
+    /// A consumer group's number within its namespace; never used again after the group is deleted.
+    GroupId(u32)
+);
+id!(
+    /// A member's number within its group, from 1; never used again. 0 is nobody.
+    MemberId(u64)
+);
+id!(
+    /// How often the partitions of a group were dealt out.
+    Generation(u64)
+);
+id!(
+    /// The right of one member to one message, for a time. Not given again in a later incarnation. Below 2^53.
+    LeaseId(u64)
+);
+id!(
     /// An export or import under way; 0 is none. Not given again in a later incarnation.
     TransferId(u64)
 );

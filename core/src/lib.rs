@@ -8,6 +8,7 @@ extern crate std;
 
 pub mod abi;
 mod archive;
+mod assign;
 mod broker;
 mod catch_up;
 mod compaction;
@@ -15,25 +16,35 @@ mod config;
 mod connection;
 mod context;
 mod cursor;
+mod dead_letter;
 mod dedup;
+mod done;
 mod effect;
 mod error;
 mod export;
+mod group;
+mod group_rows;
 mod hash;
 pub mod http;
 mod ids;
 mod import;
 mod input;
+mod lease;
 mod lineage;
 mod log;
 mod manage;
+mod manage_group;
+mod member;
 mod mutation;
 mod namespace;
 mod outbox;
 mod protocol;
 mod publish;
+mod queue;
 mod read;
+mod rebalance;
 mod restore;
+mod retry;
 pub mod rows;
 mod schedule;
 mod subscribe;
@@ -50,8 +61,9 @@ pub use effect::{After, CloseCode, Durability, Effect, Event, Op, Recipient};
 pub use error::{ErrorCode, Refusal};
 pub use hash::partition_of;
 pub use ids::{
-    ConnectionId, Incarnation, Offset, Partition, RequestId, ScheduleId, Sequence, SubscriptionId,
-    Ticket, Timestamp, TopicId, TransferId, WriteSequence,
+    ConnectionId, Generation, GroupId, Incarnation, LeaseId, MemberId, Offset, Partition,
+    RequestId, ScheduleId, Sequence, SubscriptionId, Ticket, Timestamp, TopicId, TransferId,
+    WriteSequence,
 };
 pub use input::{Claims, Encoding, Input, LoadFailed, Rights, Row};
 #[doc(hidden)]

@@ -178,6 +178,34 @@ impl Log {
         Sequence((segment.first_sequence.0 + above).saturating_sub(1))
     }
 
+    /// The first offset that is not older than `since`, or one below it, as near as the extents of segments tell.
+    pub(crate) fn offset_before_time(&self, since: Timestamp) -> Offset {
+        let index = self
+            .segments
+            .partition_point(|segment| segment.last_timestamp < since);
+        self.segments
+            .get(index)
+            .map_or(self.end, |segment| segment.base)
+    }
+
+    /// The row with this offset, if it is not written yet: where its records begin in it, and the offset behind it.
+    pub(crate) fn unwritten(&self, offset: Offset) -> Option<(&[u8], usize, Offset)> {
+        if offset < self.written_end || offset >= self.end {
+            return None;
+        }
+        if let Some(open) = &self.open
+            && open.first <= offset
+        {
+            return Some((&open.records, 0, self.end));
+        }
+        let index = self.closed.partition_point(|(first, _)| *first <= offset);
+        let (first, value) = self.closed.get(index.checked_sub(1)?)?;
+        let mut reader = Reader::new(value);
+        let head = RowHead::take(&mut reader).ok()?;
+        let records = value.len() - reader.rest().len();
+        Some((value, records, Offset(first.0 + head.span)))
+    }
+
     pub(crate) const fn segments(&self) -> &VecDeque<Segment> {
         &self.segments
     }

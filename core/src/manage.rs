@@ -201,6 +201,9 @@ impl Namespace {
                 );
             }
         }
+        for (index, group) in &self.groups {
+            self.check_group(index as u32, group);
+        }
         let behind = self
             .subscriptions
             .iter()
@@ -225,7 +228,7 @@ impl Namespace {
 }
 
 /// Refuses to tell of topics to who may neither hear nor manage them.
-fn require_any(cx: &Context, connection: u32) -> Result<(), Refusal> {
+pub(crate) fn require_any(cx: &Context, connection: u32) -> Result<(), Refusal> {
     let rights = cx.connections[connection as usize].claims.rights;
     let any = [Rights::SUBSCRIBE, Rights::HISTORY, Rights::MANAGE];
     if any.iter().any(|right| rights.contains(*right)) {

@@ -16,8 +16,9 @@ use crate::dedup::Dedup;
 use crate::effect::{After, Durability, Event, Op};
 use crate::error::{ErrorCode, Refusal};
 use crate::export::Export;
+use crate::group::{Group, LeasePlace};
 use crate::hash::{Digest, Map};
-use crate::ids::{ConnectionId, Incarnation, Partition, Sequence, Timestamp, TopicId};
+use crate::ids::{ConnectionId, Incarnation, LeaseId, Partition, Sequence, Timestamp, TopicId};
 use crate::import::Import;
 use crate::lineage::Lineage;
 use crate::log::{Log, LogKeys, RollBounds};
@@ -48,6 +49,14 @@ pub(crate) struct Namespace {
     pub(crate) next_topic_id: u32,
     pub(crate) trie: Trie,
     pub(crate) subscriptions: Slab<Subscription>,
+    /// Consumer groups, and in order for lists.
+    pub(crate) groups: Slab<Box<Group>>,
+    pub(crate) group_names: BTreeMap<Arc<str>, u32>,
+    pub(crate) next_group_id: u32,
+    pub(crate) dirty_groups: Vec<u32>,
+    /// The leases of all groups.
+    pub(crate) leases: Map<LeaseId, LeasePlace>,
+    pub(crate) next_lease: LeaseId,
     /// How many connections it has.
     pub(crate) connections: u64,
     pub(crate) next_serial: u64,
@@ -104,6 +113,8 @@ pub(crate) struct Topic {
     pub(crate) scheduled: u64,
     /// What it remembers of messages that have names, if anything.
     pub(crate) dedup: Option<Box<Dedup>>,
+    /// The groups that read it, each with its logs by partition.
+    pub(crate) readers: Vec<(u32, Vec<u32>)>,
     /// What matched last time, and the trie's version then.
     matched: Vec<NodeIndex>,
     matched_at: Option<u64>,
@@ -127,6 +138,13 @@ impl Namespace {
             next_topic_id: 1,
             trie: Trie::new(seed),
             subscriptions: Slab::new(),
+            groups: Slab::new(),
+            group_names: BTreeMap::new(),
+            next_group_id: 1,
+            dirty_groups: Vec::new(),
+            leases: Map::with_seed(seed),
+            // Those of earlier lives may still be with clients, and must not be taken for ours. JSON carries it.
+            next_lease: LeaseId((seed >> 44 << 32) + 1),
             connections: 0,
             next_serial: 1,
             last_sequence: Sequence(0),
@@ -233,6 +251,7 @@ impl Namespace {
             namespace: self.name.clone(),
             topic: name.into(),
         });
+        self.attach_new_topic(cx, index);
         index
     }
 
@@ -256,6 +275,7 @@ impl Namespace {
             round_robin: 0,
             scheduled: 0,
             dedup: None,
+            readers: Vec::new(),
             matched: Vec::new(),
             matched_at: None,
         }) as u32;
@@ -278,6 +298,7 @@ impl Namespace {
     /// Removes a topic and everything stored of it.
     pub(crate) fn delete_topic(&mut self, cx: &mut Context, index: u32) {
         self.delete_scheduled(cx, index);
+        self.detach_topic(cx, index);
         let topic = self.topics.remove(index as usize);
         self.delete_dedup(index, topic.dedup.as_deref());
         self.topic_index.remove(&*topic.name);
@@ -439,6 +460,7 @@ impl Namespace {
             }
         }
         self.flush_dedups(cx);
+        self.flush_groups(cx);
         if self.dirty || (cx.ops.len() > before && !self.incarnation_stored) {
             self.dirty = false;
             self.incarnation_stored = true;
@@ -447,8 +469,11 @@ impl Namespace {
             value.put_u64(self.last_sequence.0);
             value.put_u64(self.next_topic_id.into());
             self.lineage.put(&mut value);
-            if self.reserved > Sequence(0) {
+            if self.reserved > Sequence(0) || self.next_group_id > 1 {
                 value.put_u64(self.reserved.0);
+            }
+            if self.next_group_id > 1 {
+                value.put_u64(self.next_group_id.into());
             }
             cx.ops.push(Op::Put {
                 key: self.keys.namespace(),

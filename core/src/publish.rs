@@ -11,7 +11,7 @@ use crate::dedup::{Known, Recalled};
 use crate::effect::{After, Durability, Recipient};
 use crate::error::{ErrorCode, Refusal};
 use crate::hash::{Map, partition_of};
-use crate::ids::{Offset, Partition, ScheduleId, Sequence, Timestamp};
+use crate::ids::{LeaseId, Offset, Partition, ScheduleId, Sequence, SubscriptionId, Timestamp};
 use crate::input::{Encoding, Rights};
 use crate::namespace::{LIVE_SEQUENCES_RESERVED, Namespace, Topic};
 use crate::protocol::field::{Headers, Item as _, Layout};
@@ -20,7 +20,7 @@ use crate::protocol::json::{put_json_int, put_json_members, put_json_str};
 use crate::schedule::deliver_at;
 use crate::subscription::{Behind, OnLag, UNLIMITED};
 use crate::topic::{self, Kind, Ordering};
-use crate::wire::{Put as _, Reader};
+use crate::wire::{Put as _, Reader, varint_len};
 
 /// What a binary delivery's prefix mostly takes.
 const PREFIX_BYTES: usize = 6;
@@ -327,6 +327,7 @@ impl Namespace {
         cx.durability = cx.durability.max(durability);
         let after = cx.after(durability);
         self.touch_log(cx, index, partition);
+        self.wake_groups(cx, index, partition);
         let delivery_after = self.raise_after(index, partition, after);
         self.deliver(cx, index, partition, sequence, &record, delivery_after);
         cx.record = record;
@@ -489,6 +490,13 @@ pub(crate) struct Fanout {
     prefixes: Vec<u8>,
 }
 
+/// How a JSON delivery ends.
+const JSON_END: &[u8] = b"}\n";
+
+/// The tags of a delivery's lease and attempt.
+const DELIVERY_LEASE: u8 = 8;
+const DELIVERY_ATTEMPT: u8 = 9;
+
 /// What is the same for all who get a message.
 pub(crate) struct DeliveryBody<'a> {
     pub(crate) topic: &'a str,
@@ -498,7 +506,6 @@ pub(crate) struct DeliveryBody<'a> {
 
 impl DeliveryBody<'_> {
     pub(crate) fn binary_len(&self) -> usize {
-        use crate::wire::varint_len;
         let topic = self.topic.len();
         varint_len(topic as u64) + topic + varint_len(self.partition.0.into()) + self.record.len()
     }
@@ -509,6 +516,54 @@ impl DeliveryBody<'_> {
         out.extend_from_slice(self.record);
     }
 
+    /// Appends the delivery as a frame.
+    pub(crate) fn put(&self, encoding: Encoding, id: SubscriptionId, out: &mut Vec<u8>) {
+        match encoding {
+            Encoding::Binary => {
+                put_delivery_prefix(id.0, self.binary_len(), out);
+                self.put_binary(out);
+            }
+            Encoding::Json => {
+                put_json_delivery_prefix(id.0, out);
+                self.put_json(out);
+            }
+        }
+    }
+
+    /// The same with the lease under which a member has it, and which delivery of the message it is.
+    pub(crate) fn put_leased(
+        &self,
+        encoding: Encoding,
+        id: SubscriptionId,
+        lease: LeaseId,
+        attempt: u32,
+        out: &mut Vec<u8>,
+    ) {
+        match encoding {
+            Encoding::Binary => {
+                let (lease_bytes, attempt_bytes) =
+                    (varint_len(lease.0), varint_len(attempt.into()));
+                let length = self.binary_len() + 4 + lease_bytes + attempt_bytes;
+                put_delivery_prefix(id.0, length, out);
+                self.put_binary(out);
+                out.extend_from_slice(&[DELIVERY_LEASE, lease_bytes as u8]);
+                out.put_u64(lease.0);
+                out.extend_from_slice(&[DELIVERY_ATTEMPT, attempt_bytes as u8]);
+                out.put_u64(attempt.into());
+            }
+            Encoding::Json => {
+                put_json_delivery_prefix(id.0, out);
+                self.put_json(out);
+                out.truncate(out.len() - JSON_END.len());
+                out.extend_from_slice(b",\"lease\":");
+                put_json_int(lease.0, out);
+                out.extend_from_slice(b",\"attempt\":");
+                put_json_int(attempt.into(), out);
+                out.extend_from_slice(JSON_END);
+            }
+        }
+    }
+
     pub(crate) fn put_json(&self, out: &mut Vec<u8>) {
         const LAYOUT: Layout = <Record<'static> as crate::protocol::field::Item<'static>>::LAYOUT;
         out.extend_from_slice(b",\"topic\":");
@@ -517,7 +572,7 @@ impl DeliveryBody<'_> {
         put_json_int(self.partition.0.into(), out);
         put_json_members(&LAYOUT, 0, &mut Reader::new(self.record), out)
             .expect("a stored record is sound");
-        out.extend_from_slice(b"}\n");
+        out.extend_from_slice(JSON_END);
     }
 }
 
@@ -580,10 +635,14 @@ fn check_message(config: &Config, now: Timestamp, message: &Message<'_>) -> Resu
     Ok(())
 }
 
-/// The delivery frame and the stored record spell a message the same way, from the offset on.
+/// The delivery frame and the stored record spell a message the same way, from the offset on; what a delivery has
+/// beside it comes behind.
 const _: () = {
     let delivery = <Delivery<'static> as crate::protocol::field::Item<'static>>::LAYOUT;
     let record = <Record<'static> as crate::protocol::field::Item<'static>>::LAYOUT;
     assert!(delivery.required.len() == record.required.len() + 3);
-    assert!(delivery.optional.len() == record.optional.len());
+    let behind = record.optional.len();
+    assert!(delivery.optional.len() == behind + 2);
+    assert!(delivery.optional[behind].0 == DELIVERY_LEASE);
+    assert!(delivery.optional[behind + 1].0 == DELIVERY_ATTEMPT);
 };

@@ -1,17 +1,20 @@
 //! Reading history: one page of a partition, assembled from as many loads as it takes.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
 use crate::context::{Context, LoadOwner, Work};
 use crate::cursor::{Cursor, Start, Step};
+use crate::dead_letter::is_wanted;
+use crate::effect::After;
 use crate::error::{ErrorCode, Refusal};
 use crate::ids::{ConnectionId, Offset, Partition, Ticket, Timestamp, TopicId};
 use crate::input::{LoadFailed, Rights, Row};
 use crate::log::LogKeys;
 use crate::namespace::Namespace;
 use crate::protocol::field::List;
-use crate::protocol::frame::{Page, Read, Reply};
+use crate::protocol::frame::{DeadLetters, Page, Read, ReadDeadLetters, Reply};
 use crate::subscription::From;
 use crate::wire::Put as _;
 
@@ -27,6 +30,15 @@ pub(crate) struct ReadJob {
     messages_left: u64,
     bytes_left: u64,
     records: Vec<u8>,
+    dead_letters: Option<DeadLettersAsked>,
+}
+
+/// Which dead letters a read is for: those of this group that nobody has dealt with, of these topics, of that reason.
+#[derive(Debug)]
+struct DeadLettersAsked {
+    group: u32,
+    filter: Option<Box<str>>,
+    reason: Option<Box<str>>,
 }
 
 impl Namespace {
@@ -115,11 +127,62 @@ impl Namespace {
                 .unwrap_or(u64::MAX)
                 .min(cx.config.read_bytes_max),
             records: Vec::new(),
+            dead_letters: None,
         }) as u32;
         cx.ready.push_back(Work::Read {
             namespace: self.index,
             read,
         });
+        Ok(())
+    }
+
+    /// Begins to read the dead letters of a group.
+    pub(crate) fn read_dead_letters(
+        &mut self,
+        cx: &mut Context,
+        connection: u32,
+        command: &ReadDeadLetters<'_>,
+    ) -> Result<(), Refusal> {
+        let group = self.known_group(command.group)?;
+        if let Some(filter) = command.filter {
+            crate::topic::check_filter(filter)?;
+        }
+        let Some(dead) = self.groups[group as usize].dead else {
+            crate::manage::require_any(cx, connection)?;
+            let none = DeadLetters {
+                request: command.request,
+                next_offset: 0,
+                more: false,
+                records: List::new(&[]),
+            };
+            cx.reply(connection, After::default(), &Reply::DeadLetters(none));
+            return Ok(());
+        };
+        let entry = &self.groups[group as usize].logs[dead as usize];
+        let topic = &self.topics[entry.topic as usize];
+        let log = &topic.partitions[entry.partition.0 as usize].log;
+        let from = Offset(command.from_offset.unwrap_or(0)).max(entry.floor.max(log.start()));
+        check_offset(from, log.end())?;
+        let (name, from) = (topic.name.clone(), format!("offset:{}", from.0));
+        self.read(
+            cx,
+            connection,
+            &Read {
+                request: command.request,
+                topic: &name,
+                partition: 0,
+                from: Some(&from),
+                messages_max: command.messages_max,
+                bytes_max: None,
+            },
+        )?;
+        if let Some(Work::Read { read, .. }) = cx.ready.back() {
+            self.reads[*read as usize].dead_letters = Some(DeadLettersAsked {
+                group,
+                filter: command.filter.map(Into::into),
+                reason: command.reason.map(Into::into),
+            });
+        }
         Ok(())
     }
 
@@ -142,6 +205,19 @@ impl Namespace {
                 Step::Ready => {
                     if let Some((record, bytes)) = read.cursor.record(log)
                         && record.expires_at.is_none_or(|at| Timestamp(at) > cx.now)
+                        && read.dead_letters.as_ref().is_none_or(|asked| {
+                            let group = self.groups.get(asked.group as usize);
+                            let dead =
+                                group.and_then(|group| Some(&group.logs[group.dead? as usize]));
+                            let offset = Offset(record.offset);
+                            dead.is_some_and(|dead| {
+                                offset >= dead.floor && !dead.done.contains(offset)
+                            }) && is_wanted(
+                                &record,
+                                asked.filter.as_deref(),
+                                asked.reason.as_deref(),
+                            )
+                        })
                     {
                         read.records.put_bytes(bytes);
                         read.messages_left -= 1;
@@ -181,15 +257,25 @@ impl Namespace {
         cx.counters.unreadable_rows += unreadable.map_or(0, |unreadable| unreadable.rows);
         let after = log.after;
         let (connection, records) = (read.connection, core::mem::take(&mut read.records));
-        let page = Page {
-            request: read.request,
-            log_start_offset: log.start().0,
-            log_end_offset: log.end().0,
-            next_offset: read.cursor.next().0,
-            records: List::new(&records),
+        let next_offset = read.cursor.next().0;
+        let page = if read.dead_letters.is_some() {
+            Reply::DeadLetters(DeadLetters {
+                request: read.request,
+                next_offset,
+                more: next_offset < log.end().0,
+                records: List::new(&records),
+            })
+        } else {
+            Reply::Page(Page {
+                request: read.request,
+                log_start_offset: log.start().0,
+                log_end_offset: log.end().0,
+                next_offset,
+                records: List::new(&records),
+            })
         };
         // What a reader has seen must not be taken back by a crash that its receipt would have told of.
-        cx.reply(connection, after, &Reply::Page(page));
+        cx.reply(connection, after, &page);
         self.reads.remove(index as usize);
     }
 

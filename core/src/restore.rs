@@ -18,9 +18,9 @@ use crate::log::Log;
 use crate::manage::read_topic_row;
 use crate::namespace::Namespace;
 use crate::rows::{
-    FORMAT_KEY, KeyTail, ROW_VERSION, Scope, TABLE_CONNECTION, TABLE_DEDUP, TABLE_IMPORT,
-    TABLE_NAMESPACE, TABLE_PARTITION, TABLE_PRODUCER, TABLE_SCHEDULE, TABLE_SEGMENT, TABLE_TOPIC,
-    scope_of,
+    FORMAT_KEY, KeyTail, ROW_VERSION, Scope, TABLE_CONNECTION, TABLE_DEDUP, TABLE_GROUP,
+    TABLE_GROUP_OFFSET, TABLE_GROUP_WINDOW, TABLE_IMPORT, TABLE_MEMBER, TABLE_NAMESPACE,
+    TABLE_PARTITION, TABLE_PRODUCER, TABLE_SCHEDULE, TABLE_SEGMENT, TABLE_TOPIC, scope_of,
 };
 use crate::subscription::{OnLag, Options};
 use crate::wire::{Malformed, Put as _, Reader};
@@ -292,6 +292,16 @@ impl StateRows {
                 }
             }
             Some(TABLE_IMPORT) => namespace.import_broken_off = true,
+            Some(TABLE_GROUP) => namespace.restore_group(&mut tail, value)?,
+            Some(TABLE_MEMBER) => namespace.restore_member(&mut tail, value)?,
+            Some(TABLE_GROUP_OFFSET) => {
+                let topic = self.topic_in(&mut KeyTail(tail.0.get(4..).unwrap_or_default()))?;
+                namespace.restore_group_offset(topic, &mut tail, value)?;
+            }
+            Some(TABLE_GROUP_WINDOW) => {
+                let topic = self.topic_in(&mut KeyTail(tail.0.get(4..).unwrap_or_default()))?;
+                namespace.restore_group_window(topic, &mut tail, value)?;
+            }
             _ => return Err(String::from("no version has such a table")),
         }
         if !tail.0.is_empty() {
@@ -340,6 +350,9 @@ fn restore_namespace(namespace: &mut Namespace, value: &[u8]) -> Result<(), Malf
     namespace.lineage = Lineage::take(&mut reader)?;
     if !reader.is_empty() {
         namespace.reserved = Sequence(reader.counted()?);
+    }
+    if !reader.is_empty() {
+        namespace.next_group_id = reader.u32()?;
     }
     if namespace.next_topic_id > TOPIC_ID_MAX {
         return Err(Malformed);

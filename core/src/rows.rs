@@ -12,7 +12,9 @@
 use alloc::vec::Vec;
 
 use crate::hash::Digest;
-use crate::ids::{ConnectionId, Offset, Partition, ScheduleId, Timestamp, TopicId};
+use crate::ids::{
+    ConnectionId, GroupId, MemberId, Offset, Partition, ScheduleId, Timestamp, TopicId,
+};
 
 /// The version of every row that this build writes. A build reads its own version and those before it.
 pub(crate) const ROW_VERSION: u64 = 1;
@@ -33,6 +35,12 @@ pub(crate) const TABLE_SCHEDULE: u8 = 0x0b;
 pub(crate) const TABLE_DEDUP: u8 = 0x0c;
 /// What is remembered of producers.
 pub(crate) const TABLE_PRODUCER: u8 = 0x0d;
+pub(crate) const TABLE_GROUP: u8 = 0x07;
+pub(crate) const TABLE_MEMBER: u8 = 0x08;
+/// How far a group is in a partition.
+pub(crate) const TABLE_GROUP_OFFSET: u8 = 0x09;
+/// What of 1,024 offsets a queue has done or given to members.
+pub(crate) const TABLE_GROUP_WINDOW: u8 = 0x0a;
 pub(crate) const TABLE_MESSAGES: u8 = 0x80;
 /// The bodies of what waits for its time.
 pub(crate) const TABLE_SCHEDULED: u8 = 0x81;
@@ -165,6 +173,84 @@ impl Keys {
                 &producer.1.to_be_bytes(),
             ],
         )
+    }
+
+    pub(crate) fn group(&self, group: GroupId) -> Vec<u8> {
+        self.key(TABLE_GROUP, &[&group.0.to_be_bytes()])
+    }
+
+    pub(crate) fn member(&self, group: GroupId, member: MemberId) -> Vec<u8> {
+        self.key(
+            TABLE_MEMBER,
+            &[&group.0.to_be_bytes(), &member.0.to_be_bytes()],
+        )
+    }
+
+    pub(crate) fn group_offset(
+        &self,
+        group: GroupId,
+        topic: TopicId,
+        partition: Partition,
+    ) -> Vec<u8> {
+        self.key(
+            TABLE_GROUP_OFFSET,
+            &[
+                &group.0.to_be_bytes(),
+                &topic.0.to_be_bytes(),
+                &partition.0.to_be_bytes(),
+            ],
+        )
+    }
+
+    pub(crate) fn group_window(
+        &self,
+        group: GroupId,
+        topic: TopicId,
+        partition: Partition,
+        window: u64,
+    ) -> Vec<u8> {
+        self.key(
+            TABLE_GROUP_WINDOW,
+            &[
+                &group.0.to_be_bytes(),
+                &topic.0.to_be_bytes(),
+                &partition.0.to_be_bytes(),
+                &window.to_be_bytes(),
+            ],
+        )
+    }
+
+    /// The ranges that hold everything of a group.
+    pub(crate) fn group_ranges(&self, group: GroupId) -> [(Vec<u8>, Vec<u8>); 4] {
+        let next = group.0.saturating_add(1).to_be_bytes();
+        [
+            TABLE_GROUP,
+            TABLE_MEMBER,
+            TABLE_GROUP_OFFSET,
+            TABLE_GROUP_WINDOW,
+        ]
+        .map(|table| {
+            (
+                self.key(table, &[&group.0.to_be_bytes()]),
+                self.key(table, &[&next]),
+            )
+        })
+    }
+
+    /// The ranges that hold how far a group is in a topic.
+    pub(crate) fn group_topic_ranges(
+        &self,
+        group: GroupId,
+        topic: TopicId,
+    ) -> [(Vec<u8>, Vec<u8>); 2] {
+        let group = group.0.to_be_bytes();
+        let next = topic.0.saturating_add(1).to_be_bytes();
+        [TABLE_GROUP_OFFSET, TABLE_GROUP_WINDOW].map(|table| {
+            (
+                self.key(table, &[&group, &topic.0.to_be_bytes()]),
+                self.key(table, &[&group, &next]),
+            )
+        })
     }
 
     pub(crate) fn import(&self) -> Vec<u8> {

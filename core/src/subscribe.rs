@@ -43,7 +43,7 @@ impl Namespace {
         }
         topic::check_filter(command.filter)?;
         let id = SubscriptionId(command.subscription);
-        if client.subscription(id).is_some() {
+        if client.has_subscription(id) {
             let message = format!("subscription {} is in use on this connection", id.0);
             return Err(Refusal::new(ErrorCode::InvalidArgument, message));
         }
@@ -308,7 +308,16 @@ impl Namespace {
         command: Unsubscribe,
     ) -> Result<(), Refusal> {
         let id = SubscriptionId(command.subscription);
-        let Some(index) = cx.connections[connection as usize].remove_subscription(id) else {
+        let client = &mut cx.connections[connection as usize];
+        if let Some((group, member)) = client.membership(id) {
+            self.remove_member(cx, group, member);
+            let done = Done {
+                request: command.request,
+            };
+            cx.reply(connection, After::default(), &Reply::Done(done));
+            return Ok(());
+        }
+        let Some(index) = client.remove_subscription(id) else {
             let message = format!("there is no subscription {} on this connection", id.0);
             return Err(Refusal::new(ErrorCode::UnknownSubscription, message));
         };
@@ -332,6 +341,9 @@ impl Namespace {
         command: Credit,
     ) -> Result<(), Refusal> {
         let id = SubscriptionId(command.subscription);
+        if let Some(membership) = cx.connections[connection as usize].membership(id) {
+            return self.add_member_credit(cx, membership, command);
+        }
         let Some(index) = cx.connections[connection as usize].subscription(id) else {
             return Ok(());
         };

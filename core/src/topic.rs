@@ -119,6 +119,8 @@ macro_rules! words {
     };
 }
 
+pub(crate) use words;
+
 words! {
     /// What a topic keeps.
     Kind {

@@ -12,7 +12,9 @@ use crate::ids::{Offset, Partition, ScheduleId, Timestamp, TopicId};
 use crate::log::{RowHead, read_record};
 use crate::namespace::Namespace;
 use crate::restore::{StateRows, unsound};
-use crate::rows::{KeyTail, TABLE_CONNECTION, TABLE_IMPORT, TABLE_MESSAGES, TABLE_SCHEDULED};
+use crate::rows::{
+    KeyTail, TABLE_CONNECTION, TABLE_IMPORT, TABLE_MEMBER, TABLE_MESSAGES, TABLE_SCHEDULED,
+};
 use crate::schedule::scheduled_key;
 use crate::topic::Kind;
 use crate::wire::{Malformed, Reader};
@@ -179,7 +181,10 @@ impl NamespaceVerifier {
 
     /// Whether an archive may have a row with such a key: what belongs to one place does not travel.
     pub(crate) fn travels(key: &[u8]) -> bool {
-        !matches!(key.first(), None | Some(&TABLE_CONNECTION | &TABLE_IMPORT))
+        !matches!(
+            key.first(),
+            None | Some(&TABLE_CONNECTION | &TABLE_MEMBER | &TABLE_IMPORT)
+        )
     }
 
     /// The namespace of the rows.

@@ -52,7 +52,7 @@ export function encodeEffect(effect: Effect): Uint8Array {
       break;
     case "notify":
       out.u8(5);
-      out.u8(["topic_created", "topic_deleted", "row_unreadable"].indexOf(effect.event) + 1);
+      out.u8(["topic_created", "topic_deleted", "row_unreadable", "dead_letters_alert"].indexOf(effect.event) + 1);
       out.str(effect.namespace);
       out.str(effect.topic);
       break;

@@ -99,7 +99,7 @@ export interface Close {
 /** Something that happened, for observers. */
 export interface Notify {
   readonly kind: "notify";
-  readonly event: "topic_created" | "topic_deleted" | "row_unreadable";
+  readonly event: "topic_created" | "topic_deleted" | "row_unreadable" | "dead_letters_alert";
   readonly namespace: string;
   readonly topic: string;
 }
@@ -115,7 +115,7 @@ export interface Output {
 }
 
 const DURABILITIES: readonly Durability[] = ["none", "async", "sync"];
-const EVENTS: readonly (Notify["event"] | undefined)[] = [undefined, "topic_created", "topic_deleted", "row_unreadable"];
+const EVENTS: readonly (Notify["event"] | undefined)[] = [undefined, "topic_created", "topic_deleted", "row_unreadable", "dead_letters_alert"];
 
 const scratch = new Writer();
 

@@ -84,7 +84,89 @@ export type Command =
     }
   | { type: "cancel_scheduled"; request: number; scheduleId: number }
   | { type: "export"; request: number; export: bigint; part: number }
-  | { type: "import"; request: number; import: bigint; part: number; last: boolean; bytes: Uint8Array };
+  | { type: "import"; request: number; import: bigint; part: number; last: boolean; bytes: Uint8Array }
+  | {
+      type: "configure_group";
+      request: number;
+      group: string;
+      kind?: string | undefined;
+      strategy?: string | undefined;
+      filters?: readonly string[] | undefined;
+      from?: string | undefined;
+      ackDeadlineMs?: number | undefined;
+      maxDeliveryAttempts?: number | undefined;
+      retry?: string | undefined;
+      retryMs?: number | undefined;
+      retryMsMax?: number | undefined;
+      sessionMs?: number | undefined;
+      rebalanceMs?: number | undefined;
+      deadLettersAlert?: number | undefined;
+    }
+  | {
+      type: "join";
+      request: number;
+      subscription: number;
+      group: string;
+      filters: readonly string[];
+      kind?: string | undefined;
+      strategy?: string | undefined;
+      from?: string | undefined;
+      member?: string | undefined;
+      credit?: number | undefined;
+      maxInFlight?: number | undefined;
+    }
+  | { type: "rebalanced"; subscription: number; generation: number }
+  | { type: "commit"; request: number; subscription: number; generation: number; offsets: readonly Position[] }
+  | { type: "ack"; request: number; leases: readonly Lease[] }
+  | { type: "nack"; request: number; leases: readonly Lease[]; delayMs?: number | undefined }
+  | { type: "reject"; request: number; leases: readonly Lease[]; reason?: string | undefined }
+  | { type: "extend"; request: number; leases: readonly Lease[]; extendMs?: number | undefined }
+  | {
+      type: "reset_group";
+      request: number;
+      group: string;
+      to: string;
+      topic?: string | undefined;
+      partition?: number | undefined;
+    }
+  | { type: "pause_group"; request: number; group: string; paused: boolean }
+  | { type: "describe_group"; request: number; group: string }
+  | { type: "list_groups"; request: number; after?: string | undefined; groupsMax?: number | undefined }
+  | { type: "delete_group"; request: number; group: string }
+  | {
+      type: "read_dead_letters";
+      request: number;
+      group: string;
+      fromOffset?: bigint | undefined;
+      messagesMax?: number | undefined;
+      filter?: string | undefined;
+      reason?: string | undefined;
+    }
+  | {
+      type: "replay_dead_letters";
+      request: number;
+      group: string;
+      offsets?: readonly { offset: bigint }[] | undefined;
+      rate?: number | undefined;
+    }
+  | {
+      type: "delete_dead_letters";
+      request: number;
+      group: string;
+      offsets?: readonly { offset: bigint }[] | undefined;
+    };
+
+/** A place in a partition: the next offset to read. */
+export interface Position {
+  topic: string;
+  partition: number;
+  offset: bigint;
+}
+
+/** A lease by its number. */
+export interface Lease {
+  lease: number;
+}
 
 export interface Place {
   partition: number;
@@ -138,7 +220,14 @@ export type Reply =
   | { type: "subscribed"; request: number; subscription: number; token: string; sequence: bigint }
   | { type: "ok"; request: number }
   | { type: "error"; request: number; code: string; message: string; retryAfterMs?: number }
-  | ({ type: "delivery"; subscription: number; topic: string; partition: number } & RecordFields)
+  | ({
+      type: "delivery";
+      subscription: number;
+      topic: string;
+      partition: number;
+      lease?: number;
+      attempt?: number;
+    } & RecordFields)
   | {
       type: "gap";
       subscription: number;
@@ -179,7 +268,48 @@ export type Reply =
   | { type: "going_away"; reconnectAfterMs: number }
   | { type: "archive_part"; request: number; export: bigint; part: number; last: boolean; bytes: Uint8Array }
   | { type: "scheduled"; request: number; scheduled: ScheduledFields[]; more: boolean }
-  | { type: "imported"; request: number; import: bigint; part: number; rows: number };
+  | { type: "imported"; request: number; import: bigint; part: number; rows: number }
+  | {
+      type: "group";
+      request: number;
+      group: string;
+      kind: string;
+      strategy: string;
+      generation: number;
+      paused: boolean;
+      filters: string[];
+      ackDeadlineMs: number;
+      maxDeliveryAttempts: number;
+      retry: string;
+      retryMs: number;
+      retryMsMax: number;
+      sessionMs: number;
+      rebalanceMs: number;
+      deadLettersAlert: number;
+      deadLetters: number;
+      members: { member: string; connection: number; inFlight: number; partitions: number }[];
+      partitions: {
+        topic: string;
+        partition: number;
+        committedOffset: bigint;
+        logEndOffset: bigint;
+        lag: number;
+        member?: string;
+      }[];
+    }
+  | {
+      type: "joined";
+      request: number;
+      subscription: number;
+      member: string;
+      generation: number;
+      heartbeatMs: number;
+    }
+  | { type: "settled"; request: number; failed: { lease: number; code: string }[] }
+  | { type: "groups"; request: number; groups: string[]; more: boolean }
+  | { type: "dead_letters"; request: number; nextOffset: bigint; more: boolean; records: RecordFields[] }
+  | { type: "affected"; request: number; messages: number }
+  | { type: "assignment"; subscription: number; generation: number; assigned: Position[]; revoked: Position[] };
 
 /**
  * `int` is a varint read as a number, `u64` one read as a bigint (offsets and sequences); `[Name]` is a list of items
@@ -197,6 +327,12 @@ const ITEMS: Readonly<Record<string, string>> = {
   ScheduledMessage: "scheduleId:int topic:str deliverAt:int sizeBytes:int ; 1 key:str 2 id:str",
   Record: `${STORED} ; ${PROPERTIES} 5 expiresAt:int`,
   Extent: "logStartOffset:u64 logEndOffset:u64 sizeBytes:int",
+  Position: "topic:str partition:int offset:u64",
+  Lease: "lease:int",
+  DeadOffset: "offset:u64",
+  GroupMember: "member:str connection:int inFlight:int partitions:int",
+  GroupPartition: "topic:str partition:int committedOffset:u64 logEndOffset:u64 lag:int ; 1 member:str",
+  FailedLease: "lease:int code:str",
 };
 
 /** Kind, name and layout of every command. */
@@ -225,6 +361,34 @@ export const COMMANDS: readonly (readonly [number, Command["type"], string])[] =
   [14, "import", "request:int import:u64 part:int last:flag bytes:bytes"],
   [17, "list_scheduled", "request:int ; 1 filter:str 2 after:int 3 scheduledMax:int"],
   [18, "cancel_scheduled", "request:int scheduleId:int"],
+  [
+    21,
+    "configure_group",
+    "request:int group:str ; 1 kind:str 2 strategy:str 3 filters:strings 4 from:str 5 ackDeadlineMs:int 6 maxDeliveryAttempts:int 7 retry:str 8 retryMs:int 9 retryMsMax:int 10 sessionMs:int 11 rebalanceMs:int 12 deadLettersAlert:int",
+  ],
+  [
+    22,
+    "join",
+    "request:int subscription:int group:str filters:strings ; 1 kind:str 2 strategy:str 3 from:str 4 member:str 5 credit:int 6 maxInFlight:int",
+  ],
+  [23, "rebalanced", "subscription:int generation:int"],
+  [24, "commit", "request:int subscription:int generation:int offsets:[Position]"],
+  [25, "ack", "request:int leases:[Lease]"],
+  [26, "nack", "request:int leases:[Lease] ; 1 delayMs:int"],
+  [27, "reject", "request:int leases:[Lease] ; 1 reason:str"],
+  [28, "extend", "request:int leases:[Lease] ; 1 extendMs:int"],
+  [29, "reset_group", "request:int group:str to:str ; 1 topic:str 2 partition:int"],
+  [30, "pause_group", "request:int group:str paused:flag"],
+  [31, "describe_group", "request:int group:str"],
+  [32, "list_groups", "request:int ; 1 after:str 2 groupsMax:int"],
+  [33, "delete_group", "request:int group:str"],
+  [
+    34,
+    "read_dead_letters",
+    "request:int group:str ; 1 fromOffset:u64 2 messagesMax:int 3 filter:str 4 reason:str",
+  ],
+  [35, "replay_dead_letters", "request:int group:str ; 1 offsets:[DeadOffset] 2 rate:int"],
+  [36, "delete_dead_letters", "request:int group:str ; 1 offsets:[DeadOffset]"],
 ];
 
 /** Kind, name and layout of every reply. */
@@ -239,7 +403,7 @@ export const REPLIES: readonly (readonly [number, Reply["type"], string])[] = [
   [132, "subscribed", "request:int subscription:int token:str sequence:u64"],
   [133, "ok", "request:int"],
   [134, "error", "request:int code:str message:str ; 1 retryAfterMs:int"],
-  [135, "delivery", `subscription:int topic:str partition:int ${STORED} ; ${PROPERTIES} 5 expiresAt:int`],
+  [135, "delivery", `subscription:int topic:str partition:int ${STORED} ; ${PROPERTIES} 5 expiresAt:int 8 lease:int 9 attempt:int`],
   [
     136,
     "gap",
@@ -259,6 +423,17 @@ export const REPLIES: readonly (readonly [number, Reply["type"], string])[] = [
   [144, "archive_part", "request:int export:u64 part:int last:flag bytes:bytes"],
   [145, "imported", "request:int import:u64 part:int rows:int"],
   [147, "scheduled", "request:int scheduled:[ScheduledMessage] more:flag"],
+  [
+    149,
+    "group",
+    "request:int group:str kind:str strategy:str generation:int paused:flag filters:strings ackDeadlineMs:int maxDeliveryAttempts:int retry:str retryMs:int retryMsMax:int sessionMs:int rebalanceMs:int deadLettersAlert:int deadLetters:int members:[GroupMember] partitions:[GroupPartition]",
+  ],
+  [150, "joined", "request:int subscription:int member:str generation:int heartbeatMs:int"],
+  [151, "settled", "request:int failed:[FailedLease]"],
+  [152, "groups", "request:int groups:strings more:flag"],
+  [153, "dead_letters", "request:int nextOffset:u64 more:flag records:[Record]"],
+  [154, "affected", "request:int messages:int"],
+  [155, "assignment", "subscription:int generation:int assigned:[Position] revoked:[Position]"],
 ];
 
 interface FieldSpec {

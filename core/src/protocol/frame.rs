@@ -157,6 +157,38 @@ frames! { 'a
         17 "list_scheduled" ListScheduled<'a>,
         /// Takes back a message that waits for its time.
         18 "cancel_scheduled" CancelScheduled,
+        /// Creates a consumer group or changes its configuration.
+        21 "configure_group" ConfigureGroup<'a>,
+        /// Becomes a member of a consumer group, which is created if there is none.
+        22 "join" Join<'a>,
+        /// Lets go of the partitions that an assignment took away; has no reply unless it is refused.
+        23 "rebalanced" Rebalanced,
+        /// Moves committed offsets forward.
+        24 "commit" Commit<'a>,
+        /// Says that leased messages are done.
+        25 "ack" Ack<'a>,
+        /// Gives leased messages back, to be delivered again.
+        26 "nack" Nack<'a>,
+        /// Gives leased messages up as dead letters.
+        27 "reject" Reject<'a>,
+        /// Asks for more time with leased messages.
+        28 "extend" Extend<'a>,
+        /// Moves a group to another place in its topics.
+        29 "reset_group" ResetGroup<'a>,
+        /// Stops a group's deliveries, or lets them go on.
+        30 "pause_group" PauseGroup<'a>,
+        /// Asks for a group's configuration, members and lag.
+        31 "describe_group" DescribeGroup<'a>,
+        /// Asks for group names.
+        32 "list_groups" ListGroups<'a>,
+        /// Deletes a group, its positions and its dead letters.
+        33 "delete_group" DeleteGroup<'a>,
+        /// Reads a group's dead letters.
+        34 "read_dead_letters" ReadDeadLetters<'a>,
+        /// Delivers dead letters to their group again.
+        35 "replay_dead_letters" ReplayDeadLetters<'a>,
+        /// Deletes dead letters.
+        36 "delete_dead_letters" DeleteDeadLetters<'a>,
     }
 }
 
@@ -199,6 +231,20 @@ frames! { 'a
         145 "imported" Imported,
         /// Answers `list_scheduled`.
         147 "scheduled" Scheduled<'a>,
+        /// Answers `configure_group` and `describe_group`.
+        149 "group" GroupDescription<'a>,
+        /// Answers `join`.
+        150 "joined" Joined<'a>,
+        /// Answers `ack`, `nack`, `reject` and `extend`.
+        151 "settled" Settled<'a>,
+        /// Answers `list_groups`.
+        152 "groups" Groups<'a>,
+        /// Answers `read_dead_letters`.
+        153 "dead_letters" DeadLetters<'a>,
+        /// Answers `replay_dead_letters` and `delete_dead_letters`.
+        154 "affected" Affected,
+        /// Tells a member which partitions it has got, and which it is to let go of.
+        155 "assignment" Assignment<'a>,
     }
 }
 
@@ -443,6 +489,240 @@ layouts! { 'a
         schedule_id: u64,
     }
 
+    /// See [`Command::ConfigureGroup`]. What is left out stays, or takes the default for a new group.
+    ConfigureGroup<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The group.
+        group: &'a str,
+        ;
+        /// `queue` (the default) or `partitioned`; fixed once the group exists.
+        1 kind: &'a str,
+        /// `sticky` (the default), `round_robin`, `range` or `consistent_hash`.
+        2 strategy: &'a str,
+        /// Topics and patterns that the group reads, in addition to those that it reads already.
+        3 filters: Strings<'a>,
+        /// Where it begins in topics that exist: `earliest` (the default), `latest`, `timestamp:MS`.
+        4 from: &'a str,
+        /// How long a member has for a message of a queue.
+        5 ack_deadline_ms: u64,
+        /// How often a message is delivered before it is a dead letter.
+        6 max_delivery_attempts: u32,
+        /// How long a message waits before it is delivered again: `none`, `fixed`, `linear` or `exponential`.
+        7 retry: &'a str,
+        /// The first wait.
+        8 retry_ms: u64,
+        /// The longest wait.
+        9 retry_ms_max: u64,
+        /// How long a member may be silent.
+        10 session_ms: u64,
+        /// How long a member may take to let go of a partition.
+        11 rebalance_ms: u64,
+        /// How many dead letters raise an event; 0 for none.
+        12 dead_letters_alert: u64,
+    }
+
+    /// See [`Command::Join`].
+    Join<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The client's number for the deliveries, not in use on this connection.
+        subscription: u32,
+        /// The group.
+        group: &'a str,
+        /// What this member takes: topic names and patterns.
+        filters: Strings<'a>,
+        ;
+        /// See [`ConfigureGroup::kind`].
+        1 kind: &'a str,
+        /// See [`ConfigureGroup::strategy`].
+        2 strategy: &'a str,
+        /// See [`ConfigureGroup::from`].
+        3 from: &'a str,
+        /// A name that outlives the connection: whoever joins under it takes its place.
+        4 member: &'a str,
+        /// Of a partitioned group: how many deliveries are allowed to begin with; without it, any number.
+        5 credit: u64,
+        /// Of a queue: how many messages it holds leases for at most.
+        6 max_in_flight: u64,
+    }
+
+    /// See [`Command::Rebalanced`].
+    Rebalanced {
+        /// The membership.
+        subscription: u32,
+        /// The assignment's.
+        generation: u64,
+    }
+
+    /// See [`Command::Commit`].
+    Commit<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The membership.
+        subscription: u32,
+        /// The newest that the member was told.
+        generation: u64,
+        /// Where to read on.
+        offsets: List<'a, Position<'a>>,
+    }
+
+    /// A place in a partition.
+    Position<'a> {
+        /// The topic.
+        topic: &'a str,
+        /// The partition.
+        partition: u32,
+        /// The next offset to read.
+        offset: u64,
+    }
+
+    /// See [`Command::Ack`].
+    Ack<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// What is done.
+        leases: List<'a, Lease>,
+    }
+
+    /// A lease by its number, as the delivery had it.
+    Lease {
+        /// The number.
+        lease: u64,
+    }
+
+    /// See [`Command::Nack`].
+    Nack<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// What is given back.
+        leases: List<'a, Lease>,
+        ;
+        /// How long it waits, in the place of what the group's configuration says.
+        1 delay_ms: u64,
+    }
+
+    /// See [`Command::Reject`].
+    Reject<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// What is given up.
+        leases: List<'a, Lease>,
+        ;
+        /// Why, for who looks at the dead letter.
+        1 reason: &'a str,
+    }
+
+    /// See [`Command::Extend`].
+    Extend<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// What needs more time.
+        leases: List<'a, Lease>,
+        ;
+        /// How long from now; the group's deadline if left out.
+        1 extend_ms: u64,
+    }
+
+    /// See [`Command::ResetGroup`].
+    ResetGroup<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The group.
+        group: &'a str,
+        /// `earliest`, `latest`, `offset:N` or `timestamp:MS`.
+        to: &'a str,
+        ;
+        /// Only this topic.
+        1 topic: &'a str,
+        /// Only this partition of the one topic.
+        2 partition: u32,
+    }
+
+    /// See [`Command::PauseGroup`].
+    PauseGroup<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The group.
+        group: &'a str,
+        /// Whether it is to stand still.
+        paused: bool,
+    }
+
+    /// See [`Command::DescribeGroup`].
+    DescribeGroup<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The group.
+        group: &'a str,
+    }
+
+    /// See [`Command::ListGroups`].
+    ListGroups<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        ;
+        /// Only those after this name, in byte order.
+        1 after: &'a str,
+        /// At most so many.
+        2 groups_max: u64,
+    }
+
+    /// See [`Command::DeleteGroup`].
+    DeleteGroup<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The group.
+        group: &'a str,
+    }
+
+    /// See [`Command::ReadDeadLetters`].
+    ReadDeadLetters<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The group.
+        group: &'a str,
+        ;
+        /// The first offset among the dead letters.
+        1 from_offset: u64,
+        /// At most so many.
+        2 messages_max: u64,
+        /// Only those whose topic matches.
+        3 filter: &'a str,
+        /// Only those that died of this.
+        4 reason: &'a str,
+    }
+
+    /// See [`Command::ReplayDeadLetters`].
+    ReplayDeadLetters<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The group.
+        group: &'a str,
+        ;
+        /// Which; all if left out.
+        1 offsets: List<'a, DeadOffset>,
+        /// So many a second; at once if left out.
+        2 rate: u64,
+    }
+
+    /// See [`Command::DeleteDeadLetters`].
+    DeleteDeadLetters<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The group.
+        group: &'a str,
+        ;
+        /// Which; all if left out.
+        1 offsets: List<'a, DeadOffset>,
+    }
+
+    /// The place of a dead letter among those of its group.
+    DeadOffset {
+        /// The offset.
+        offset: u64,
+    }
+
     /// See [`Reply::Welcome`].
     Welcome<'a> {
         /// The version that the broker speaks.
@@ -570,6 +850,10 @@ layouts! { 'a
         4 id: &'a str,
         /// When it stops to be delivered, in milliseconds since the Unix epoch.
         5 expires_at: u64,
+        /// Of a queue: the number to acknowledge it with.
+        8 lease: u64,
+        /// Of a queue: which delivery of the message this is, from 1.
+        9 attempt: u32,
     }
 
     /// See [`Reply::Gap`]. Sequences above `after` up to and with `to` are missing where the filter matches.
@@ -734,6 +1018,115 @@ layouts! { 'a
         more: bool,
     }
 
+    /// See [`Reply::GroupDescription`].
+    GroupDescription<'a> {
+        /// The command's number.
+        request: u64,
+        /// The group.
+        group: &'a str,
+        /// See [`ConfigureGroup::kind`].
+        kind: &'a str,
+        /// See [`ConfigureGroup::strategy`].
+        strategy: &'a str,
+        /// How often the partitions were dealt out anew.
+        generation: u64,
+        /// Whether it stands still.
+        paused: bool,
+        /// See [`ConfigureGroup::filters`].
+        filters: Strings<'a>,
+        /// See [`ConfigureGroup::ack_deadline_ms`].
+        ack_deadline_ms: u64,
+        /// See [`ConfigureGroup::max_delivery_attempts`].
+        max_delivery_attempts: u32,
+        /// See [`ConfigureGroup::retry`].
+        retry: &'a str,
+        /// See [`ConfigureGroup::retry_ms`].
+        retry_ms: u64,
+        /// See [`ConfigureGroup::retry_ms_max`].
+        retry_ms_max: u64,
+        /// See [`ConfigureGroup::session_ms`].
+        session_ms: u64,
+        /// See [`ConfigureGroup::rebalance_ms`].
+        rebalance_ms: u64,
+        /// See [`ConfigureGroup::dead_letters_alert`].
+        dead_letters_alert: u64,
+        /// How many dead letters there are.
+        dead_letters: u64,
+        /// Who is in it.
+        members: List<'a, GroupMember<'a>>,
+        /// Where it stands.
+        partitions: List<'a, GroupPartition<'a>>,
+    }
+
+    /// A member in a [`GroupDescription`].
+    GroupMember<'a> {
+        /// Its name.
+        member: &'a str,
+        /// Its connection, 0 while it has none.
+        connection: u64,
+        /// How many messages it holds leases for.
+        in_flight: u64,
+        /// How many partitions are its own.
+        partitions: u64,
+    }
+
+    /// A partition in a [`GroupDescription`].
+    GroupPartition<'a> {
+        /// The topic.
+        topic: &'a str,
+        /// The partition.
+        partition: u32,
+        /// Everything below is done.
+        committed_offset: u64,
+        /// The offset that the next message will get.
+        log_end_offset: u64,
+        /// How many messages are not done.
+        lag: u64,
+        ;
+        /// Whose it is.
+        1 member: &'a str,
+    }
+
+    /// See [`Reply::Joined`].
+    Joined<'a> {
+        /// The command's number.
+        request: u64,
+        /// The subscription.
+        subscription: u32,
+        /// The member's name.
+        member: &'a str,
+        /// The newest that was dealt out.
+        generation: u64,
+        /// How often the member must be heard of; 0 if its connection says enough.
+        heartbeat_ms: u64,
+    }
+
+    /// See [`Reply::Settled`].
+    Settled<'a> {
+        /// The command's number.
+        request: u64,
+        /// The leases that it did not apply to.
+        failed: List<'a, FailedLease<'a>>,
+    }
+
+    /// A lease that is not, or not any more.
+    FailedLease<'a> {
+        /// Its number.
+        lease: u64,
+        /// The stable code.
+        code: &'a str,
+    }
+
+    /// See [`Reply::Groups`].
+    Groups<'a> {
+        /// The command's number.
+        request: u64,
+        /// Names in byte order.
+        groups: Strings<'a>,
+        /// Whether there are more after the last.
+        more: bool,
+    }
+
     /// One message in a [`Scheduled`].
     ScheduledMessage<'a> {
         /// Its number, to cancel it.
@@ -749,6 +1142,38 @@ layouts! { 'a
         1 key: &'a str,
         /// See [`Publish::id`].
         2 id: &'a str,
+    }
+
+    /// See [`Reply::DeadLetters`].
+    DeadLetters<'a> {
+        /// The command's number.
+        request: u64,
+        /// Where to read on.
+        next_offset: u64,
+        /// Whether there may be more.
+        more: bool,
+        /// The messages, with headers that say how they died.
+        records: List<'a, Record<'a>>,
+    }
+
+    /// See [`Reply::Affected`].
+    Affected {
+        /// The command's number.
+        request: u64,
+        /// How many.
+        messages: u64,
+    }
+
+    /// See [`Reply::Assignment`].
+    Assignment<'a> {
+        /// The membership.
+        subscription: u32,
+        /// To be given with commits.
+        generation: u64,
+        /// What is the member's now, and where its deliveries begin.
+        assigned: List<'a, Position<'a>>,
+        /// What is not any more once the member says `rebalanced`.
+        revoked: List<'a, Position<'a>>,
     }
 
     /// See [`Reply::GoingAway`].

@@ -308,6 +308,8 @@ mod tests {
             headers: None,
             id: None,
             expires_at: None,
+            lease: None,
+            attempt: None,
         };
         assert_eq!(human(&delivery), "a/b 2@3 [k] é\\n\\u{1b}[2J");
         delivery.payload = &[0xff];

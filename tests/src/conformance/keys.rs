@@ -3,13 +3,17 @@
 use dunlin_core::rows::{Scope, scope_of};
 
 /// The tables by their number; integers follow, 4 or 8 bytes long as the digits say.
-const TABLES: [(u8, &str, &[usize]); 11] = [
+const TABLES: [(u8, &str, &[usize]); 15] = [
     (0x01, "namespace", &[]),
     (0x02, "topic", &[4]),
     (0x03, "partition", &[4, 4]),
     (0x04, "segment", &[4, 4, 8]),
     (0x05, "connection", &[8]),
     (0x06, "import", &[]),
+    (0x07, "group", &[4]),
+    (0x08, "member", &[4, 8]),
+    (0x09, "group_offset", &[4, 4, 4]),
+    (0x0a, "group_window", &[4, 4, 4, 8]),
     (0x0b, "schedule", &[8, 8]),
     (0x0c, "dedup", &[4, 8]),
     (0x0d, "producer", &[4, 8, 8]),

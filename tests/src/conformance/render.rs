@@ -127,6 +127,9 @@ fn render(effect: &Effect, encodings: &Encodings, lines: &mut Vec<String>) -> Re
                 Event::TopicCreated { namespace, topic } => ("topic_created", namespace, topic),
                 Event::TopicDeleted { namespace, topic } => ("topic_deleted", namespace, topic),
                 Event::RowUnreadable { namespace, topic } => ("row_unreadable", namespace, topic),
+                Event::DeadLettersAlert { namespace, group } => {
+                    ("dead_letters_alert", namespace, group)
+                }
             };
             lines.push(format!("notify {kind} {namespace} {topic}"));
         }

@@ -40,6 +40,12 @@ pub(super) const fn request_of(reply: &Reply<'_>) -> Option<u64> {
         Reply::TopicDescription(reply) => reply.request,
         Reply::Topics(reply) => reply.request,
         Reply::Pong(reply) => reply.request,
+        Reply::GroupDescription(reply) => reply.request,
+        Reply::Joined(reply) => reply.request,
+        Reply::Settled(reply) => reply.request,
+        Reply::Groups(reply) => reply.request,
+        Reply::DeadLetters(reply) => reply.request,
+        Reply::Affected(reply) => reply.request,
         Reply::Delivery(_)
         | Reply::Gap(_)
         | Reply::Ended(_)
@@ -47,7 +53,8 @@ pub(super) const fn request_of(reply: &Reply<'_>) -> Option<u64> {
         | Reply::GoingAway(_)
         | Reply::ArchivePart(_)
         | Reply::Imported(_)
-        | Reply::Scheduled(_) => return None,
+        | Reply::Scheduled(_)
+        | Reply::Assignment(_) => return None,
     })
 }
 

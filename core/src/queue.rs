@@ -1,0 +1,668 @@
+//! A queue: deals out single messages under leases.
+//!
+//! Of each partition a queue knows a floor, below which everything is done, what is done above it (a bit each), and
+//! what is pending: delivered and not done, waiting to be delivered again, or held back behind another message of its
+//! key. Everything else above the floor has not been delivered yet. Bodies are read when they are dealt out, and are
+//! not kept.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use twox_hash::XxHash64;
+
+use crate::context::{Context, LoadOwner, Work};
+use crate::cursor::{Cursor, Step};
+use crate::dead_letter::{Origin, Reason};
+use crate::effect::After;
+use crate::group::{Group, GroupLog, LeasePlace};
+use crate::ids::{LeaseId, Offset, Ticket, Timestamp};
+use crate::input::{LoadFailed, Row};
+use crate::log::LogKeys;
+use crate::namespace::Namespace;
+use crate::protocol::field::Item as _;
+use crate::protocol::frame::{Gap, Record, Reply};
+use crate::publish::DeliveryBody;
+use crate::topic::Ordering;
+use crate::wire::Reader;
+
+/// How many messages a log deals out before it is another's turn.
+const TURN_MESSAGES: u32 = 16;
+
+/// After a failed load a queue reads on so much later, in milliseconds.
+const READ_AGAIN_MS: u64 = 1000;
+
+/// The place in the timers of a log that could not be read; no message has it.
+pub(crate) const READ_AGAIN: Offset = Offset(u64::MAX);
+
+/// A message that is not done, though it was delivered, or cannot be delivered yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pending {
+    /// How often it was delivered.
+    pub(crate) attempts: u32,
+    pub(crate) state: State,
+    /// The key that it holds, if its topic keeps an order.
+    pub(crate) key: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// A member has it until then.
+    Leased {
+        lease: LeaseId,
+        member: u32,
+        until: Timestamp,
+    },
+    /// It is to be delivered again then.
+    Waiting { until: Timestamp },
+    /// It is to be delivered as soon as a member can take it.
+    Ready,
+    /// It follows another of its key. Its body is kept, so that a key with many messages is not read once for each.
+    Parked { record: Box<[u8]> },
+    /// It is given up, and becomes a dead letter once it was read.
+    Dying(Reason),
+}
+
+impl Pending {
+    /// When its timer is due, if it has one.
+    pub(crate) const fn until(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Leased { until, .. } | State::Waiting { until } => Some(until),
+            State::Ready | State::Parked { .. } | State::Dying(_) => None,
+        }
+    }
+
+    /// The lease under which a member has it, if one has.
+    pub(crate) const fn lease(&self) -> Option<(LeaseId, u32)> {
+        match self.state {
+            State::Leased { lease, member, .. } => Some((lease, member)),
+            _ => None,
+        }
+    }
+}
+
+/// How an attempt to deal out a message of a log ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dealt {
+    /// There may be more.
+    One,
+    /// Nothing can be dealt out before something else happens.
+    Nothing,
+    /// Nobody can take what comes next.
+    NoTaker,
+}
+
+/// Whether a message that was read before could be read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fetched {
+    Body,
+    /// A load must come first.
+    Later,
+    /// It is not there any more.
+    Lost,
+}
+
+impl Group {
+    /// Notes that a member holds one lease less.
+    pub(crate) fn release(&mut self, member: u32) {
+        if let Some(entry) = self.members.get_mut(member as usize) {
+            entry.in_flight -= 1;
+            self.offer(member);
+        }
+    }
+
+    /// Puts a member that can take a message among those who wait for one.
+    pub(crate) fn offer(&mut self, member: u32) {
+        let entry = &mut self.members[member as usize];
+        if !entry.is_idle && entry.connection.is_some() && entry.in_flight < entry.max_in_flight {
+            entry.is_idle = true;
+            self.idle.push_back(member);
+        }
+    }
+
+    /// The member whose turn it is among those that take a topic's messages.
+    fn taker(&mut self, topic: &str) -> Option<u32> {
+        for _ in 0..self.idle.len() {
+            let member = self.idle.pop_front()?;
+            if self.members[member as usize].takes(topic) {
+                self.members[member as usize].is_idle = false;
+                return Some(member);
+            }
+            self.idle.push_back(member);
+        }
+        None
+    }
+}
+
+impl GroupLog {
+    /// Lets go of a key: the next message that waits for it can be delivered.
+    pub(crate) fn release_key(&mut self, key: Option<u64>) {
+        let Some(key) = key else { return };
+        let next = self.held_keys.get_mut(&key).and_then(VecDeque::pop_front);
+        match next {
+            None => {
+                self.held_keys.remove(&key);
+            }
+            Some(next) => {
+                self.parked -= 1;
+                self.again.insert(next);
+            }
+        }
+    }
+
+    /// The cursor for fresh messages, or for those that were delivered before.
+    fn cursor_mut(&mut self, again: bool) -> Option<&mut Cursor> {
+        if again {
+            self.again_cursor.as_mut()
+        } else {
+            Some(&mut self.fresh)
+        }
+    }
+}
+
+/// What a queue keeps in order on a topic: the message's key, everything, or nothing.
+fn held_key(ordering: Ordering, key: Option<&str>) -> Option<u64> {
+    match ordering {
+        Ordering::None => None,
+        Ordering::PerKey => Some(XxHash64::oneshot(0, key.unwrap_or_default().as_bytes())),
+        Ordering::PerTopic | Ordering::Global => Some(0),
+    }
+}
+
+impl Namespace {
+    /// Deals out what can be dealt out.
+    pub(crate) fn deal(&mut self, cx: &mut Context, index: u32) {
+        self.end_waits(cx, index);
+        self.bury_dying(cx, index);
+        let bytes_max = cx.config.catch_up_bytes_max;
+        let mut bytes = 0;
+        let mut without_taker = Vec::new();
+        loop {
+            let group = &mut self.groups[index as usize];
+            if group.paused || group.idle.is_empty() {
+                break;
+            }
+            let Some(log) = group.ready.pop_front() else {
+                break;
+            };
+            group.logs[log as usize].queued = false;
+            let mut dealt = Dealt::One;
+            for _ in 0..TURN_MESSAGES {
+                dealt = self.deal_one(cx, index, log, &mut bytes);
+                if dealt != Dealt::One || bytes > bytes_max {
+                    break;
+                }
+            }
+            match dealt {
+                Dealt::One => self.groups[index as usize].log_ready(log),
+                Dealt::Nothing => {}
+                Dealt::NoTaker => without_taker.push(log),
+            }
+            if bytes > bytes_max {
+                // The rest comes with the next batch.
+                self.queue_group(cx, index);
+                cx.more = true;
+                break;
+            }
+        }
+        for log in without_taker {
+            self.groups[index as usize].log_ready(log);
+        }
+        self.send_frames(cx, index);
+    }
+
+    /// Makes a message a dead letter as soon as it was read.
+    pub(crate) fn give_message_up(&mut self, index: u32, log: u32, offset: Offset, reason: Reason) {
+        let group = &mut self.groups[index as usize];
+        let entry = &mut group.logs[log as usize];
+        if let Some(pending) = entry.pending.get_mut(&offset) {
+            pending.state = State::Dying(reason);
+            entry.dying.insert(offset);
+            group.dying.push(log);
+        }
+    }
+
+    /// Makes dead letters of what was given up.
+    fn bury_dying(&mut self, cx: &mut Context, index: u32) {
+        let mut record = core::mem::take(&mut cx.buried);
+        for log in core::mem::take(&mut self.groups[index as usize].dying) {
+            while let Some(&offset) = self.groups[index as usize].logs[log as usize].dying.first() {
+                let fetched = self.fetch(cx, index, log, offset, &mut record);
+                if fetched == Fetched::Later {
+                    break;
+                }
+                let entry = &mut self.groups[index as usize].logs[log as usize];
+                entry.dying.remove(&offset);
+                if fetched == Fetched::Body {
+                    self.bury(cx, index, log, offset, &record);
+                } else {
+                    cx.counters.lost_messages += 1;
+                    self.finish(cx, index, log, offset);
+                }
+            }
+        }
+        cx.buried = record;
+    }
+
+    fn deal_one(&mut self, cx: &mut Context, index: u32, log: u32, bytes: &mut u64) -> Dealt {
+        match self.deal_again(cx, index, log, bytes) {
+            Dealt::Nothing => self.deal_fresh(cx, index, log, bytes),
+            dealt => dealt,
+        }
+    }
+
+    /// Deals out a message that was delivered before, or had to wait for its key.
+    fn deal_again(&mut self, cx: &mut Context, index: u32, log: u32, bytes: &mut u64) -> Dealt {
+        let entry = &mut self.groups[index as usize].logs[log as usize];
+        let Some(&offset) = entry.again.first() else {
+            return Dealt::Nothing;
+        };
+        let mut record = core::mem::take(&mut cx.record);
+        let fetched = match entry.pending.get(&offset).map(|pending| &pending.state) {
+            Some(State::Parked { record: kept }) => {
+                record.clear();
+                record.extend_from_slice(kept);
+                Fetched::Body
+            }
+            _ => self.fetch(cx, index, log, offset, &mut record),
+        };
+        let dealt = match fetched {
+            Fetched::Body => self.hand_out(cx, index, log, offset, &record, bytes),
+            Fetched::Later => Dealt::Nothing,
+            Fetched::Lost => {
+                cx.counters.lost_messages += 1;
+                self.finish(cx, index, log, offset);
+                Dealt::One
+            }
+        };
+        cx.record = record;
+        dealt
+    }
+
+    /// Reads a message that was read before.
+    fn fetch(
+        &mut self,
+        cx: &mut Context,
+        index: u32,
+        log: u32,
+        offset: Offset,
+        record: &mut Vec<u8>,
+    ) -> Fetched {
+        let entry = &mut self.groups[index as usize].logs[log as usize];
+        let state = &self.topics[entry.topic as usize];
+        let stored = &state.partitions[entry.partition.0 as usize].log;
+        let cursor = match &mut entry.again_cursor {
+            Some(cursor) if cursor.ticket().is_some() => return Fetched::Later,
+            Some(cursor) if cursor.next() <= offset => cursor,
+            slot => slot.insert(Cursor::eager(stored, offset)),
+        };
+        cursor.skip_to(offset);
+        loop {
+            match cursor.step(stored) {
+                Step::Trimmed { .. } => {}
+                Step::Ready if cursor.next() == offset => {
+                    record.clear();
+                    if let Some((_, spelt)) = cursor.record(stored) {
+                        record.extend_from_slice(spelt);
+                    }
+                    return Fetched::Body;
+                }
+                // Retention or compaction took it, or it cannot be understood.
+                Step::Ready | Step::End => return Fetched::Lost,
+                Step::Load => {
+                    self.load_for_group(cx, index, log, true);
+                    return Fetched::Later;
+                }
+                Step::Wait => return Fetched::Later,
+            }
+        }
+    }
+
+    /// Deals out the next message that was never delivered.
+    fn deal_fresh(&mut self, cx: &mut Context, index: u32, log: u32, bytes: &mut u64) -> Dealt {
+        let group = &mut self.groups[index as usize];
+        if group.dead == Some(log) {
+            // Dead letters are dealt out only when they are replayed.
+            return Dealt::Nothing;
+        }
+        if group.idle.is_empty() {
+            return Dealt::NoTaker;
+        }
+        let entry = &mut group.logs[log as usize];
+        let state = &self.topics[entry.topic as usize];
+        let stored = &state.partitions[entry.partition.0 as usize].log;
+        let at = entry.fresh.next();
+        if at.0.saturating_sub(entry.floor.0) >= cx.config.spread_max {
+            return Dealt::Nothing;
+        }
+        match entry.fresh.step(stored) {
+            Step::Ready => {}
+            Step::End | Step::Wait => return Dealt::Nothing,
+            Step::Load => {
+                self.load_for_group(cx, index, log, false);
+                return Dealt::Nothing;
+            }
+            Step::Trimmed { from } => {
+                let to = entry.fresh.next();
+                self.pass_over(cx, index, log, from, to);
+                self.tell_gap(cx, index, log, from, to);
+                return Dealt::One;
+            }
+        }
+        let Some((record, spelt)) = entry.fresh.record(stored) else {
+            return Dealt::Nothing;
+        };
+        let offset = Offset(record.offset);
+        if offset > at {
+            // Key compaction left nothing there, or it cannot be understood.
+            self.pass_over(cx, index, log, at, offset);
+            return Dealt::One;
+        }
+        if offset < entry.floor
+            || entry.done.contains(offset)
+            || entry.pending.contains_key(&offset)
+        {
+            entry.fresh.advance();
+            return Dealt::One;
+        }
+        if record.expires_at.is_some_and(|at| at <= cx.now.0) {
+            entry.fresh.advance();
+            cx.counters.expired_messages += 1;
+            self.pass_over(cx, index, log, offset, offset.next());
+            return Dealt::One;
+        }
+        let key = held_key(state.config.ordering, record.key);
+        if let Some(key) = key
+            && let Some(waiting) = entry.held_keys.get_mut(&key)
+        {
+            let parks = state.config.ordering == Ordering::PerKey;
+            if !parks || entry.parked >= cx.config.parked_max {
+                return Dealt::Nothing;
+            }
+            waiting.push_back(offset);
+            entry.parked += 1;
+            let parked = Pending {
+                attempts: 0,
+                state: State::Parked {
+                    record: spelt.into(),
+                },
+                key: Some(key),
+            };
+            entry.pending.insert(offset, parked);
+            entry.fresh.advance();
+            return Dealt::One;
+        }
+        let mut record = core::mem::take(&mut cx.record);
+        record.clear();
+        record.extend_from_slice(spelt);
+        let fresh = Pending {
+            attempts: 0,
+            state: State::Ready,
+            key,
+        };
+        entry.pending.insert(offset, fresh);
+        if let Some(key) = key {
+            entry.held_keys.insert(key, VecDeque::new());
+        }
+        let dealt = self.hand_out(cx, index, log, offset, &record, bytes);
+        cx.record = record;
+        let entry = &mut self.groups[index as usize].logs[log as usize];
+        if dealt == Dealt::NoTaker {
+            entry.pending.remove(&offset);
+            if let Some(key) = key {
+                entry.held_keys.remove(&key);
+            }
+        } else {
+            entry.fresh.advance();
+        }
+        dealt
+    }
+
+    /// Gives a pending message to a member under a lease.
+    fn hand_out(
+        &mut self,
+        cx: &mut Context,
+        index: u32,
+        log: u32,
+        offset: Offset,
+        record: &[u8],
+        bytes: &mut u64,
+    ) -> Dealt {
+        let Ok(parsed) = Record::take_fields(&mut Reader::new(record)) else {
+            cx.counters.lost_messages += 1;
+            self.finish(cx, index, log, offset);
+            return Dealt::One;
+        };
+        if parsed.expires_at.is_some_and(|at| at <= cx.now.0) {
+            cx.counters.expired_messages += 1;
+            self.finish(cx, index, log, offset);
+            return Dealt::One;
+        }
+        let group = &self.groups[index as usize];
+        let entry = &group.logs[log as usize];
+        let after = self.delivery_after(entry.topic, entry.partition);
+        let name = self.topics[entry.topic as usize].name.clone();
+        let is_dead = group.dead == Some(log);
+        let origin = is_dead.then(|| Origin::of(&parsed)).flatten();
+        let topic = origin.as_ref().map_or(&*name, |origin| origin.topic);
+        let group = &mut self.groups[index as usize];
+        let Some(member) = group.taker(topic) else {
+            return Dealt::NoTaker;
+        };
+        let mut lease = self.next_lease;
+        // One that outlived a restart may have the number.
+        while self.leases.contains(&lease) {
+            lease = LeaseId(lease.0 + 1);
+        }
+        self.next_lease = LeaseId(lease.0 + 1);
+        let place = LeasePlace {
+            group: index,
+            log,
+            offset,
+        };
+        self.leases.insert(lease, place);
+        let until = cx.now.after_ms(group.config.ack_deadline_ms);
+        group.timers.insert((until, log, offset));
+        let entry = &mut group.logs[log as usize];
+        entry.again.remove(&offset);
+        entry.done.touch(offset);
+        let pending = entry.pending.get_mut(&offset);
+        let pending = pending.expect("who hands out a message has made it pending");
+        pending.attempts += 1;
+        pending.state = State::Leased {
+            lease,
+            member,
+            until,
+        };
+        let attempt = pending.attempts;
+        let partition = entry.partition;
+        let entry = &mut group.members[member as usize];
+        entry.in_flight += 1;
+        entry.after = entry.after.and(after);
+        let spelt;
+        let body = match &origin {
+            None => DeliveryBody {
+                topic,
+                partition,
+                record,
+            },
+            Some(origin) => {
+                spelt = origin.revive(&parsed);
+                DeliveryBody {
+                    topic,
+                    partition: origin.partition,
+                    record: &spelt,
+                }
+            }
+        };
+        if entry.frames.is_empty() {
+            group.sending.push(member);
+        }
+        let before = entry.frames.len();
+        body.put_leased(
+            entry.encoding,
+            entry.subscription,
+            lease,
+            attempt,
+            &mut entry.frames,
+        );
+        *bytes += (entry.frames.len() - before) as u64;
+        cx.counters.delivered_messages += 1;
+        group.offer(member);
+        self.touch_group_log(cx, index, log);
+        Dealt::One
+    }
+
+    /// Sends what was gathered for each member.
+    pub(crate) fn send_frames(&mut self, cx: &mut Context, index: u32) {
+        let group = &mut self.groups[index as usize];
+        for member in core::mem::take(&mut group.sending) {
+            let entry = &mut group.members[member as usize];
+            let frames = core::mem::take(&mut entry.frames);
+            if !frames.is_empty() {
+                cx.outbox
+                    .deliver_to(entry.after, entry.connection_id, frames);
+            }
+        }
+    }
+
+    /// Notes that a message is done, whatever became of it.
+    pub(crate) fn finish(&mut self, cx: &mut Context, index: u32, log: u32, offset: Offset) {
+        let group = &mut self.groups[index as usize];
+        let entry = &mut group.logs[log as usize];
+        entry.again.remove(&offset);
+        if let Some(pending) = entry.pending.remove(&offset) {
+            entry.release_key(pending.key);
+            if let Some(until) = pending.until() {
+                group.timers.remove(&(until, log, offset));
+            }
+            if let Some((lease, member)) = pending.lease() {
+                self.leases.remove(&lease);
+                group.release(member);
+            }
+        }
+        let entry = &mut group.logs[log as usize];
+        entry.done.insert(offset);
+        entry.floor = entry.done.advance(entry.floor);
+        group.log_ready(log);
+        self.touch_group_log(cx, index, log);
+        self.queue_group(cx, index);
+    }
+
+    /// Takes offsets for done that nobody will be given.
+    fn pass_over(&mut self, cx: &mut Context, index: u32, log: u32, from: Offset, to: Offset) {
+        let entry = &mut self.groups[index as usize].logs[log as usize];
+        if entry.floor == from {
+            entry.floor = to;
+        } else {
+            for offset in (from.0..to.0).map(Offset) {
+                if !entry.pending.contains_key(&offset) {
+                    entry.done.insert(offset);
+                }
+            }
+        }
+        entry.floor = entry.done.advance(entry.floor);
+        self.touch_group_log(cx, index, log);
+    }
+
+    /// Tells a member which messages the group will not get.
+    fn tell_gap(&mut self, cx: &mut Context, index: u32, log: u32, from: Offset, to: Offset) {
+        let group = &self.groups[index as usize];
+        let entry = &group.logs[log as usize];
+        let topic = &self.topics[entry.topic as usize];
+        let stored = &topic.partitions[entry.partition.0 as usize].log;
+        cx.counters.lost_messages += to.0 - from.0;
+        let told = group
+            .members
+            .iter()
+            .find_map(|(_, member)| Some((member.connection?, member)));
+        let Some((connection, member)) = told else {
+            return;
+        };
+        let gap = Gap {
+            subscription: member.subscription.0,
+            reason: "trimmed",
+            after: 0,
+            to: stored.trimmed_to().0,
+            count: Some(to.0 - from.0),
+            topic: Some(&topic.name),
+            partition: Some(entry.partition.0),
+            from_offset: Some(from.0),
+            to_offset: Some(to.0),
+        };
+        cx.reply_in_order(connection, After::default(), &Reply::Gap(gap));
+    }
+
+    /// Asks for the rows that a log's cursor needs.
+    pub(crate) fn load_for_group(&mut self, cx: &mut Context, index: u32, log: u32, again: bool) {
+        let group = &mut self.groups[index as usize];
+        let owner = LoadOwner::Group {
+            namespace: self.index,
+            group: index,
+            log,
+            again,
+        };
+        let Some(ticket) = cx.take_ticket(owner) else {
+            group.log_ready(log);
+            if !group.logs[log as usize].dying.is_empty() {
+                group.dying.push(log);
+            }
+            return cx.starved.push_back(Work::Group {
+                namespace: self.index,
+                group: index,
+            });
+        };
+        let entry = &mut group.logs[log as usize];
+        let state = &self.topics[entry.topic as usize];
+        let stored = &state.partitions[entry.partition.0 as usize].log;
+        let keys = LogKeys {
+            keys: &self.keys,
+            topic: entry.topic_id,
+            partition: entry.partition,
+        };
+        let bytes_max = cx.config.load_bytes_max;
+        if let Some(cursor) = entry.cursor_mut(again) {
+            let load = cursor.load(stored, &keys, ticket, bytes_max, &cx.config);
+            cx.outbox.load(load);
+        }
+    }
+
+    /// Takes the answer to a load for a group.
+    pub(crate) fn group_loaded(
+        &mut self,
+        cx: &mut Context,
+        (index, log, again): (u32, u32, bool),
+        ticket: Ticket,
+        result: Result<Vec<Row>, LoadFailed>,
+    ) {
+        let Some(group) = self.groups.get_mut(index as usize) else {
+            return;
+        };
+        let Some(entry) = group.logs.get_mut(log as usize) else {
+            return;
+        };
+        let state = &self.topics[entry.topic as usize];
+        let stored = &state.partitions[entry.partition.0 as usize].log;
+        let Some(cursor) = entry
+            .cursor_mut(again)
+            .filter(|cursor| cursor.ticket() == Some(ticket))
+        else {
+            return;
+        };
+        match result {
+            Ok(rows) => {
+                cursor.loaded(stored, rows);
+                if !entry.dying.is_empty() {
+                    group.dying.push(log);
+                }
+                group.log_ready(log);
+            }
+            Err(LoadFailed) => {
+                *cursor = Cursor::eager(stored, cursor.next());
+                let until = cx.now.after_ms(READ_AGAIN_MS);
+                group.timers.insert((until, log, READ_AGAIN));
+            }
+        }
+        self.queue_group(cx, index);
+    }
+}
