@@ -7,7 +7,10 @@ use std::time::Instant;
 
 use clap::Parser;
 
-use dunlin_core::frame::{CancelScheduled, Command, Hello, Publish, Subscribe, Unsubscribe};
+use dunlin_core::frame::{
+    Ack, CancelScheduled, Command, Commit, ConfigureTopic, Hello, Join, Lease, List, Position,
+    Publish, Strings, Subscribe, Unsubscribe,
+};
 use dunlin_core::{Claims, ConnectionId, Encoding, Input, Rights, Timestamp, abi};
 use dunlin_host::{Engine, EngineKind, Engines, GuestModule};
 
@@ -80,6 +83,23 @@ fn main() {
         1_000,
         schedule_and_cancel,
     );
+    for members in [1, 16] {
+        row(
+            &engines,
+            &format!("a queue of {members}: deliver and ack, singly"),
+            600,
+            |engine| queue(engine, members) - queue(engine, 0),
+        );
+    }
+    row(
+        &engines,
+        "16 members over 64 partitions: one joins and leaves, each",
+        50_000,
+        rebalance,
+    );
+    row(&engines, "commit an offset", 600, |engine| {
+        commit(engine, true) - commit(engine, false)
+    });
 }
 
 /// Prints one line: the bound, if any, is that of the native core.
@@ -292,6 +312,136 @@ fn schedule_and_cancel(bench: &mut Bench) -> f64 {
         })
         .collect();
     bench.time_all(&batches, 2 * BATCH)
+}
+
+fn configure(bench: &mut Bench, connection: ConnectionId, topic: &str, partitions: u32) {
+    let mut batch = Vec::new();
+    let command = Command::ConfigureTopic(ConfigureTopic {
+        request: 1,
+        topic,
+        kind: None,
+        ordering: Some("none"),
+        partitions: Some(partitions),
+        durability: None,
+        max_messages: None,
+        max_bytes: None,
+        max_age_ms: None,
+        dedup_ms: None,
+    });
+    put(&mut batch, connection, &command);
+    bench.step(&batch);
+}
+
+fn join(batch: &mut Vec<u8>, connection: ConnectionId, kind: &str) {
+    let filters = Strings::encode(["a/b"]);
+    let command = Command::Join(Join {
+        request: 1,
+        subscription: 1,
+        group: "g",
+        filters: Strings::parse(&filters).expect("a filter is text"),
+        kind: Some(kind),
+        strategy: None,
+        from: None,
+        member: None,
+        credit: None,
+        max_in_flight: None,
+    });
+    put(batch, connection, &command);
+}
+
+/// Publishes to a queue whose members take turns and acknowledge what they got in the batch before. The numbers of
+/// leases rise from 1.
+fn queue(bench: &mut Bench, members: usize) -> f64 {
+    let publisher = bench.connect();
+    configure(bench, publisher, "a/b", 1);
+    let members: Vec<ConnectionId> = (0..members).map(|_| bench.connect()).collect();
+    for member in &members {
+        let mut batch = Vec::new();
+        join(&mut batch, *member, "queue");
+        bench.step(&batch);
+    }
+    let mut lease = 0;
+    let batches: Vec<Vec<u8>> = (0..1_250)
+        .map(|step| {
+            let mut batch = publish_batch(publisher, "a/b", BATCH);
+            if step > 0 && !members.is_empty() {
+                for _ in 0..BATCH {
+                    let member = members[lease as usize % members.len()];
+                    lease += 1;
+                    let mut leases = Vec::new();
+                    List::push(&mut leases, &Lease { lease });
+                    let ack = Command::Ack(Ack {
+                        request: 1,
+                        leases: List::new(&leases),
+                    });
+                    put(&mut batch, member, &ack);
+                }
+            }
+            batch
+        })
+        .collect();
+    bench.time_all(&batches, BATCH)
+}
+
+fn rebalance(bench: &mut Bench) -> f64 {
+    let first = bench.connect();
+    configure(bench, first, "a/b", 64);
+    for _ in 0..16 {
+        let member = bench.connect();
+        let mut batch = Vec::new();
+        join(&mut batch, member, "partitioned");
+        bench.step(&batch);
+    }
+    let last = bench.connect();
+    let batches: Vec<Vec<u8>> = (0..400)
+        .map(|step| {
+            let mut batch = Vec::new();
+            if step % 2 == 0 {
+                join(&mut batch, last, "partitioned");
+            } else {
+                let leave = Command::Unsubscribe(Unsubscribe {
+                    request: 1,
+                    subscription: 1,
+                });
+                put(&mut batch, last, &leave);
+            }
+            batch
+        })
+        .collect();
+    bench.time_all(&batches, 1)
+}
+
+/// One message and, if `commits`, the commit of the one before, in a batch of their own.
+fn commit(bench: &mut Bench, commits: bool) -> f64 {
+    let publisher = bench.connect();
+    configure(bench, publisher, "a/b", 1);
+    let member = bench.connect();
+    let mut batch = Vec::new();
+    join(&mut batch, member, "partitioned");
+    bench.step(&batch);
+    let batches: Vec<Vec<u8>> = (0..5_000)
+        .map(|offset| {
+            let mut batch = publish_batch(publisher, "a/b", 1);
+            if commits {
+                let mut offsets = Vec::new();
+                let position = Position {
+                    topic: "a/b",
+                    partition: 0,
+                    offset,
+                };
+                List::push(&mut offsets, &position);
+                let commit = Command::Commit(Commit {
+                    request: 1,
+                    subscription: 1,
+                    generation: 1,
+                    offsets: List::new(&offsets),
+                });
+                put(&mut batch, member, &commit);
+            }
+            batch
+        })
+        .collect();
+    bench.time_all(&batches, 1)
 }
 
 fn publish_batch(connection: ConnectionId, topic: &str, count: usize) -> Vec<u8> {
