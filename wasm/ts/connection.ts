@@ -323,12 +323,13 @@ export class Connection {
       case "delivery":
       case "gap":
       case "ended":
+      case "assignment":
         this.#events.event(reply);
         return;
       default: {
         const pending = this.#pending.get(reply.request);
         // At once: deliveries may follow in the same message.
-        if (pending !== undefined && reply.type === "subscribed") this.#events.event(reply);
+        if (pending !== undefined && (reply.type === "subscribed" || reply.type === "joined")) this.#events.event(reply);
         pending?.resolve(reply);
       }
     }

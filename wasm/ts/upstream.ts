@@ -22,7 +22,7 @@ import { concat } from "./wire.ts";
 /** Gathered replies are cut into messages of about this size. */
 const MESSAGE_BYTES_MAX = 1024 * 1024;
 
-type Subscribe = Extract<Command, { type: "subscribe" }>;
+type Subscribe = Extract<Command, { type: "subscribe" | "join" }>;
 
 export class Upstream implements Service {
   readonly #url: URL;
@@ -113,12 +113,14 @@ export class Upstream implements Service {
       case "hello":
         this.#greet(tab);
         return;
-      case "credit": {
+      case "credit":
+      case "rebalanced": {
         const subscription = tab.subscriptions.get(command.subscription);
         if (subscription !== undefined) this.#connection?.post({ ...command, subscription });
         return;
       }
-      case "subscribe": {
+      case "subscribe":
+      case "join": {
         const subscription = ++this.#numbers;
         tab.subscriptions.set(command.subscription, subscription);
         this.#subscriptions.set(subscription, { tab, asked: command });
@@ -131,6 +133,9 @@ export class Upstream implements Service {
         this.#ask(tab, command, { ...command, subscription });
         return;
       }
+      case "commit":
+        this.#ask(tab, command, { ...command, subscription: tab.subscriptions.get(command.subscription) ?? 0 });
+        return;
       default:
         this.#ask(tab, command, command);
     }
@@ -139,9 +144,9 @@ export class Upstream implements Service {
   #ask(tab: TabLink, { request }: { readonly request: number }, command: Unnumbered): void {
     this.#connection?.request(command, "reject").then(
       // That a subscription was taken was told already, in front of its deliveries.
-      (reply) => reply.type !== "subscribed" && tab.say({ ...reply, request } as Reply),
+      (reply) => reply.type !== "subscribed" && reply.type !== "joined" && tab.say({ ...reply, request } as Reply),
       (error: DunlinError) => {
-        if (command.type === "subscribe") this.#drop(command.subscription);
+        if (command.type === "subscribe" || command.type === "join") this.#drop(command.subscription);
         // The tab's client knows itself what to do about the loss, of which it is told.
         if (error.code === "connection_lost" || error.code === "closed") return;
         const { code, message, retryAfterMs } = error;
@@ -155,13 +160,13 @@ export class Upstream implements Service {
       for (const tab of this.#tabs) tab.say(reply);
       return;
     }
-    if (reply.type !== "delivery" && reply.type !== "gap" && reply.type !== "ended" && reply.type !== "subscribed") return;
+    if (!("subscription" in reply)) return;
     const known = this.#subscriptions.get(reply.subscription);
     if (known === undefined) return;
     const { tab, asked } = known;
     if (reply.type === "ended") this.#drop(reply.subscription);
     const { request, subscription } = asked;
-    tab.say(reply.type === "subscribed" ? { ...reply, request, subscription } : { ...reply, subscription });
+    tab.say("request" in reply ? { ...reply, request, subscription } : { ...reply, subscription });
   }
 
   #drop(subscription: number): void {
