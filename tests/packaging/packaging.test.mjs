@@ -66,7 +66,7 @@ test("the types compile, for Node and for browsers, however modules are found", 
   run("node", [tsc, ...common, "--module", "esnext", "--moduleResolution", "bundler", "--lib", "es2022,esnext.disposable,dom"], join(fresh, "types"));
 });
 
-test("a client alone is at most 10 KB on the wire, and no WebAssembly comes with it", async () => {
+test("a client alone is at most 12 KB on the wire, and no WebAssembly comes with it", async () => {
   const { outputFiles, metafile } = await esbuild({
     stdin: { contents: 'export { connect } from "dunlin";', resolveDir: fresh },
     bundle: true,
@@ -86,13 +86,13 @@ test("a client alone is at most 10 KB on the wire, and no WebAssembly comes with
   const names = new Set([...loaded].map((name) => basename(name)));
   const files = outputFiles.filter(({ path }) => names.has(basename(path)));
   const bytes = files.reduce((sum, { contents }) => sum + gzipSync(contents, { level: 9 }).length, 0);
-  assert.ok(bytes <= 10_000, `${bytes} bytes`);
+  assert.ok(bytes <= 12_000, `${bytes} bytes`);
   assert.ok(bytes > 1_000, `${bytes} bytes are too few to be a client`);
 });
 
-test("the WebAssembly and its glue are at most 120 KB on the wire", () => {
+test("the WebAssembly is at most 200 KB on the wire", () => {
   const wasm = gzipSync(readFileSync(join(installed, "dist/engine/engine_bg.wasm")), { level: 9 }).length;
-  assert.ok(wasm <= 120_000, `${wasm} bytes`);
+  assert.ok(wasm <= 200_000, `${wasm} bytes`);
 });
 
 test("a page that Vite built runs it in Chromium, in memory and over a reload in IndexedDB", async () => {
