@@ -17,6 +17,7 @@ use crate::hash::Map;
 use crate::ids::{ConnectionId, Timestamp, WriteSequence};
 use crate::input::{Claims, Encoding, Input};
 use crate::lease::Verdict;
+use crate::limits::{Tokens, network_of};
 use crate::namespace::{Namespace, check_namespace};
 use crate::protocol::field::{List, Strings};
 use crate::protocol::frame::{
@@ -24,7 +25,7 @@ use crate::protocol::frame::{
     Receipt, Receipts, Reply, Resync, Welcome,
 };
 use crate::protocol::json::json_to_frame;
-use crate::publish::Published;
+use crate::publish::{Published, Wait};
 use crate::restore::{Dormant, Restoring, connection_row};
 use crate::rows::{FORMAT_KEY, ROW_VERSION};
 use crate::subscription::Subscription;
@@ -32,7 +33,7 @@ use crate::wire::{Put as _, Reader};
 
 /// What this build can do beyond the words that every version 1 has.
 const FEATURES: &[&str] = &[
-    "archive", "batch", "dedup", "groups", "history", "schedule", "topics",
+    "archive", "batch", "dedup", "groups", "history", "limits", "schedule", "topics",
 ];
 
 /// The broker of any number of namespaces.
@@ -81,14 +82,20 @@ impl Broker {
         );
         self.start();
         let is_first = self.cx.begin_batch();
+        if self.cx.now == Timestamp(0) {
+            // What was restored learns the time with the first input.
+            for (_, namespace) in &mut self.namespaces {
+                namespace.begin_limiters(now);
+            }
+        }
         self.cx.now = self.cx.now.max(now);
         match input {
             Input::Connect {
                 connection,
                 encoding,
                 claims,
-                ip: _,
-            } => self.connect(connection, encoding, claims),
+                ip,
+            } => self.connect(connection, encoding, claims, &ip),
             Input::Frame { connection, bytes } => {
                 self.seen(connection, self.cx.now);
                 self.message(connection, bytes);
@@ -145,9 +152,10 @@ impl Broker {
             }
             Input::Storage {
                 available,
-                commit_latency_ms: _,
+                commit_latency_ms,
             } => {
                 let came_back = available && !self.cx.storage_available;
+                self.cx.commit_latency_ms = commit_latency_ms.into();
                 self.cx.storage_available = available;
                 if came_back {
                     for (_, namespace) in &mut self.namespaces {
@@ -222,6 +230,11 @@ impl Broker {
             .iter()
             .map(|(_, namespace)| namespace.schedule.order.len())
             .sum();
+        let limiters: u64 = self
+            .namespaces
+            .iter()
+            .map(|(_, namespace)| namespace.limits.peers())
+            .sum();
         for (name, value) in [
             ("namespaces", self.namespaces.len() as u64),
             ("topics", topics as u64),
@@ -230,6 +243,7 @@ impl Broker {
             ("subscriptions_behind", behind),
             ("scheduled", scheduled as u64),
             ("loads_under_way", self.cx.loads.len() as u64),
+            ("limiters", limiters),
         ] {
             out.push_str(&format!("\"{name}\":{value},"));
         }
@@ -255,6 +269,19 @@ impl Broker {
             held,
             due.filter(|(_, due)| matches!(due, Due::Held(_))).count(),
             "connections with held commands have a deadline"
+        );
+        let paced = |namespace: &Namespace| {
+            let paced = namespace.subscriptions.iter();
+            paced.filter(|(_, one)| one.paced_until.is_some()).count()
+        };
+        let due = self.cx.deadlines.iter();
+        assert_eq!(
+            self.namespaces
+                .iter()
+                .map(|(_, namespace)| paced(namespace))
+                .sum::<usize>(),
+            due.filter(|(_, due)| matches!(due, Due::Paced(..))).count(),
+            "subscriptions that wait for tokens have a deadline"
         );
         assert!(
             self.cx.loads.len() as u64 <= self.cx.config.loads_max,
@@ -322,7 +349,7 @@ impl Broker {
         }
     }
 
-    fn connect(&mut self, id: ConnectionId, encoding: Encoding, claims: Claims) {
+    fn connect(&mut self, id: ConnectionId, encoding: Encoding, claims: Claims, ip: &[u8]) {
         let close =
             |cx: &mut Context, code, error, message: &str| cx.close(id, code, error, message);
         if self.cx.connection_index.contains(&id) {
@@ -362,6 +389,7 @@ impl Broker {
             namespace,
             encoding,
             claims,
+            network_of(ip),
             self.cx.now,
         ));
     }
@@ -531,7 +559,7 @@ impl Broker {
         }
         let publishes = matches!(command, Command::Publish(_) | Command::PublishBatch(_));
         if publishes && !connection.held.is_empty() {
-            return self.hold(index, request_of(frame), frame);
+            return self.hold(index, request_of(frame), frame, Wait::Subscriber);
         }
         if let Err(refusal) = self.command(index, &command, frame) {
             self.cx.refuse(index, request_of(frame), &refusal);
@@ -550,6 +578,7 @@ impl Broker {
                 | Command::ConfigureTopic(_)
                 | Command::ConfigureGroup(_)
                 | Command::Join(_)
+                | Command::ConfigureLimit(_)
         );
         if comes_in && namespace.import.is_some() {
             return Err(namespace.importing());
@@ -557,14 +586,16 @@ impl Broker {
         match command {
             Command::Hello(_) => Ok(()),
             Command::Publish(publish) => {
-                if !self.publish(index, publish)? {
-                    self.hold(index, publish.request, frame);
+                let attempt = self.first_attempt(frame);
+                if let Some(wait) = self.publish(index, publish, attempt)? {
+                    self.hold(index, publish.request, frame, wait);
                 }
                 Ok(())
             }
             Command::PublishBatch(batch) => {
-                if !self.publish_batch(index, batch)? {
-                    self.hold(index, batch.request, frame);
+                let attempt = self.first_attempt(frame);
+                if let Some(wait) = self.publish_batch(index, batch, attempt)? {
+                    self.hold(index, batch.request, frame, wait);
                 }
                 Ok(())
             }
@@ -580,6 +611,8 @@ impl Broker {
             Command::Import(import) => namespace.import(cx, index, import, self.seed),
             Command::ListScheduled(list) => namespace.list_scheduled(cx, index, list),
             Command::CancelScheduled(cancel) => namespace.cancel_scheduled(cx, index, *cancel),
+            Command::ConfigureLimit(configure) => namespace.configure_limit(cx, index, configure),
+            Command::ListLimits(list) => namespace.list_limits(cx, index, list),
             Command::ConfigureGroup(configure) => namespace.configure_group(cx, index, configure),
             Command::Join(join) => namespace.join(cx, index, join),
             Command::Rebalanced(rebalanced) => namespace.rebalanced(cx, index, *rebalanced),
@@ -656,8 +689,13 @@ impl Broker {
         self.cx.touch_connection(index);
     }
 
-    /// Publishes one message. False if it must wait.
-    fn publish(&mut self, index: u32, publish: &Publish<'_>) -> Result<bool, Refusal> {
+    /// Publishes one message, if it need not wait.
+    fn publish(
+        &mut self,
+        index: u32,
+        publish: &Publish<'_>,
+        attempt: Attempt,
+    ) -> Result<Option<Wait>, Refusal> {
         let message = Message {
             topic: publish.topic,
             payload: publish.payload,
@@ -671,11 +709,12 @@ impl Broker {
             producer: publish.producer,
             producer_sequence: publish.producer_sequence,
         };
-        let connection = &self.cx.connections[index as usize];
-        let (rights, namespace) = (connection.claims.rights, connection.namespace);
+        let tokens = attempt.tokens(&self.cx, publish.wait_ms)?;
+        let namespace = self.cx.connections[index as usize].namespace;
         let namespace = &mut self.namespaces[namespace as usize];
-        match namespace.publish(&mut self.cx, rights, &[message], publish.durability)? {
-            Published::Held => Ok(false),
+        let durability = publish.durability;
+        match namespace.publish(&mut self.cx, index, &[message], durability, tokens)? {
+            Published::Held(wait) => Ok(Some(wait)),
             Published::Placed(after) => {
                 let (place, duplicate) = self.cx.placed[0];
                 let place = place.told(duplicate);
@@ -688,13 +727,18 @@ impl Broker {
                     schedule_id: place.schedule_id,
                 };
                 self.cx.reply(index, after, &Reply::Receipt(receipt));
-                Ok(true)
+                Ok(None)
             }
         }
     }
 
-    /// Publishes a batch. False if it must wait.
-    fn publish_batch(&mut self, index: u32, batch: &PublishBatch<'_>) -> Result<bool, Refusal> {
+    /// Publishes a batch, if it need not wait.
+    fn publish_batch(
+        &mut self,
+        index: u32,
+        batch: &PublishBatch<'_>,
+        attempt: Attempt,
+    ) -> Result<Option<Wait>, Refusal> {
         let max = self.cx.config.batch_messages_max;
         let mut messages = Vec::new();
         for message in batch.messages.iter() {
@@ -714,11 +758,12 @@ impl Broker {
                 "a batch has at least 1 message",
             ));
         }
-        let connection = &self.cx.connections[index as usize];
-        let (rights, namespace) = (connection.claims.rights, connection.namespace);
+        let tokens = attempt.tokens(&self.cx, batch.wait_ms)?;
+        let namespace = self.cx.connections[index as usize].namespace;
         let namespace = &mut self.namespaces[namespace as usize];
-        match namespace.publish(&mut self.cx, rights, &messages, batch.durability)? {
-            Published::Held => Ok(false),
+        let durability = batch.durability;
+        match namespace.publish(&mut self.cx, index, &messages, durability, tokens)? {
+            Published::Held(wait) => Ok(Some(wait)),
             Published::Placed(after) => {
                 let mut receipts = Vec::new();
                 for (place, duplicate) in &self.cx.placed {
@@ -729,13 +774,21 @@ impl Broker {
                     receipts: List::new(&receipts),
                 };
                 self.cx.reply(index, after, &Reply::Receipts(receipts));
-                Ok(true)
+                Ok(None)
             }
         }
     }
 
-    /// Lets a publish wait for subscribers that hold publishers back, and those after it with it.
-    fn hold(&mut self, index: u32, request: u64, frame: &[u8]) {
+    fn first_attempt(&self, frame: &[u8]) -> Attempt {
+        Attempt {
+            since: self.cx.now,
+            has_tokens: false,
+            can_wait: self.cx.held_bytes + frame.len() as u64 <= self.cx.config.held_bytes_max,
+        }
+    }
+
+    /// Lets a publish wait, and those after it with it.
+    fn hold(&mut self, index: u32, request: u64, frame: &[u8], wait: Wait) {
         let connection = &mut self.cx.connections[index as usize];
         let bytes = self.cx.held_bytes + frame.len() as u64;
         if connection.held.len() as u64 >= self.cx.config.held_commands_max
@@ -749,18 +802,22 @@ impl Broker {
             return self.cx.refuse(index, request, &refusal);
         }
         self.cx.held_bytes = bytes;
-        let deadline = self.cx.now.after_ms(self.cx.config.block_ms_max);
-        if connection.held.is_empty() {
-            self.cx.deadlines.insert((deadline, Due::Held(index)));
-        }
-        connection.held.push_back(HeldCommand {
-            deadline,
+        let mut held = HeldCommand {
+            since: self.cx.now,
+            until: self.cx.now,
+            tokens_at: None,
             frame: frame.to_vec(),
-        });
+        };
+        held.wait(wait, self.cx.config.block_ms_max);
+        if connection.held.is_empty() {
+            self.cx.deadlines.insert((held.until, Due::Held(index)));
+        }
+        connection.held.push_back(held);
     }
 
     /// Tries held publishes again, and refuses those whose time is over.
     fn retry_held(&mut self) {
+        let block_ms_max = self.cx.config.block_ms_max;
         let unblocked = core::mem::take(&mut self.cx.unblocked);
         let due: Vec<(Timestamp, u32)> = self
             .cx
@@ -774,29 +831,40 @@ impl Broker {
             .collect();
         for (deadline, index) in due {
             self.cx.deadlines.remove(&(deadline, Due::Held(index)));
-            while let Some(held) = self.cx.connections[index as usize].held.pop_front() {
+            while let Some(mut held) = self.cx.connections[index as usize].held.pop_front() {
                 let request = request_of(&held.frame);
                 self.cx.held_bytes -= held.frame.len() as u64;
                 let command =
                     Command::decode(&held.frame).expect("a held frame was decoded before");
+                let attempt = Attempt {
+                    since: held.since,
+                    has_tokens: held.tokens_at.is_some(),
+                    can_wait: true,
+                };
+                let tokens_at = held.tokens_at.filter(|at| *at > self.cx.now);
                 let tried = match &command {
-                    Command::Publish(publish) => self.publish(index, publish),
-                    Command::PublishBatch(batch) => self.publish_batch(index, batch),
+                    // A subscriber that has room again does not let it in before.
+                    _ if tokens_at.is_some() => Ok(tokens_at.map(Wait::Tokens)),
+                    Command::Publish(publish) => self.publish(index, publish, attempt),
+                    Command::PublishBatch(batch) => self.publish_batch(index, batch, attempt),
                     _ => unreachable!("only publishes are held"),
                 };
                 match tried {
-                    Ok(true) => {}
-                    Ok(false) if held.deadline <= self.cx.now => {
+                    Ok(None) => {}
+                    Ok(Some(Wait::Subscriber))
+                        if held.since.after_ms(block_ms_max) <= self.cx.now =>
+                    {
                         let message = "a subscriber of the topic holds publishers back and did not catch up in time";
                         let refusal = Refusal {
-                            retry_after_ms: Some(self.cx.config.block_ms_max),
+                            retry_after_ms: Some(block_ms_max),
                             ..Refusal::new(ErrorCode::SubscriberBlocked, message)
                         };
                         self.cx.refuse(index, request, &refusal);
                     }
-                    Ok(false) => {
+                    Ok(Some(wait)) => {
+                        held.wait(wait, block_ms_max);
                         self.cx.held_bytes += held.frame.len() as u64;
-                        self.cx.deadlines.insert((held.deadline, Due::Held(index)));
+                        self.cx.deadlines.insert((held.until, Due::Held(index)));
                         self.cx.connections[index as usize].held.push_front(held);
                         break;
                     }
@@ -933,9 +1001,7 @@ impl Broker {
         };
         let connection = self.cx.connections.remove(index as usize);
         if let Some(first) = connection.held.front() {
-            self.cx
-                .deadlines
-                .remove(&(first.deadline, Due::Held(index)));
+            self.cx.deadlines.remove(&(first.until, Due::Held(index)));
         }
         for held in &connection.held {
             self.cx.held_bytes -= held.frame.len() as u64;
@@ -981,7 +1047,8 @@ impl Broker {
             | Due::Group(namespace, _)
             | Due::Member(namespace, ..)
             | Due::Rebalance(namespace, _)
-            | Due::Schedule(namespace)) = due
+            | Due::Schedule(namespace)
+            | Due::Paced(namespace, ..)) = due
             else {
                 continue;
             };
@@ -1000,6 +1067,7 @@ impl Broker {
                     namespace.member_due(&mut self.cx, group, member);
                 }
                 Due::Rebalance(_, group) => namespace.rebalance_due(&mut self.cx, group),
+                Due::Paced(_, subscription, _) => namespace.end_pace(&mut self.cx, subscription),
                 Due::Held(_) => {}
             }
         }
@@ -1020,9 +1088,16 @@ impl Broker {
             namespace,
             encoding,
             claims,
+            network,
+            bucket,
             subscriptions,
         } = dormant;
-        let mut connection = Connection::new(id, namespace, encoding, claims, self.cx.now);
+        let now = self.cx.now;
+        let mut connection = Connection::new(id, namespace, encoding, claims, network, now);
+        connection.bucket = bucket;
+        if let Some(bucket) = &mut connection.bucket {
+            bucket.begin(now);
+        }
         connection.greeted = true;
         connection.stored = true;
         let index = self.insert_connection(connection);
@@ -1050,6 +1125,8 @@ impl Broker {
                 credit: stored.options.credit,
                 after: After::default(),
                 partition: stored.partition,
+                bucket: None,
+                paced_until: None,
                 behind: None,
                 options: stored.options,
                 filter: stored.filter,
@@ -1098,6 +1175,33 @@ impl Broker {
                 "the broker is stopping",
             );
         }
+    }
+}
+
+/// One try at publishing what may have waited already.
+#[derive(Clone, Copy)]
+struct Attempt {
+    /// When it came.
+    since: Timestamp,
+    /// Whether its tokens are taken.
+    has_tokens: bool,
+    /// Whether there is room for it to wait.
+    can_wait: bool,
+}
+
+impl Attempt {
+    /// How long it may wait for tokens yet, having asked for `wait_ms`.
+    fn tokens(self, cx: &Context, wait_ms: Option<u64>) -> Result<Tokens, Refusal> {
+        let (wait_ms, max) = (wait_ms.unwrap_or(0), cx.config.limit_wait_ms_max);
+        if wait_ms > max {
+            let message = format!("\"wait_ms\" must be at most {max} (limit_wait_ms_max)");
+            return Err(Refusal::new(ErrorCode::InvalidArgument, message));
+        }
+        if self.has_tokens {
+            return Ok(Tokens::Taken);
+        }
+        let left = wait_ms.saturating_sub(cx.now.since_ms(self.since));
+        Ok(Tokens::Within(if self.can_wait { left } else { 0 }))
     }
 }
 

@@ -23,7 +23,7 @@ use crate::namespace::{Namespace, Topic};
 use crate::outbox::put_json;
 use crate::protocol::frame::{Ended, Gap, Reply};
 use crate::publish::DeliveryBody;
-use crate::subscription::{Behind, OnLag, Subscription, UNLIMITED};
+use crate::subscription::{Behind, Subscription, UNLIMITED};
 use crate::topic::Kind;
 
 pub(crate) struct Round {
@@ -134,7 +134,7 @@ fn gap<'a>(
 enum Progress {
     /// It can go on in the next batch.
     More,
-    /// A load or credit must come first.
+    /// A load, credit or a token must come first.
     Waits,
     /// The subscription is at the tail.
     Tail,
@@ -151,7 +151,6 @@ impl Namespace {
         };
         let (connection, connection_id) = (subscription.connection, subscription.connection_id);
         let options = subscription.options;
-        let was_full = behind.is_full(options.lag_max);
         let mut out = Outgoing {
             subscription: subscription.id,
             encoding: subscription.encoding,
@@ -164,8 +163,10 @@ impl Namespace {
             cx.outbox.deliver_to(out.after, connection_id, out.frames);
         }
         let tail = matches!(progress, Progress::Tail);
-        if options.on_lag == OnLag::Block && was_full && (tail || !behind.is_full(options.lag_max))
-        {
+        if tail {
+            behind.lag = 0;
+        }
+        if behind.mark(&options) {
             self.blocked -= 1;
             cx.unblocked = true;
         }
@@ -174,8 +175,9 @@ impl Namespace {
             self.uncount_behind();
             return;
         }
-        if self.subscriptions[index as usize].credit == 0 {
-            // It may take long until there is credit again; what is loaded is not kept for it.
+        let subscription = &self.subscriptions[index as usize];
+        if subscription.credit == 0 || subscription.paced_until.is_some() {
+            // It may take long until there is credit or a token again; what is loaded is not kept for it.
             if let Some(round) = behind.round.take() {
                 round.abandon(cx);
             }
@@ -202,7 +204,7 @@ impl Namespace {
         out: &mut Outgoing,
     ) -> Progress {
         loop {
-            if self.subscriptions[index as usize].credit == 0 {
+            if self.subscriptions[index as usize].credit == 0 || self.must_pace(cx, index, behind) {
                 return Progress::Waits;
             }
             let Some(mut round) = behind.round.take() else {
@@ -221,7 +223,7 @@ impl Namespace {
             };
             let over = self.run_round(cx, index, behind, &mut round, out);
             match over {
-                RunEnd::Waits | RunEnd::NoCredit => {
+                RunEnd::Waits => {
                     behind.round = Some(round);
                     return Progress::Waits;
                 }
@@ -405,6 +407,7 @@ impl Namespace {
         round: &mut Round,
         out: &mut Outgoing,
     ) -> RunEnd {
+        let pace = self.pace(cx);
         loop {
             while let Some(head) = round.unknown.pop_front() {
                 if !self.look(cx, index, behind, round, head, out) {
@@ -422,10 +425,9 @@ impl Namespace {
             let Some(Reverse((sequence, head_index))) = round.ready.pop() else {
                 return RunEnd::Over;
             };
-            let subscription = &mut self.subscriptions[index as usize];
-            if subscription.credit == 0 {
+            if self.subscriptions[index as usize].credit == 0 || self.must_pace(cx, index, behind) {
                 round.ready.push(Reverse((sequence, head_index)));
-                return RunEnd::NoCredit;
+                return RunEnd::Waits;
             }
             if out.frames.len() as u64 >= cx.config.catch_up_bytes_max {
                 round.ready.push(Reverse((sequence, head_index)));
@@ -469,9 +471,12 @@ impl Namespace {
                     .and(self.delivery_after(head.topic, head.partition));
             }
             behind.position = sequence;
-            let credit = &mut self.subscriptions[index as usize].credit;
-            if taken && *credit != UNLIMITED {
-                *credit -= 1;
+            if taken {
+                let subscription = &mut self.subscriptions[index as usize];
+                subscription.take_token(pace, cx.now);
+                if subscription.credit != UNLIMITED {
+                    subscription.credit -= 1;
+                }
             }
             round.heads[head_index as usize].cursor.advance();
             round.unknown.push_back(head_index);
@@ -687,7 +692,6 @@ impl Namespace {
 /// Why a step within a round stopped.
 enum RunEnd {
     Waits,
-    NoCredit,
     BytesSpent,
     Over,
 }

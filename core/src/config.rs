@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::string::String;
 
 use crate::effect::Durability;
+use crate::limit::{Rule, Scope, WAIT_MS_MAX};
 use crate::protocol::json::Value;
 use crate::topic::{Kind, Ordering, TopicConfig};
 
@@ -22,11 +23,13 @@ macro_rules! bounds {
             pub(crate) namespaces_open: bool,
             /// The configuration of topics that come to be by a publish.
             pub(crate) topic_default: TopicConfig,
+            /// The rate limits by scope, for namespaces that have none of their own.
+            pub(crate) limits: [Option<Rule>; Scope::ALL.len()],
         }
 
         impl Default for Config {
             fn default() -> Self {
-                Self { $($name: $default,)* namespaces_open: true, topic_default: TopicConfig::default() }
+                Self { $($name: $default,)* namespaces_open: true, topic_default: TopicConfig::default(), limits: [None; Scope::ALL.len()] }
             }
         }
 
@@ -172,6 +175,14 @@ bounds! {
     dead_letters_max: 10_000, 16 => 1 << 40;
     /// How long they are kept, in milliseconds.
     dead_letter_ms: 7 * 24 * 3_600_000, 1 => 1 << 40;
+    /// The most rate limits that a namespace has of its own.
+    limits_max: 1000, 1 => 4096;
+    /// The most users and addresses of a namespace that are limited at a time.
+    limiters_max: 10_000, 2 => 1_000_000;
+    /// How long a publish may wait for a rate limit, in milliseconds.
+    limit_wait_ms_max: 1000, 0 => WAIT_MS_MAX;
+    /// How long a commit may take, in milliseconds; adaptive limits slow down before it does.
+    commit_latency_target_ms: 100, 1 => 60_000;
     /// What a client that is told to go away waits before it connects again, in milliseconds.
     reconnect_after_ms: 1000, 0 => 3_600_000;
 }
@@ -195,6 +206,8 @@ impl Config {
                     config.topic_default = topic_config(members)?
                 }
                 ("topic_default", _) => return Err(wrong(name, "an object", value)),
+                ("limits", Value::Array(limits)) => config.limits = limits_config(limits)?,
+                ("limits", _) => return Err(wrong(name, "an array", value)),
                 _ => config.set_bound(name, value)?,
             }
         }
@@ -234,6 +247,42 @@ impl Config {
 
 fn wrong(name: &str, wanted: &str, value: &Value<'_>) -> ConfigError {
     ConfigError(format!("\"{name}\" must be {wanted}, not {}", value.kind()))
+}
+
+fn limits_config(limits: &[Value<'_>]) -> Result<[Option<Rule>; Scope::ALL.len()], ConfigError> {
+    let refused = |why: String| ConfigError(format!("\"limits\": {why}"));
+    let mut rules = [None; Scope::ALL.len()];
+    for limit in limits {
+        let Value::Object(members) = limit else {
+            return Err(refused(format!("one is {}, not an object", limit.kind())));
+        };
+        let (mut scope, mut rate, mut per_ms, mut burst, mut adaptive) =
+            (None, None, None, None, false);
+        for (name, value) in members {
+            let int = match value {
+                Value::Int(int) => Ok(*int),
+                _ => Err(wrong(name, "an integer", value)),
+            };
+            match (name.as_ref(), value) {
+                ("scope", Value::Str(text)) => scope = Some(Scope::parse(text).map_err(refused)?),
+                ("scope", _) => return Err(wrong(name, "a string", value)),
+                ("rate", _) => rate = Some(int?),
+                ("per_ms", _) => per_ms = Some(int?),
+                ("burst", _) => burst = Some(int?),
+                ("adaptive", Value::Bool(flag)) => adaptive = *flag,
+                ("adaptive", _) => return Err(wrong(name, "a boolean", value)),
+                _ => return Err(refused(format!("unknown member \"{name}\""))),
+            }
+        }
+        let (Some(scope), Some(rate)) = (scope, rate) else {
+            return Err(refused(String::from("one lacks its \"scope\" or \"rate\"")));
+        };
+        let rule = Rule::new(rate, per_ms, burst, adaptive).map_err(refused)?;
+        if rules[scope as usize].replace(rule).is_some() {
+            return Err(refused(format!("two have the scope {}", scope.as_str())));
+        }
+    }
+    Ok(rules)
 }
 
 fn topic_config(
@@ -325,6 +374,42 @@ mod tests {
             (
                 "{\"namespaces_open\": 1}",
                 "must be a boolean, not an integer",
+            ),
+            (
+                "{\"limits\": {}}",
+                "\"limits\" must be an array, not an object",
+            ),
+            (
+                "{\"limits\": [1]}",
+                "\"limits\": one is an integer, not an object",
+            ),
+            (
+                "{\"limits\": [{\"scope\": \"planet\", \"rate\": 1}]}",
+                "\"limits\": \"scope\" must be namespace, topic, connection, subscriber, user or ip, not \"planet\"",
+            ),
+            (
+                "{\"limits\": [{\"scope\": 1, \"rate\": 1}]}",
+                "\"scope\" must be a string",
+            ),
+            (
+                "{\"limits\": [{\"scope\": \"user\"}]}",
+                "lacks its \"scope\" or \"rate\"",
+            ),
+            (
+                "{\"limits\": [{\"scope\": \"user\", \"rate\": 0}]}",
+                "\"limits\": \"rate\" must be from 1 to 1000000000, not 0",
+            ),
+            (
+                "{\"limits\": [{\"scope\": \"user\", \"rate\": true}]}",
+                "\"rate\" must be an integer, not a boolean",
+            ),
+            (
+                "{\"limits\": [{\"scope\": \"user\", \"rate\": 1, \"name\": \"bob\"}]}",
+                "\"limits\": unknown member \"name\"",
+            ),
+            (
+                "{\"limits\": [{\"scope\": \"user\", \"rate\": 1}, {\"scope\": \"user\", \"rate\": 2}]}",
+                "\"limits\": two have the scope user",
             ),
             (
                 "{\"topic_default\": {\"kind\": \"queue\"}}",

@@ -1,12 +1,15 @@
 //! A connection: who is at the other end, and which of its commands wait.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::effect::After;
 use crate::ids::{ConnectionId, SubscriptionId, Timestamp};
 use crate::input::{Claims, Encoding};
+use crate::limit::TokenBucket;
 use crate::outbox::ReplySlots;
+use crate::publish::Wait;
 
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -14,6 +17,10 @@ pub(crate) struct Connection {
     pub(crate) namespace: u32,
     pub(crate) encoding: Encoding,
     pub(crate) claims: Claims,
+    /// Where it comes from, as limits count it; empty where that is not known.
+    pub(crate) network: Box<str>,
+    /// What it may publish, where connections are limited.
+    pub(crate) bucket: Option<Box<TokenBucket>>,
     /// Whether `hello` was said.
     pub(crate) greeted: bool,
     /// Whether nothing of it is kept: it is gone with its first commands.
@@ -22,7 +29,7 @@ pub(crate) struct Connection {
     pub(crate) subscriptions: Vec<(SubscriptionId, u32)>,
     /// The memberships of consumer groups: the client's number, group and member.
     pub(crate) memberships: Vec<(SubscriptionId, u32, u32)>,
-    /// Commands that wait for a slow subscriber, each until its deadline, in order.
+    /// Publishes that wait, for a slow subscriber or for tokens, and those behind them, in order.
     pub(crate) held: VecDeque<HeldCommand>,
     pub(crate) replies: ReplySlots,
     /// What deliveries of subscriptions that ended have waited for, if any ended; a later one with the same number
@@ -37,9 +44,27 @@ pub(crate) struct Connection {
 /// A publish that waits.
 #[derive(Debug)]
 pub(crate) struct HeldCommand {
-    pub(crate) deadline: Timestamp,
+    /// When it came.
+    pub(crate) since: Timestamp,
+    /// When the first one is to be looked at again: its tokens are there, or it is refused.
+    pub(crate) until: Timestamp,
+    /// When the tokens that it took are there, if it took any.
+    pub(crate) tokens_at: Option<Timestamp>,
     /// The frame without its length.
     pub(crate) frame: Vec<u8>,
+}
+
+impl HeldCommand {
+    /// Notes what it waits for; for a subscriber only so long after it came.
+    pub(crate) fn wait(&mut self, wait: Wait, block_ms_max: u64) {
+        self.until = match wait {
+            Wait::Subscriber => self.since.after_ms(block_ms_max),
+            Wait::Tokens(at) => {
+                self.tokens_at = Some(at);
+                at
+            }
+        };
+    }
 }
 
 impl Connection {
@@ -48,6 +73,7 @@ impl Connection {
         namespace: u32,
         encoding: Encoding,
         claims: Claims,
+        network: Box<str>,
         now: Timestamp,
     ) -> Self {
         Self {
@@ -55,6 +81,8 @@ impl Connection {
             namespace,
             encoding,
             claims,
+            network,
+            bucket: None,
             greeted: false,
             ephemeral: false,
             subscriptions: Vec::new(),

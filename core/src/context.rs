@@ -16,6 +16,7 @@ use crate::ids::{
     ConnectionId, LeaseId, MemberId, Offset, Ticket, Timestamp, TransferId, WriteSequence,
 };
 use crate::input::Encoding;
+use crate::limits::Charge;
 use crate::mutation::Mutation;
 use crate::outbox::{Outbox, put_json};
 use crate::protocol::frame::{Failed, Reply};
@@ -25,6 +26,8 @@ pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) now: Timestamp,
     pub(crate) storage_available: bool,
+    /// How long the newest commit took that the host told of.
+    pub(crate) commit_latency_ms: u64,
     /// Whether the store took something at any time of this batch, so that this batch writes.
     pub(crate) writes: bool,
     pub(crate) draining: bool,
@@ -75,6 +78,8 @@ pub(crate) struct Context {
     /// Buffers that every publish uses anew.
     pub(crate) record: Vec<u8>,
     pub(crate) fanouts: Vec<Fanout>,
+    /// The buckets that the publish under way takes from.
+    pub(crate) charges: Vec<Charge>,
 }
 
 /// Who asked for a load.
@@ -140,10 +145,12 @@ pub(crate) enum Due {
     Member(u32, u32, MemberId),
     /// A group of a namespace does not wait any longer for members that are to let go of partitions.
     Rebalance(u32, u32),
-    /// The first command that a connection holds is refused.
+    /// The first publish that a connection holds has its tokens, or is refused.
     Held(u32),
     /// Something that a namespace has scheduled is published.
     Schedule(u32),
+    /// A subscription has the tokens that it waits for: namespace, subscription, its serial.
+    Paced(u32, u32, u64),
 }
 
 macro_rules! counters {
@@ -179,6 +186,10 @@ counters! {
     expired_messages,
     /// Messages that were not there any more when a group came to them.
     lost_messages,
+    /// Publishes that a rate limit refused.
+    rate_limited_publishes,
+    /// Publishes that waited for a rate limit.
+    rate_limit_waits,
     /// Commands that were refused.
     refused_commands,
     /// Frames that could not be understood.
@@ -209,6 +220,7 @@ impl Context {
             config,
             now: Timestamp(0),
             storage_available: true,
+            commit_latency_ms: 0,
             writes: true,
             draining: false,
             connections: Slab::new(),
@@ -242,6 +254,7 @@ impl Context {
             committing: Vec::new(),
             record: Vec::new(),
             fanouts: Vec::new(),
+            charges: Vec::new(),
         }
     }
 

@@ -55,6 +55,8 @@ codes! {
     LimitReached = "limit_reached",
     /// As many messages are remembered as may be, and none of them may be forgotten yet.
     DedupWindowFull = "dedup_window_full",
+    /// More was published than a rate limit allows; the message says which.
+    RateLimited = "rate_limited",
     /// A subscriber with the policy `block` did not catch up in time.
     SubscriberBlocked = "subscriber_blocked",
     /// The subscription fell further behind than its policy allows and was ended.

@@ -321,6 +321,7 @@ pub fn publish_frames<'h>(
         producer: None,
         producer_sequence: None,
         durability: None,
+        wait_ms: None,
     };
     let mut pairs = Vec::new();
     for (name, value) in headers {
@@ -346,11 +347,12 @@ pub fn publish_frames<'h>(
                 publish.producer_sequence =
                     Some(parse_u64("header dunlin-producer-sequence", value)?);
             }
+            "wait-ms" => publish.wait_ms = Some(parse_u64("header dunlin-wait-ms", value)?),
             _ => match own.strip_prefix("header-") {
                 Some(header) if !header.is_empty() => pairs.push((header.to_string(), value)),
                 _ => {
                     return Err(Problem::invalid(format!(
-                        "unknown header {lower}; known are dunlin-key, dunlin-id, dunlin-ttl-ms, dunlin-delay-ms, dunlin-deliver-at, dunlin-durability, dunlin-producer, dunlin-producer-sequence and dunlin-header-NAME"
+                        "unknown header {lower}; known are dunlin-key, dunlin-id, dunlin-ttl-ms, dunlin-delay-ms, dunlin-deliver-at, dunlin-durability, dunlin-wait-ms, dunlin-producer, dunlin-producer-sequence and dunlin-header-NAME"
                     )));
                 }
             },
@@ -584,7 +586,10 @@ pub fn status_of(code: &str) -> u16 {
         | ErrorCode::Busy
         | ErrorCode::StaleGeneration
         | ErrorCode::MemberReplaced => 409,
-        ErrorCode::LimitReached | ErrorCode::SubscriberBlocked | ErrorCode::DedupWindowFull => 429,
+        ErrorCode::LimitReached
+        | ErrorCode::RateLimited
+        | ErrorCode::SubscriberBlocked
+        | ErrorCode::DedupWindowFull => 429,
         ErrorCode::StorageUnavailable | ErrorCode::Draining | ErrorCode::SlowConsumer => 503,
         ErrorCode::Unsupported => 501,
         _ => 400,

@@ -30,6 +30,8 @@ mod ids;
 mod import;
 mod input;
 mod lease;
+mod limit;
+mod limits;
 mod lineage;
 mod log;
 mod manage;

@@ -213,17 +213,15 @@ impl Namespace {
         self.check_dedups();
         self.check_schedules();
         let blocked = self.subscriptions.iter().filter(|(_, subscription)| {
-            subscription.options.on_lag == crate::subscription::OnLag::Block
-                && subscription
-                    .behind
-                    .as_ref()
-                    .is_some_and(|behind| behind.is_full(subscription.options.lag_max))
+            let behind = subscription.behind.as_ref();
+            behind.is_some_and(|behind| behind.holds_back)
         });
         assert_eq!(
             blocked.count() as u64,
             self.blocked,
             "those who hold publishers back are counted"
         );
+        self.check_limits();
     }
 }
 

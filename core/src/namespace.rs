@@ -20,6 +20,7 @@ use crate::group::{Group, LeasePlace};
 use crate::hash::{Digest, Map};
 use crate::ids::{ConnectionId, Incarnation, LeaseId, Partition, Sequence, Timestamp, TopicId};
 use crate::import::Import;
+use crate::limits::{Limiter, Limits};
 use crate::lineage::Lineage;
 use crate::log::{Log, LogKeys, RollBounds};
 use crate::manage::topic_row;
@@ -78,6 +79,7 @@ pub(crate) struct Namespace {
     /// How many subscriptions are behind, and how many of those hold publishers back.
     pub(crate) behind: u64,
     pub(crate) blocked: u64,
+    pub(crate) limits: Limits,
     /// Live logs that keep messages for those who are behind.
     pub(crate) rings: Vec<(u32, Partition)>,
     pub(crate) rings_bytes: u64,
@@ -107,6 +109,8 @@ pub(crate) struct Topic {
     pub(crate) config: TopicConfig,
     pub(crate) roll: RollBounds,
     pub(crate) partitions: Vec<PartitionState>,
+    /// What may be published to it, where topics are limited.
+    pub(crate) limiter: Option<Box<Limiter>>,
     /// Where the next message without a key goes, on a topic without order.
     pub(crate) round_robin: u32,
     /// How many messages wait for their time to be published to it.
@@ -158,6 +162,7 @@ impl Namespace {
             after_global: After::default(),
             behind: 0,
             blocked: 0,
+            limits: Limits::new(seed),
             rings: Vec::new(),
             rings_bytes: 0,
             last_timestamp: Timestamp(0),
@@ -272,6 +277,7 @@ impl Namespace {
             partitions: (0..topic.partitions)
                 .map(|_| PartitionState::default())
                 .collect(),
+            limiter: None,
             round_robin: 0,
             scheduled: 0,
             dedup: None,
@@ -299,6 +305,7 @@ impl Namespace {
     pub(crate) fn delete_topic(&mut self, cx: &mut Context, index: u32) {
         self.delete_scheduled(cx, index);
         self.detach_topic(cx, index);
+        self.drop_topic_limiter(cx, index);
         let topic = self.topics.remove(index as usize);
         self.delete_dedup(index, topic.dedup.as_deref());
         self.topic_index.remove(&*topic.name);
@@ -461,6 +468,7 @@ impl Namespace {
         }
         self.flush_dedups(cx);
         self.flush_groups(cx);
+        self.flush_limiters(cx);
         if self.dirty || (cx.ops.len() > before && !self.incarnation_stored) {
             self.dirty = false;
             self.incarnation_stored = true;
@@ -571,6 +579,7 @@ impl Namespace {
 
     /// Removes a subscription from everything but its connection's list.
     pub(crate) fn remove_subscription(&mut self, cx: &mut Context, index: u32) {
+        self.forget_pace(cx, index);
         let subscription = self.subscriptions.remove(index as usize);
         self.trie.remove(subscription.node, index);
         if let Some(connection) = cx.connections.get_mut(subscription.connection as usize) {
@@ -580,9 +589,7 @@ impl Namespace {
         let Some(behind) = subscription.behind else {
             return;
         };
-        if subscription.options.on_lag == crate::subscription::OnLag::Block
-            && behind.is_full(subscription.options.lag_max)
-        {
+        if behind.holds_back {
             self.blocked -= 1;
             cx.unblocked = true;
         }

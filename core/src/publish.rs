@@ -13,6 +13,7 @@ use crate::error::{ErrorCode, Refusal};
 use crate::hash::{Map, partition_of};
 use crate::ids::{LeaseId, Offset, Partition, ScheduleId, Sequence, SubscriptionId, Timestamp};
 use crate::input::{Encoding, Rights};
+use crate::limits::Tokens;
 use crate::namespace::{LIVE_SEQUENCES_RESERVED, Namespace, Topic};
 use crate::protocol::field::{Headers, Item as _, Layout};
 use crate::protocol::frame::{Delivery, Message, Place, Record, put_delivery_prefix};
@@ -93,8 +94,17 @@ impl Placed {
 pub(crate) enum Published {
     /// All messages have their places, which are in the context; the receipt waits for `After`.
     Placed(After),
-    /// A subscriber with the policy `block` is too far behind; try again.
-    Held,
+    /// Not yet.
+    Held(Wait),
+}
+
+/// What a publish waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// A subscriber with the policy `block` is too far behind; try again when one is not any more.
+    Subscriber,
+    /// The tokens that it has taken are there at this time; try again then.
+    Tokens(Timestamp),
 }
 
 impl Topic {
@@ -120,10 +130,12 @@ impl Namespace {
     pub(crate) fn publish(
         &mut self,
         cx: &mut Context,
-        rights: Rights,
+        connection: u32,
         messages: &[Message<'_>],
         durability: Option<&str>,
+        tokens: Tokens,
     ) -> Result<Published, Refusal> {
+        let rights = cx.connections[connection as usize].claims.rights;
         if !rights.contains(Rights::PUBLISH) {
             return Err(Refusal::new(
                 ErrorCode::Forbidden,
@@ -148,9 +160,13 @@ impl Namespace {
                 let recalled = cx.recalled.get(index);
                 let is_new = recalled.is_none_or(|recalled| recalled.known == Known::New);
                 if is_new && self.is_blocked(message) {
-                    return Ok(Published::Held);
+                    return Ok(Published::Held(Wait::Subscriber));
                 }
             }
+        }
+        // Last, for what is taken is not given back. What was published before is counted as well.
+        if let Some(at) = self.admit(cx, connection, messages, tokens)? {
+            return Ok(Published::Held(Wait::Tokens(at)));
         }
         let mut after = After::default();
         cx.placed.clear();
@@ -182,6 +198,7 @@ impl Namespace {
             cx.placed.push((place, known.is_some()));
             after = after.and(waits);
         }
+        self.charge_new_topics(cx, messages);
         Ok(Published::Placed(after))
     }
 
@@ -225,7 +242,7 @@ impl Namespace {
         Err(Refusal::new(ErrorCode::LimitReached, message))
     }
 
-    /// Whether a subscriber that holds publishers back is full and would get this message.
+    /// Whether a subscriber that holds publishers back would get this message.
     fn is_blocked(&mut self, message: &Message<'_>) -> bool {
         let Some(topic) = self.topic_by_name(message.topic) else {
             return false;
@@ -237,12 +254,9 @@ impl Namespace {
             .flat_map(|node| self.trie.subscribers(*node))
             .any(|index| {
                 let subscription = &self.subscriptions[*index as usize];
-                subscription.options.on_lag == OnLag::Block
+                let behind = subscription.behind.as_ref();
+                behind.is_some_and(|behind| behind.holds_back)
                     && subscription.partition.is_none_or(|only| only == partition)
-                    && subscription
-                        .behind
-                        .as_ref()
-                        .is_some_and(|behind| behind.is_full(subscription.options.lag_max))
             });
         self.restore_matched(topic, matched);
         blocked
@@ -350,6 +364,7 @@ impl Namespace {
             self.restore_matched(topic, matched);
             return false;
         }
+        let pace = self.pace(cx);
         let name = &self.topics[topic as usize].name;
         let body_bytes = DeliveryBody {
             topic: name,
@@ -366,7 +381,8 @@ impl Namespace {
                 if subscription.partition.is_some_and(|only| only != partition) {
                     continue;
                 }
-                if subscription.behind.is_some() || subscription.credit == 0 {
+                let is_ready = subscription.behind.is_none() && subscription.credit > 0;
+                if !is_ready || !subscription.take_token(pace, cx.now) {
                     late.push(index);
                     continue;
                 }
@@ -463,13 +479,17 @@ impl Namespace {
         } else if behind.lag_counts {
             behind.lag += 1;
         }
-        let full = behind.is_full(options.lag_max);
+        let marked = behind.mark(&options);
         let connection = subscription.connection;
         if fell {
             self.count_behind();
             cx.touch_connection(connection);
+            if self.subscriptions[index as usize].credit > 0 {
+                // It lacks a token, and finds out when there will be one.
+                self.queue_subscription(cx, index);
+            }
         }
-        if options.on_lag == OnLag::Block && full && !was_full {
+        if marked {
             self.blocked += 1;
         }
         if end {

@@ -13,14 +13,16 @@ use crate::ids::{
     ConnectionId, Offset, Partition, ScheduleId, Sequence, SubscriptionId, Timestamp, TopicId,
 };
 use crate::input::{Claims, Encoding, Rights, Row};
+use crate::limit::TokenBucket;
 use crate::lineage::Lineage;
 use crate::log::Log;
 use crate::manage::read_topic_row;
 use crate::namespace::Namespace;
 use crate::rows::{
     FORMAT_KEY, KeyTail, ROW_VERSION, Scope, TABLE_CONNECTION, TABLE_DEDUP, TABLE_GROUP,
-    TABLE_GROUP_OFFSET, TABLE_GROUP_WINDOW, TABLE_IMPORT, TABLE_MEMBER, TABLE_NAMESPACE,
-    TABLE_PARTITION, TABLE_PRODUCER, TABLE_SCHEDULE, TABLE_SEGMENT, TABLE_TOPIC, scope_of,
+    TABLE_GROUP_OFFSET, TABLE_GROUP_WINDOW, TABLE_IMPORT, TABLE_LIMIT, TABLE_LIMITER, TABLE_MEMBER,
+    TABLE_NAMESPACE, TABLE_PARTITION, TABLE_PRODUCER, TABLE_SCHEDULE, TABLE_SEGMENT, TABLE_TOPIC,
+    scope_of,
 };
 use crate::subscription::{OnLag, Options};
 use crate::wire::{Malformed, Put as _, Reader};
@@ -35,6 +37,8 @@ pub(crate) struct Dormant {
     pub(crate) namespace: u32,
     pub(crate) encoding: Encoding,
     pub(crate) claims: Claims,
+    pub(crate) network: Box<str>,
+    pub(crate) bucket: Option<Box<TokenBucket>>,
     pub(crate) subscriptions: Vec<DormantSubscription>,
 }
 
@@ -164,6 +168,7 @@ pub(crate) struct StateRows {
     dedup_entries_max: u64,
     producers_max: u64,
     scheduled_max: u64,
+    limits_max: u64,
 }
 
 impl Default for StateRows {
@@ -176,6 +181,7 @@ impl Default for StateRows {
             dedup_entries_max: u64::MAX,
             producers_max: u64::MAX,
             scheduled_max: u64::MAX,
+            limits_max: u64::MAX,
         }
     }
 }
@@ -190,6 +196,7 @@ impl StateRows {
             dedup_entries_max: config.dedup_entries_max,
             producers_max: config.producers_max,
             scheduled_max: config.scheduled_max,
+            limits_max: config.limits_max,
         }
     }
 
@@ -302,6 +309,14 @@ impl StateRows {
                 let topic = self.topic_in(&mut KeyTail(tail.0.get(4..).unwrap_or_default()))?;
                 namespace.restore_group_window(topic, &mut tail, value)?;
             }
+            Some(TABLE_LIMIT) => {
+                let limits = &mut namespace.limits;
+                limits.restore_rule(core::mem::take(&mut tail.0), value, self.limits_max)?;
+            }
+            Some(TABLE_LIMITER) => {
+                let key = core::mem::take(&mut tail.0);
+                namespace.restore_limiter(key, value, |tail| self.topic_in(tail))?;
+            }
             _ => return Err(String::from("no version has such a table")),
         }
         if !tail.0.is_empty() {
@@ -360,14 +375,32 @@ fn restore_namespace(namespace: &mut Namespace, value: &[u8]) -> Result<(), Malf
     reader.end()
 }
 
+/// The version of the row of a connection whose address is known or whose bucket is kept.
+const CONNECTION_VERSION: u64 = 2;
+
 /// Spells a connection's row.
 pub(crate) fn connection_row(connection: &Connection, namespace: &Namespace) -> Vec<u8> {
+    let bucket = connection.bucket.as_deref();
+    let bucket = bucket.filter(|bucket| bucket.rule.is_slow());
+    let is_limited = !connection.network.is_empty() || bucket.is_some();
     let mut value = Vec::new();
-    value.put_u64(ROW_VERSION);
+    value.put_u64(if is_limited {
+        CONNECTION_VERSION
+    } else {
+        ROW_VERSION
+    });
     value.push(matches!(connection.encoding, Encoding::Json).into());
     value.put_bytes(connection.claims.user.as_bytes());
     value.put_bytes(connection.claims.device.as_bytes());
     value.push(connection.claims.rights.0);
+    if is_limited {
+        value.put_bytes(connection.network.as_bytes());
+        let mut row = Vec::new();
+        if let Some(bucket) = bucket {
+            bucket.put(&mut row);
+        }
+        value.put_bytes(&row);
+    }
     for (id, index) in &connection.subscriptions {
         let subscription = &namespace.subscriptions[*index as usize];
         value.put_u64(id.0.into());
@@ -387,7 +420,8 @@ pub(crate) fn connection_row(connection: &Connection, namespace: &Namespace) -> 
 
 fn read_connection(namespace: u32, name: &str, value: &[u8]) -> Result<Dormant, Malformed> {
     let mut reader = Reader::new(value);
-    if reader.u64()? != ROW_VERSION {
+    let version = reader.u64()?;
+    if ![ROW_VERSION, CONNECTION_VERSION].contains(&version) {
         return Err(Malformed);
     }
     let encoding = if reader.u8()? == 0 {
@@ -401,6 +435,16 @@ fn read_connection(namespace: u32, name: &str, value: &[u8]) -> Result<Dormant, 
         device: reader.str()?.into(),
         rights: Rights(reader.u8()?),
     };
+    let mut network = "";
+    let mut bucket = None;
+    if version == CONNECTION_VERSION {
+        network = reader.str()?;
+        let mut row = Reader::new(reader.bytes()?);
+        if !row.is_empty() {
+            bucket = Some(Box::new(TokenBucket::read(&mut row)?));
+            row.end()?;
+        }
+    }
     let mut subscriptions = Vec::new();
     while !reader.is_empty() {
         let id = SubscriptionId(reader.u32()?);
@@ -434,6 +478,8 @@ fn read_connection(namespace: u32, name: &str, value: &[u8]) -> Result<Dormant, 
         namespace,
         encoding,
         claims,
+        network: network.into(),
+        bucket,
         subscriptions,
     })
 }

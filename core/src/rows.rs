@@ -41,6 +41,10 @@ pub(crate) const TABLE_MEMBER: u8 = 0x08;
 pub(crate) const TABLE_GROUP_OFFSET: u8 = 0x09;
 /// What of 1,024 offsets a queue has done or given to members.
 pub(crate) const TABLE_GROUP_WINDOW: u8 = 0x0a;
+/// The rules of rate limits.
+pub(crate) const TABLE_LIMIT: u8 = 0x0e;
+/// Buckets of tokens that take long to be full again. They belong to one place.
+pub(crate) const TABLE_LIMITER: u8 = 0x0f;
 pub(crate) const TABLE_MESSAGES: u8 = 0x80;
 /// The bodies of what waits for its time.
 pub(crate) const TABLE_SCHEDULED: u8 = 0x81;
@@ -255,6 +259,19 @@ impl Keys {
 
     pub(crate) fn import(&self) -> Vec<u8> {
         self.key(TABLE_IMPORT, &[])
+    }
+
+    pub(crate) fn limit(&self, scope: u8, name: &str) -> Vec<u8> {
+        self.key(TABLE_LIMIT, &[&[scope], name.as_bytes()])
+    }
+
+    pub(crate) fn limiter(&self, scope: u8, owner: &[u8]) -> Vec<u8> {
+        self.key(TABLE_LIMITER, &[&[scope], owner])
+    }
+
+    /// The range of all rules and buckets.
+    pub(crate) fn all_limits(&self) -> (Vec<u8>, Vec<u8>) {
+        (self.key(TABLE_LIMIT, &[]), self.key(TABLE_LIMITER + 1, &[]))
     }
 
     /// The key of this namespace that is called so without it.

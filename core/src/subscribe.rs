@@ -87,6 +87,8 @@ impl Namespace {
             },
             after,
             partition,
+            bucket: None,
+            paced_until: None,
             behind: behind.map(Box::new),
             options,
             filter: command.filter.into(),

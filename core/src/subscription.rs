@@ -14,6 +14,8 @@ use crate::ids::{
     ConnectionId, Incarnation, Offset, Partition, Sequence, SubscriptionId, Timestamp, TopicId,
 };
 use crate::input::Encoding;
+use crate::limit::TokenBucket;
+use crate::limits::Pace;
 
 /// Credit that never ends.
 pub(crate) const UNLIMITED: u64 = u64::MAX;
@@ -30,6 +32,10 @@ pub(crate) struct Subscription {
     pub(crate) after: After,
     /// Only this partition, if any.
     pub(crate) partition: Option<Partition>,
+    /// How many deliveries it may have, where subscriptions are limited.
+    pub(crate) bucket: Option<Box<TokenBucket>>,
+    /// Until when it waits for tokens, if it does.
+    pub(crate) paced_until: Option<Timestamp>,
     /// `None` at the tail.
     pub(crate) behind: Option<Box<Behind>>,
     pub(crate) options: Options,
@@ -42,6 +48,26 @@ pub(crate) struct Subscription {
     pub(crate) queued: bool,
     /// Whether it stands among those that wait for a place or a load.
     pub(crate) starved: bool,
+}
+
+impl Subscription {
+    /// Takes the token of a delivery, where deliveries are limited. False if there is none.
+    pub(crate) fn take_token(&mut self, pace: Option<Pace>, now: Timestamp) -> bool {
+        let Some(pace) = pace else {
+            return true;
+        };
+        let bucket = self.bucket_under(pace, now);
+        bucket.try_take(now, pace.factor, 1).is_ok()
+    }
+
+    /// Its bucket, under this rule.
+    pub(crate) fn bucket_under(&mut self, pace: Pace, now: Timestamp) -> &mut TokenBucket {
+        let Pace { rule, factor } = pace;
+        let full = || Box::new(TokenBucket::full(rule, now));
+        let bucket = self.bucket.get_or_insert_with(full);
+        bucket.put_under(rule, factor, now);
+        bucket
+    }
 }
 
 /// What the client asked for and what outlives hibernation.
@@ -78,6 +104,11 @@ impl OnLag {
     }
 }
 
+/// A subscription with the policy `block` holds publishers back from so many tenths of its `lag_max` on…
+const HIGH_TENTHS: u64 = 8;
+/// …until it is down to so many. Between them nothing changes, so that publishers do not stop and go with every message.
+const LOW_TENTHS: u64 = 5;
+
 /// Where a subscription that is behind stands.
 #[derive(Default)]
 pub(crate) struct Behind {
@@ -99,6 +130,8 @@ pub(crate) struct Behind {
     pub(crate) drop_oldest: u64,
     /// From which sequence on, and how many, messages are dropped until it has caught up.
     pub(crate) drop_newest: Option<(Sequence, u64)>,
+    /// Whether it holds publishers back: from its high mark on, until it is down to its low mark again.
+    pub(crate) holds_back: bool,
     /// Dropped already but not reported yet: from after, to, how many.
     pub(crate) dropped: Option<(Sequence, Sequence, u64)>,
     pub(crate) round: Option<Box<Round>>,
@@ -121,6 +154,15 @@ impl Behind {
             live_from: position,
             ..Self::default()
         }
+    }
+
+    /// Notes whether it holds publishers back now; whether that has changed.
+    pub(crate) fn mark(&mut self, options: &Options) -> bool {
+        let marks = self.lag_counts && options.on_lag == OnLag::Block;
+        let is_high = self.lag * 10 >= options.lag_max * HIGH_TENTHS;
+        let is_low = self.lag * 10 <= options.lag_max * LOW_TENTHS;
+        let holds_back = marks && (is_high || (self.holds_back && !is_low));
+        core::mem::replace(&mut self.holds_back, holds_back) != holds_back
     }
 
     /// Whether one more message makes it further behind than it may.

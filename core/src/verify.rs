@@ -13,7 +13,8 @@ use crate::log::{RowHead, read_record};
 use crate::namespace::Namespace;
 use crate::restore::{StateRows, unsound};
 use crate::rows::{
-    KeyTail, TABLE_CONNECTION, TABLE_IMPORT, TABLE_MEMBER, TABLE_MESSAGES, TABLE_SCHEDULED,
+    KeyTail, TABLE_CONNECTION, TABLE_IMPORT, TABLE_LIMITER, TABLE_MEMBER, TABLE_MESSAGES,
+    TABLE_SCHEDULED,
 };
 use crate::schedule::scheduled_key;
 use crate::topic::Kind;
@@ -183,7 +184,7 @@ impl NamespaceVerifier {
     pub(crate) fn travels(key: &[u8]) -> bool {
         !matches!(
             key.first(),
-            None | Some(&TABLE_CONNECTION | &TABLE_MEMBER | &TABLE_IMPORT)
+            None | Some(&TABLE_CONNECTION | &TABLE_MEMBER | &TABLE_IMPORT | &TABLE_LIMITER)
         )
     }
 

@@ -181,6 +181,50 @@ fn a_namespace_that_moves_is_the_same_byte_for_byte() {
 }
 
 #[test]
+fn the_limits_of_an_archive_take_the_place_of_those_that_were_there() {
+    let mut home = Host::new(SMALL);
+    home.connect(1, "home");
+    for line in [
+        r#"{"type":"configure_limit","request":1,"scope":"topic","name":"","rate":1,"per_ms":60000,"burst":1}"#,
+        r#"{"type":"configure_limit","request":1,"scope":"user","name":"ann","rate":5}"#,
+        r#"{"type":"publish","request":1,"topic":"a","payload":"1"}"#,
+    ] {
+        home.send(1, line);
+    }
+    let limits = |host: &mut Host, id: u64| {
+        host.heard(id);
+        host.send(id, r#"{"type":"list_limits","request":2}"#);
+        host.heard(id).pop().expect("it is answered")
+    };
+    let archive = export(&mut home, 1);
+    let mut abroad = Host::new(SMALL);
+    abroad.connect(4, "abroad");
+    for scope in ["namespace", "user"] {
+        let line = format!(
+            r#"{{"type":"configure_limit","request":1,"scope":"{scope}","name":"","rate":7}}"#
+        );
+        abroad.send(4, &line);
+    }
+    let answer = import(&mut abroad, 4, &archive, 1 << 20);
+    assert!(answer.contains("\"type\":\"imported\""), "{answer}");
+    assert_eq!(limits(&mut abroad, 4), limits(&mut home, 1));
+    abroad.restart(SMALL);
+    abroad.connect(5, "abroad");
+    assert_eq!(limits(&mut abroad, 5), limits(&mut home, 1));
+    // What was published at home does not count here, what is published here does.
+    for expected in ["receipt", "rate_limited"] {
+        abroad.publish(5, "a", "2");
+        let answer = abroad.heard(5).pop().unwrap();
+        assert!(answer.contains(expected), "{answer}");
+    }
+    abroad.restart(SMALL);
+    abroad.connect(6, "abroad");
+    abroad.publish(6, "a", "3");
+    let answer = abroad.heard(6).pop().unwrap();
+    assert!(answer.contains("rate_limited"), "{answer}");
+}
+
+#[test]
 fn an_archive_shows_one_moment_while_the_namespace_goes_on() {
     let mut home = furnished();
     home.connect(2, "home");

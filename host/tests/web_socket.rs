@@ -85,6 +85,7 @@ async fn a_client_talks_in_binary() {
         producer: None,
         producer_sequence: None,
         durability: None,
+        wait_ms: None,
     })
     .encode(&mut frames);
     socket.0.send(Message::Binary(frames.into())).await.unwrap();

@@ -28,8 +28,19 @@ interface MessageFields {
 /** What a client says. */
 export type Command =
   | { type: "hello"; version: number; client?: string | undefined; ephemeral?: boolean | undefined }
-  | ({ type: "publish"; request: number; durability?: string | undefined } & MessageFields)
-  | { type: "publish_batch"; request: number; messages: readonly MessageFields[]; durability?: string | undefined }
+  | ({
+      type: "publish";
+      request: number;
+      durability?: string | undefined;
+      waitMs?: number | undefined;
+    } & MessageFields)
+  | {
+      type: "publish_batch";
+      request: number;
+      messages: readonly MessageFields[];
+      durability?: string | undefined;
+      waitMs?: number | undefined;
+    }
   | {
       type: "subscribe";
       request: number;
@@ -85,6 +96,17 @@ export type Command =
   | { type: "cancel_scheduled"; request: number; scheduleId: number }
   | { type: "export"; request: number; export: bigint; part: number }
   | { type: "import"; request: number; import: bigint; part: number; last: boolean; bytes: Uint8Array }
+  | {
+      type: "configure_limit";
+      request: number;
+      scope: string;
+      name: string;
+      rate?: number | undefined;
+      perMs?: number | undefined;
+      burst?: number | undefined;
+      adaptive?: boolean | undefined;
+    }
+  | { type: "list_limits"; request: number }
   | {
       type: "configure_group";
       request: number;
@@ -197,6 +219,20 @@ export interface RecordFields {
   expiresAt?: number;
 }
 
+/** A rate limit that holds in the namespace. */
+export interface Limit {
+  scope: string;
+  name: string;
+  rate: number;
+  perMs: number;
+  burst: number;
+  adaptive: boolean;
+  /** What the rate is multiplied by at the moment, in thousandths. */
+  factor: number;
+  /** Whether it is the broker's, since the namespace has none. */
+  inherited: boolean;
+}
+
 export interface Welcome {
   type: "hello";
   version: number;
@@ -269,6 +305,7 @@ export type Reply =
   | { type: "archive_part"; request: number; export: bigint; part: number; last: boolean; bytes: Uint8Array }
   | { type: "scheduled"; request: number; scheduled: ScheduledFields[]; more: boolean }
   | { type: "imported"; request: number; import: bigint; part: number; rows: number }
+  | { type: "limits"; request: number; limits: Limit[] }
   | {
       type: "group";
       request: number;
@@ -327,6 +364,7 @@ const ITEMS: Readonly<Record<string, string>> = {
   ScheduledMessage: "scheduleId:int topic:str deliverAt:int sizeBytes:int ; 1 key:str 2 id:str",
   Record: `${STORED} ; ${PROPERTIES} 5 expiresAt:int`,
   Extent: "logStartOffset:u64 logEndOffset:u64 sizeBytes:int",
+  Limit: "scope:str name:str rate:int perMs:int burst:int adaptive:flag factor:int inherited:flag",
   Position: "topic:str partition:int offset:u64",
   Lease: "lease:int",
   DeadOffset: "offset:u64",
@@ -338,8 +376,12 @@ const ITEMS: Readonly<Record<string, string>> = {
 /** Kind, name and layout of every command. */
 export const COMMANDS: readonly (readonly [number, Command["type"], string])[] = [
   [1, "hello", "version:int ; 1 client:str 2 ephemeral:flag"],
-  [2, "publish", `request:int ${PUBLISHED} ; ${PROPERTIES} ${WHEN} 8 durability:str ${PRODUCED}`],
-  [3, "publish_batch", "request:int messages:[Message] ; 8 durability:str"],
+  [
+    2,
+    "publish",
+    `request:int ${PUBLISHED} ; ${PROPERTIES} ${WHEN} 8 durability:str 9 waitMs:int ${PRODUCED}`,
+  ],
+  [3, "publish_batch", "request:int messages:[Message] ; 8 durability:str 9 waitMs:int"],
   [
     4,
     "subscribe",
@@ -361,6 +403,8 @@ export const COMMANDS: readonly (readonly [number, Command["type"], string])[] =
   [14, "import", "request:int import:u64 part:int last:flag bytes:bytes"],
   [17, "list_scheduled", "request:int ; 1 filter:str 2 after:int 3 scheduledMax:int"],
   [18, "cancel_scheduled", "request:int scheduleId:int"],
+  [19, "configure_limit", "request:int scope:str name:str ; 1 rate:int 2 perMs:int 3 burst:int 4 adaptive:flag"],
+  [20, "list_limits", "request:int"],
   [
     21,
     "configure_group",
@@ -423,6 +467,7 @@ export const REPLIES: readonly (readonly [number, Reply["type"], string])[] = [
   [144, "archive_part", "request:int export:u64 part:int last:flag bytes:bytes"],
   [145, "imported", "request:int import:u64 part:int rows:int"],
   [147, "scheduled", "request:int scheduled:[ScheduledMessage] more:flag"],
+  [148, "limits", "request:int limits:[Limit]"],
   [
     149,
     "group",

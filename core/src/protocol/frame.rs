@@ -157,6 +157,10 @@ frames! { 'a
         17 "list_scheduled" ListScheduled<'a>,
         /// Takes back a message that waits for its time.
         18 "cancel_scheduled" CancelScheduled,
+        /// Sets a rate limit, or removes it.
+        19 "configure_limit" ConfigureLimit<'a>,
+        /// Asks for the rate limits.
+        20 "list_limits" ListLimits,
         /// Creates a consumer group or changes its configuration.
         21 "configure_group" ConfigureGroup<'a>,
         /// Becomes a member of a consumer group, which is created if there is none.
@@ -231,6 +235,8 @@ frames! { 'a
         145 "imported" Imported,
         /// Answers `list_scheduled`.
         147 "scheduled" Scheduled<'a>,
+        /// Answers `list_limits`.
+        148 "limits" Limits<'a>,
         /// Answers `configure_group` and `describe_group`.
         149 "group" GroupDescription<'a>,
         /// Answers `join`.
@@ -285,6 +291,8 @@ layouts! { 'a
         7 deliver_at: u64,
         /// `none`, `async` or `sync`; the stronger of this and the topic's holds.
         8 durability: &'a str,
+        /// How long it may wait for a rate limit, in milliseconds; without it, not at all.
+        9 wait_ms: u64,
         /// Who publishes, for [`Publish::producer_sequence`]; only together with it.
         10 producer: &'a str,
         /// The producer's number of the message, rising by 1; published once for ever, however often it is sent.
@@ -300,6 +308,8 @@ layouts! { 'a
         ;
         /// As in `publish`, for the whole batch.
         8 durability: &'a str,
+        /// As in `publish`, for the whole batch.
+        9 wait_ms: u64,
     }
 
     /// One message of a batch; the fields are those of `publish`.
@@ -487,6 +497,31 @@ layouts! { 'a
         request: u64,
         /// The message.
         schedule_id: u64,
+    }
+
+    /// See [`Command::ConfigureLimit`].
+    ConfigureLimit<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// Whom it limits: `namespace`, `topic`, `connection`, `subscriber`, `user` or `ip`.
+        scope: &'a str,
+        /// Which topic, user or address; empty for every one that has no limit by name.
+        name: &'a str,
+        ;
+        /// So many messages; without it, the limit is removed.
+        1 rate: u64,
+        /// In so many milliseconds; 1000 if left out.
+        2 per_ms: u64,
+        /// So many at once; as many as `rate` if left out.
+        3 burst: u64,
+        /// Whether the rate follows how well the namespace keeps up.
+        4 adaptive: bool,
+    }
+
+    /// See [`Command::ListLimits`].
+    ListLimits {
+        /// The number that the reply carries.
+        request: u64,
     }
 
     /// See [`Command::ConfigureGroup`]. What is left out stays, or takes the default for a new group.
@@ -1142,6 +1177,34 @@ layouts! { 'a
         1 key: &'a str,
         /// See [`Publish::id`].
         2 id: &'a str,
+    }
+
+    /// See [`Reply::Limits`].
+    Limits<'a> {
+        /// The command's number.
+        request: u64,
+        /// Those that hold, by scope and name.
+        limits: List<'a, Limit<'a>>,
+    }
+
+    /// One rate limit in a [`Limits`].
+    Limit<'a> {
+        /// See [`ConfigureLimit::scope`].
+        scope: &'a str,
+        /// See [`ConfigureLimit::name`].
+        name: &'a str,
+        /// See [`ConfigureLimit::rate`].
+        rate: u64,
+        /// See [`ConfigureLimit::per_ms`].
+        per_ms: u64,
+        /// See [`ConfigureLimit::burst`].
+        burst: u64,
+        /// See [`ConfigureLimit::adaptive`].
+        adaptive: bool,
+        /// What its rate is multiplied by at the moment, in thousandths.
+        factor: u64,
+        /// Whether it is the broker's, since the namespace has none.
+        inherited: bool,
     }
 
     /// See [`Reply::DeadLetters`].

@@ -446,6 +446,7 @@ impl Publisher {
             producer: None,
             producer_sequence: None,
             durability: Some(&self.durability),
+            wait_ms: None,
         }));
     }
 

@@ -312,6 +312,7 @@ impl Run {
                 request,
                 messages: List::new(&messages),
                 durability: self.durability,
+                wait_ms: None,
             }))
             .await?;
         self.waiting.push_back((request, batch));

@@ -8,8 +8,8 @@ use std::time::Instant;
 use clap::Parser;
 
 use dunlin_core::frame::{
-    Ack, CancelScheduled, Command, Commit, ConfigureTopic, Hello, Join, Lease, List, Position,
-    Publish, Strings, Subscribe, Unsubscribe,
+    Ack, CancelScheduled, Command, Commit, ConfigureLimit, ConfigureTopic, Hello, Join, Lease,
+    List, Position, Publish, Strings, Subscribe, Unsubscribe,
 };
 use dunlin_core::{Claims, ConnectionId, Encoding, Input, Rights, Timestamp, abi};
 use dunlin_host::{Engine, EngineKind, Engines, GuestModule};
@@ -63,6 +63,18 @@ fn main() {
             let many = publish(engine, 1_000, "a/many");
             (many - one) / 999.0
         },
+    );
+    row(
+        &engines,
+        "what a limit of the namespace adds to a publish",
+        30,
+        |engine| what_limits_add(engine, &["namespace"]),
+    );
+    row(
+        &engines,
+        "what limits of all scopes of publishers add",
+        250,
+        |engine| what_limits_add(engine, &["namespace", "topic", "connection", "user", "ip"]),
     );
     row(
         &engines,
@@ -144,7 +156,7 @@ impl Bench {
         let connection = ConnectionId(self.connections);
         let claims = Claims {
             namespace: String::from("bench"),
-            user: String::new(),
+            user: String::from("somebody"),
             device: String::new(),
             rights: Rights::ALL,
         };
@@ -153,7 +165,7 @@ impl Bench {
             connection,
             encoding: Encoding::Binary,
             claims,
-            ip: Vec::new(),
+            ip: vec![192, 0, 2, 1],
         };
         abi::encode_input(&connect, &mut batch);
         let hello = Command::Hello(Hello {
@@ -242,6 +254,7 @@ fn publish_command(topic: &str) -> Command<'_> {
         producer: None,
         producer_sequence: None,
         durability: None,
+        wait_ms: None,
     })
 }
 
@@ -460,6 +473,27 @@ fn publish(bench: &mut Bench, subscribers: u32, topic: &str) -> f64 {
     }
     let batch = publish_batch(publisher, topic, BATCH);
     bench.time(&batch, BATCH)
+}
+
+/// The same publishes without limits and with them, on the same broker.
+fn what_limits_add(bench: &mut Bench, scopes: &[&str]) -> f64 {
+    let without = publish(bench, 0, "a/b");
+    let manager = bench.connect();
+    let mut batch = Vec::new();
+    for scope in scopes {
+        let limit = ConfigureLimit {
+            request: 1,
+            scope,
+            name: "",
+            rate: Some(1_000_000_000),
+            per_ms: None,
+            burst: None,
+            adaptive: None,
+        };
+        put(&mut batch, manager, &Command::ConfigureLimit(limit));
+    }
+    bench.step(&batch);
+    publish(bench, 0, "a/b") - without
 }
 
 fn publish_singly(bench: &mut Bench) -> f64 {

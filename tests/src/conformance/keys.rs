@@ -2,8 +2,8 @@
 
 use dunlin_core::rows::{Scope, scope_of};
 
-/// The tables by their number; integers follow, 4 or 8 bytes long as the digits say.
-const TABLES: [(u8, &str, &[usize]); 15] = [
+/// The tables by their number; integers follow, of as many bytes as the digits say.
+const TABLES: [(u8, &str, &[usize]); 17] = [
     (0x01, "namespace", &[]),
     (0x02, "topic", &[4]),
     (0x03, "partition", &[4, 4]),
@@ -17,6 +17,8 @@ const TABLES: [(u8, &str, &[usize]); 15] = [
     (0x0b, "schedule", &[8, 8]),
     (0x0c, "dedup", &[4, 8]),
     (0x0d, "producer", &[4, 8, 8]),
+    (0x0e, "limit", &[1]),
+    (0x0f, "limiter", &[1]),
     (MESSAGES, "messages", &[4, 4, 8]),
     (0x81, "scheduled", &[8, 8]),
 ];

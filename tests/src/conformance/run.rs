@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use dunlin_core::{
-    Claims, ConnectionId, Durability, Effect, Encoding, Input, LoadFailed, Rights, Row, Ticket,
-    Timestamp, WriteSequence, abi,
+    Claims, ConnectionId, Durability, Effect, Encoding, Input, LoadFailed, Row, Ticket, Timestamp,
+    WriteSequence, abi,
 };
 use dunlin_host::{Engine as _, EngineError, NativeEngine};
 
@@ -132,11 +132,11 @@ impl World {
             Action::Config(config) => self.config.clone_from(config),
             Action::Seed(seed) => self.seed = Some(*seed),
             Action::At(now) => self.now = *now,
-            Action::Connect(connection, encoding, namespace, rights) => {
-                self.connect(*connection, *encoding, namespace, *rights)?;
+            Action::Connect(connection, encoding, claims, ip) => {
+                self.connect(*connection, *encoding, claims, ip)?;
             }
-            Action::Client(connection, encoding, namespace, rights) => {
-                self.connect(*connection, *encoding, namespace, *rights)?;
+            Action::Client(connection, encoding, claims, ip) => {
+                self.connect(*connection, *encoding, claims, ip)?;
                 let hello = r#"{"type":"hello","version":1}"#.to_owned();
                 let bytes = command_bytes(*encoding, &[hello])?;
                 self.frame(*connection, &bytes)?;
@@ -212,21 +212,16 @@ impl World {
         &mut self,
         connection: ConnectionId,
         encoding: Encoding,
-        namespace: &str,
-        rights: Rights,
+        claims: &Claims,
+        ip: &[u8],
     ) -> Result<(), String> {
         self.open.insert(connection, encoding);
         self.trace.encodings.insert(connection, encoding);
         self.input(&Input::Connect {
             connection,
             encoding,
-            claims: Claims {
-                namespace: namespace.to_owned(),
-                user: String::new(),
-                device: String::new(),
-                rights,
-            },
-            ip: Vec::new(),
+            claims: claims.clone(),
+            ip: ip.to_vec(),
         })
     }
 

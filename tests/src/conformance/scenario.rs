@@ -5,8 +5,8 @@
 //! config {json}                            for the next start of the broker
 //! seed N                                   the same; otherwise 1, and one more at every start
 //! at MS                                    the time of what follows
-//! connect ID json|binary NAMESPACE [RIGHT,RIGHT...]
-//! client ID json|binary NAMESPACE [RIGHTS] connects, says hello and ends the batch; what follows is not shown
+//! connect ID json|binary NAMESPACE [RIGHT,RIGHT...] [user=NAME] [ip=ADDRESS]
+//! client ID json|binary NAMESPACE [...]    connects, says hello and ends the batch; what follows is not shown
 //! send ID {json}                           a message with one frame; a binary connection gets it transcoded
 //! and {json}                               one more frame in the same message
 //! raw ID HEX                               a message of these bytes
@@ -33,10 +33,11 @@
 //! `{{TEXT N}}` stands for N times TEXT. A load is answered at once, in a batch of its own, unless loads are held.
 
 use core::fmt;
+use core::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use dunlin_core::{ConnectionId, Encoding, Rights};
+use dunlin_core::{Claims, ConnectionId, Encoding, Rights};
 
 /// The variable that makes the tests write what they see into the files, for people to review.
 pub(crate) const UPDATE_VARIABLE: &str = "UPDATE_SCENARIOS";
@@ -73,9 +74,9 @@ pub enum Action {
     /// The time.
     At(u64),
     /// A client comes.
-    Connect(ConnectionId, Encoding, String, Rights),
+    Connect(ConnectionId, Encoding, Claims, Vec<u8>),
     /// A client comes and is welcomed.
-    Client(ConnectionId, Encoding, String, Rights),
+    Client(ConnectionId, Encoding, Claims, Vec<u8>),
     /// A message of frames.
     Send(ConnectionId, Vec<String>),
     /// A message of bytes.
@@ -385,15 +386,31 @@ fn parse_action(text: &str) -> Result<Action, String> {
 }
 
 fn connect(verb: &str, rest: &str) -> Result<Action, String> {
-    let words: Vec<&str> = rest.split(' ').collect();
+    let usage = || {
+        format!(
+            "`{verb}` takes `ID json|binary NAMESPACE [RIGHT,RIGHT...] [user=NAME] [ip=ADDRESS]`"
+        )
+    };
+    let mut words: Vec<&str> = rest.split(' ').collect();
+    let (mut user, mut ip) = (String::new(), Vec::new());
+    while let Some((name, value)) = words.last().and_then(|word| word.split_once('=')) {
+        match name {
+            "user" => user = value.to_owned(),
+            "ip" => {
+                ip = match value.parse() {
+                    Ok(IpAddr::V4(address)) => address.octets().to_vec(),
+                    Ok(IpAddr::V6(address)) => address.octets().to_vec(),
+                    Err(_) => return Err(format!("`{value}` is no address")),
+                };
+            }
+            _ => return Err(usage()),
+        }
+        words.pop();
+    }
     let (connection, encoding, namespace, rights) = match words[..] {
         [connection, encoding, namespace] => (connection, encoding, namespace, "all"),
         [connection, encoding, namespace, rights] => (connection, encoding, namespace, rights),
-        _ => {
-            return Err(format!(
-                "`{verb}` takes `ID json|binary NAMESPACE [RIGHT,RIGHT...]`"
-            ));
-        }
+        _ => return Err(usage()),
     };
     let encoding = match encoding {
         "json" => Encoding::Json,
@@ -422,7 +439,13 @@ fn connect(verb: &str, rest: &str) -> Result<Action, String> {
     } else {
         Action::Connect
     };
-    Ok(action(id(connection)?, encoding, namespace.to_owned(), set))
+    let claims = Claims {
+        namespace: namespace.to_owned(),
+        user,
+        device: String::new(),
+        rights: set,
+    };
+    Ok(action(id(connection)?, encoding, claims, ip))
 }
 
 fn number(verb: &str, text: &str) -> Result<u64, String> {
@@ -509,6 +532,11 @@ mod tests {
                 "# A.\nconnect 1 xml a\n",
                 "x.txt:2: an encoding is json or binary, not `xml`",
             ),
+            (
+                "# A.\nconnect 1 json a ip=here\n",
+                "x.txt:2: `here` is no address",
+            ),
+            ("# A.\nconnect 1 json a age=3\n", "x.txt:2: `connect` takes"),
             (
                 "# A.\nconnect x json a\n",
                 "x.txt:2: a connection is an integer, not `x`",

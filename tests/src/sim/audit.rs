@@ -205,6 +205,7 @@ impl Auditor {
             producer: None,
             producer_sequence: None,
             durability: None,
+            wait_ms: None,
         }))?;
         let frame = self.ask(&Command::Read(Read {
             request: 5,

@@ -46,6 +46,7 @@ pub(super) const fn request_of(reply: &Reply<'_>) -> Option<u64> {
         Reply::Groups(reply) => reply.request,
         Reply::DeadLetters(reply) => reply.request,
         Reply::Affected(reply) => reply.request,
+        Reply::Limits(reply) => reply.request,
         Reply::Delivery(_)
         | Reply::Gap(_)
         | Reply::Ended(_)

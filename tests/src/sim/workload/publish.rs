@@ -59,6 +59,7 @@ impl Order {
                     producer: None,
                     producer_sequence: None,
                     durability: draft.durability.map(word),
+                    wait_ms: None,
                 })
                 .encode(out);
             }
@@ -91,6 +92,7 @@ impl Order {
                     request,
                     messages: List::new(&list),
                     durability: durability.map(word),
+                    wait_ms: None,
                 })
                 .encode(out);
             }

@@ -136,10 +136,26 @@ pub(super) fn take_grants(model: &mut Model, step: &Step<'_>) -> Check {
             ));
         }
         model.stats.subscriptions += 1;
-        let base = base(model, namespace, wish, seen, told.sequence)?;
+        let latest = base(model, namespace, wish, seen, told.sequence)?;
+        // The last so many may be counted without the publishes of this batch, if they were held until its end.
+        let may_hold =
+            |granted: &Granted| granted.namespace == namespace && granted.wish.on_lag == "block";
+        let is_vague =
+            matches!(wish.begin, Begin::Last(_)) && model.grants.all.iter().any(may_hold);
+        let base = if is_vague {
+            base(model, namespace, wish, before, told.sequence)?
+        } else {
+            latest.clone()
+        };
         let truncated =
             matches!(&wish.begin, Begin::Resume { sequence, .. } if told.sequence < *sequence);
-        let gone = gone(model, &base, wish);
+        let mut gone = gone(model, &base, wish);
+        if is_vague {
+            for (log, first) in latest {
+                let gone = gone.entry(log).or_default();
+                *gone = (*gone).max(first);
+            }
+        }
         model.grants.insert(
             key.0,
             *subscription,
