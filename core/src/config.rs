@@ -165,8 +165,9 @@ bounds! {
     ack_deadline_ms: 30_000, 1 => 1 << 40;
     /// How often a message is delivered before it is a dead letter, where the group's configuration does not say so.
     max_delivery_attempts: 5, 1 => 1000;
-    /// How long a member may be silent, where the group's configuration does not say so, in milliseconds.
-    session_ms: 10_000, 100 => 1 << 40;
+    /// How long a member may be silent, where the group's configuration does not say so, in milliseconds. A client
+    /// that has nothing to say is heard of every 25 s.
+    session_ms: 60_000, 100 => 1 << 40;
     /// How long a member may take to let go of a partition, where the group's configuration does not say so.
     rebalance_ms: 60_000, 1 => 1 << 40;
     /// The longest time that a group's configuration can ask for, in milliseconds.

@@ -112,7 +112,14 @@ export class HostedBroker {
     clearTimeout(this.#timer);
     if (at === undefined) return;
     const ms = at - (performance.timeOrigin + performance.now());
-    this.#timer = setTimeout(() => this.#drive.timeout(), Math.min(Math.max(0, Math.ceil(ms)), TIMER_MS_MAX));
+    this.#timer = setTimeout(() => this.#due(), Math.min(Math.max(0, Math.ceil(ms)), TIMER_MS_MAX));
+  }
+
+  #due(): void {
+    // A link says when it ends, so whoever has one is alive.
+    const now = performance.timeOrigin + performance.now();
+    for (const connection of this.#links.keys()) this.#drive.seen(connection, now);
+    this.#drive.timeout();
   }
 
   /** What went wrong inside is for the developer's console; clients hear of it by their states. */
