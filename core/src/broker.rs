@@ -951,12 +951,14 @@ impl Broker {
                 continue;
             }
             connection.stored = true;
-            let namespace = &self.namespaces[connection.namespace as usize];
+            let namespace = &mut self.namespaces[connection.namespace as usize];
             let value = connection_row(connection, namespace);
             self.cx.ops.push(Op::Put {
                 key: namespace.keys.connection(connection.id),
                 value,
             });
+            // Its socket may outlive this life; if cleanly, the life that is stored goes on, which must be this one.
+            namespace.vouch(&mut self.cx);
         }
         for index in core::mem::take(&mut self.cx.dirty_namespaces) {
             if let Some(namespace) = self.namespaces.get_mut(index as usize) {

@@ -28,7 +28,7 @@ impl Namespace {
     ) -> Result<(), Refusal> {
         let from = match From::parse(command.from.unwrap_or("latest"))? {
             // A client whose clock is ahead of ours misses nothing that is published from now on.
-            From::Timestamp(since) => From::Timestamp(since.min(cx.now.max(self.last_timestamp))),
+            From::Timestamp(since) if since > cx.now.max(self.last_timestamp) => From::Latest,
             from => from,
         };
         let client = &cx.connections[connection as usize];
