@@ -210,9 +210,10 @@ impl Client {
                 Some(Ok(Message::Binary(message))) => self.inbox = message,
                 Some(Ok(Message::Close(Some(close)))) => {
                     bail!(
-                        "the broker closed the connection: {} ({})",
+                        "the broker closed the connection: {} ({}){}",
                         close.reason,
-                        close.code
+                        close.code,
+                        self.reason().await
                     )
                 }
                 Some(Ok(_)) => {}
