@@ -40,11 +40,15 @@ impl SimBase {
         }
     }
 
-    /// The same rows beside another disk.
+    /// The same rows beside another disk, with no trouble.
     pub(super) fn copy(&self, disk: SimDisk) -> Self {
+        let state = State {
+            fails: false,
+            ..self.state().clone()
+        };
         Self {
             disk,
-            state: Arc::new(Mutex::new(self.state().clone())),
+            state: Arc::new(Mutex::new(state)),
             forgets: self.forgets,
         }
     }
