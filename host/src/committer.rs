@@ -350,6 +350,24 @@ mod tests {
         thread.join().unwrap();
     }
 
+    fn wish(urgent: bool) -> Request {
+        Request::Sync(SyncRequest {
+            shard: 0,
+            life: 1,
+            up_to: WriteSequence::default(),
+            urgent,
+        })
+    }
+
+    #[test]
+    fn what_nobody_waits_for_becomes_durable_by_itself() {
+        let (_, requests, thread, mut shards) = begin(1);
+        requests.send(wish(false)).unwrap();
+        assert!(matches!(next(&mut shards[0]), Notice::Synced(..)));
+        drop(requests);
+        thread.join().unwrap();
+    }
+
     #[test]
     fn a_second_recovery_forgets_the_probe_of_the_first() {
         let (store, requests, thread, mut shards) = begin(1);
@@ -364,13 +382,7 @@ mod tests {
             );
         }
         // The second pause was as long as the first probe was to wait: it would come with this sync.
-        let wish = SyncRequest {
-            shard: 0,
-            life: 1,
-            up_to: WriteSequence::default(),
-            urgent: true,
-        };
-        requests.send(Request::Sync(wish)).unwrap();
+        requests.send(wish(true)).unwrap();
         assert!(matches!(next(shard), Notice::Synced(..)));
         drop(requests);
         thread.join().unwrap();
