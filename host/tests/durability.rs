@@ -3,10 +3,10 @@
 mod common;
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
 
-use common::{Broker, Socket, complaint, dunlin, history, http, publish};
+use common::{Broker, Socket, complaint, dunlin, history, http, publish, run};
 use serde_json::Value;
 
 #[test]
@@ -90,6 +90,37 @@ async fn a_subscription_goes_on_after_a_kill() {
         .map(|one| one["payload"].as_str().unwrap())
         .collect();
     assert_eq!(texts, ["missed", "new"]);
+}
+
+#[test]
+fn a_subscriber_on_the_command_line_goes_on_after_its_last_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path(), &[]);
+    let (address, url) = (broker.address.clone(), broker.url());
+    let listen = |more: &[&str]| {
+        let mut command = dunlin();
+        command.args(["sub", "t", "--from", "earliest", "--url", &url]);
+        command.args(more).stdout(Stdio::piped());
+        command.stderr(Stdio::null()).spawn().unwrap()
+    };
+    let publish = |text: &str| {
+        let output = run(&["pub", "t", text, "--durability", "sync", "--url", &url]);
+        assert!(output.status.success(), "{output:?}");
+    };
+    let (mut staying, mut leaving) = (listen(&["--count", "3"]), listen(&["--no-reconnect"]));
+    let mut lines = BufReader::new(staying.stdout.take().unwrap()).lines();
+    let mut last_lines = BufReader::new(leaving.stdout.take().unwrap()).lines();
+    publish("1");
+    assert_eq!(lines.next().unwrap().unwrap(), "t 0@0 1");
+    assert_eq!(last_lines.next().unwrap().unwrap(), "t 0@0 1");
+    broker.kill();
+    assert!(!leaving.wait().unwrap().success());
+    let _broker = Broker::start_at(&address, folder.path(), &[]);
+    publish("2");
+    publish("3");
+    let rest: Vec<_> = lines.map(Result::unwrap).collect();
+    assert_eq!(rest, ["t 0@1 2", "t 0@2 3"]);
+    assert!(staying.wait().unwrap().success());
 }
 
 #[test]

@@ -41,8 +41,12 @@ pub(crate) struct Broker {
 
 impl Broker {
     pub(crate) fn start(data: &Path, more: &[&str]) -> Self {
+        Self::start_at("127.0.0.1:0", data, more)
+    }
+
+    pub(crate) fn start_at(listen: &str, data: &Path, more: &[&str]) -> Self {
         let mut child = dunlin()
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .args(["serve", "--listen", listen, "--data"])
             .arg(data)
             .args(more)
             .stdout(Stdio::piped())
