@@ -22,7 +22,7 @@ use crate::namespace::{Namespace, check_namespace};
 use crate::protocol::field::{List, Strings};
 use crate::protocol::frame::{
     Command, FrameError, GoingAway, Hello, Message, PROTOCOL_VERSION, Pong, Publish, PublishBatch,
-    Receipt, Receipts, Reply, Resync, Welcome,
+    Receipt, Receipts, Reply, Request, Resync, Welcome,
 };
 use crate::protocol::json::json_to_frame;
 use crate::publish::{Published, Wait};
@@ -33,7 +33,7 @@ use crate::wire::{Put as _, Reader};
 
 /// What this build can do beyond the words that every version 1 has.
 const FEATURES: &[&str] = &[
-    "archive", "batch", "dedup", "groups", "history", "limits", "schedule", "topics",
+    "archive", "batch", "dedup", "groups", "history", "limits", "request", "schedule", "topics",
 ];
 
 /// The broker of any number of namespaces.
@@ -557,7 +557,10 @@ impl Broker {
             }
             _ => {}
         }
-        let publishes = matches!(command, Command::Publish(_) | Command::PublishBatch(_));
+        let publishes = matches!(
+            command,
+            Command::Publish(_) | Command::PublishBatch(_) | Command::Request(_)
+        );
         if publishes && !connection.held.is_empty() {
             return self.hold(index, request_of(frame), frame, Wait::Subscriber);
         }
@@ -574,6 +577,7 @@ impl Broker {
             command,
             Command::Publish(_)
                 | Command::PublishBatch(_)
+                | Command::Request(_)
                 | Command::Subscribe(_)
                 | Command::ConfigureTopic(_)
                 | Command::ConfigureGroup(_)
@@ -599,6 +603,14 @@ impl Broker {
                 }
                 Ok(())
             }
+            Command::Request(request) => {
+                let attempt = self.first_attempt(frame);
+                if let Some(wait) = self.request(index, request, attempt)? {
+                    self.hold(index, request.request, frame, wait);
+                }
+                Ok(())
+            }
+            Command::Respond(respond) => namespace.respond(cx, index, respond),
             Command::Subscribe(subscribe) => namespace.subscribe(cx, index, subscribe),
             Command::Unsubscribe(unsubscribe) => namespace.unsubscribe(cx, index, *unsubscribe),
             Command::Credit(credit) => namespace.add_credit(cx, index, *credit),
@@ -713,7 +725,7 @@ impl Broker {
         let namespace = self.cx.connections[index as usize].namespace;
         let namespace = &mut self.namespaces[namespace as usize];
         let durability = publish.durability;
-        match namespace.publish(&mut self.cx, index, &[message], durability, tokens)? {
+        match namespace.publish(&mut self.cx, index, &[message], durability, tokens, None)? {
             Published::Held(wait) => Ok(Some(wait)),
             Published::Placed(after) => {
                 let (place, duplicate) = self.cx.placed[0];
@@ -727,6 +739,42 @@ impl Broker {
                     schedule_id: place.schedule_id,
                 };
                 self.cx.reply(index, after, &Reply::Receipt(receipt));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Publishes a message that asks for an answer, if it need not wait.
+    fn request(
+        &mut self,
+        index: u32,
+        request: &Request<'_>,
+        attempt: Attempt,
+    ) -> Result<Option<Wait>, Refusal> {
+        let tokens = attempt.tokens(&self.cx, None)?;
+        let namespace = self.cx.connections[index as usize].namespace;
+        let namespace = &mut self.namespaces[namespace as usize];
+        let timeout_ms = namespace.check_inquiry(&self.cx, request)?;
+        let message = Message {
+            topic: request.topic,
+            payload: request.payload,
+            key: request.key,
+            content_type: request.content_type,
+            headers: request.headers,
+            id: request.id,
+            ttl_ms: None,
+            delay_ms: None,
+            deliver_at: None,
+            producer: None,
+            producer_sequence: None,
+        };
+        let reply_to = self.cx.take_reply_to();
+        let asked = Some(reply_to);
+        match namespace.publish(&mut self.cx, index, &[message], None, tokens, asked)? {
+            Published::Held(wait) => Ok(Some(wait)),
+            Published::Placed(_) => {
+                let number = request.request;
+                namespace.begin_inquiry(&mut self.cx, index, number, reply_to, timeout_ms);
                 Ok(None)
             }
         }
@@ -762,7 +810,7 @@ impl Broker {
         let namespace = self.cx.connections[index as usize].namespace;
         let namespace = &mut self.namespaces[namespace as usize];
         let durability = batch.durability;
-        match namespace.publish(&mut self.cx, index, &messages, durability, tokens)? {
+        match namespace.publish(&mut self.cx, index, &messages, durability, tokens, None)? {
             Published::Held(wait) => Ok(Some(wait)),
             Published::Placed(after) => {
                 let mut receipts = Vec::new();
@@ -847,6 +895,7 @@ impl Broker {
                     _ if tokens_at.is_some() => Ok(tokens_at.map(Wait::Tokens)),
                     Command::Publish(publish) => self.publish(index, publish, attempt),
                     Command::PublishBatch(batch) => self.publish_batch(index, batch, attempt),
+                    Command::Request(request) => self.request(index, request, attempt),
                     _ => unreachable!("only publishes are held"),
                 };
                 match tried {
@@ -1016,6 +1065,9 @@ impl Broker {
             namespace.remove_subscription(&mut self.cx, *index);
         }
         namespace.remove_reads(&mut self.cx, id);
+        for reply_to in connection.inquiries {
+            namespace.end_inquiry(&mut self.cx, reply_to);
+        }
         if connection.stored {
             self.cx.ops.push(Op::Delete {
                 key: namespace.keys.connection(id),
@@ -1050,7 +1102,8 @@ impl Broker {
             | Due::Member(namespace, ..)
             | Due::Rebalance(namespace, _)
             | Due::Schedule(namespace)
-            | Due::Paced(namespace, ..)) = due
+            | Due::Paced(namespace, ..)
+            | Due::Inquiry(namespace, _)) = due
             else {
                 continue;
             };
@@ -1070,6 +1123,7 @@ impl Broker {
                 }
                 Due::Rebalance(_, group) => namespace.rebalance_due(&mut self.cx, group),
                 Due::Paced(_, subscription, _) => namespace.end_pace(&mut self.cx, subscription),
+                Due::Inquiry(_, reply_to) => namespace.expire_inquiry(&mut self.cx, reply_to),
                 Due::Held(_) => {}
             }
         }

@@ -119,6 +119,10 @@ bounds! {
     producers_max: 100_000, 1 => 1 << 24;
     /// How long a producer that publishes nothing new is remembered, in milliseconds.
     producer_ttl_ms: 7 * 24 * 3_600_000, 1000 => 1 << 40;
+    /// The longest that a request may wait for an answer, in milliseconds.
+    request_ms_max: 300_000, 1 => 1 << 40;
+    /// The most requests of a namespace that wait for answers.
+    requests_max: 10_000, 1 => 1 << 24;
     /// How far ahead a message may be scheduled, in milliseconds.
     schedule_ms_max: 366 * 24 * 3_600_000, 1 => 1 << 40;
     /// The most messages of a namespace that wait for their time; about 150 bytes of memory each, key and id apart.

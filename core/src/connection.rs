@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::effect::After;
-use crate::ids::{ConnectionId, SubscriptionId, Timestamp};
+use crate::ids::{ConnectionId, ReplyTo, SubscriptionId, Timestamp};
 use crate::input::{Claims, Encoding};
 use crate::limit::TokenBucket;
 use crate::outbox::ReplySlots;
@@ -31,6 +31,8 @@ pub(crate) struct Connection {
     pub(crate) memberships: Vec<(SubscriptionId, u32, u32)>,
     /// Publishes that wait, for a slow subscriber or for tokens, and those behind them, in order.
     pub(crate) held: VecDeque<HeldCommand>,
+    /// The requests that wait for answers, by number.
+    pub(crate) inquiries: Vec<ReplyTo>,
     pub(crate) replies: ReplySlots,
     /// What deliveries of subscriptions that ended have waited for, if any ended; a later one with the same number
     /// must not begin before they have left.
@@ -88,6 +90,7 @@ impl Connection {
             subscriptions: Vec::new(),
             memberships: Vec::new(),
             held: VecDeque::new(),
+            inquiries: Vec::new(),
             replies: ReplySlots::default(),
             ended: None,
             seen_at: now,

@@ -13,7 +13,7 @@ use crate::effect::{After, CloseCode, Durability, Op};
 use crate::error::{ErrorCode, Refusal};
 use crate::hash::Map;
 use crate::ids::{
-    ConnectionId, LeaseId, MemberId, Offset, Ticket, Timestamp, TransferId, WriteSequence,
+    ConnectionId, LeaseId, MemberId, Offset, ReplyTo, Ticket, Timestamp, TransferId, WriteSequence,
 };
 use crate::input::Encoding;
 use crate::limits::Charge;
@@ -55,6 +55,7 @@ pub(crate) struct Context {
     /// Whether a held command may go through now.
     pub(crate) unblocked: bool,
     next_transfer: u64,
+    next_reply_to: u64,
     /// How many imports are under way.
     pub(crate) imports: u64,
     pub(crate) dirty_connections: Vec<u32>,
@@ -151,6 +152,8 @@ pub(crate) enum Due {
     Schedule(u32),
     /// A subscription has the tokens that it waits for: namespace, subscription, its serial.
     Paced(u32, u32, u64),
+    /// Who asked a request of a namespace is told that nobody answered.
+    Inquiry(u32, ReplyTo),
 }
 
 macro_rules! counters {
@@ -172,6 +175,8 @@ counters! {
     published_messages,
     /// Bytes of their payloads.
     published_bytes,
+    /// Messages that were published before, and not again.
+    duplicate_messages,
     /// Deliveries to subscriptions.
     delivered_messages,
     /// Messages that a subscription will not get because it was too slow.
@@ -240,6 +245,7 @@ impl Context {
             unblocked: false,
             // Those of earlier incarnations are not known any more, and must not be taken for ours. JSON carries it.
             next_transfer: (seed >> 44 << 32) + 1,
+            next_reply_to: (seed >> 44 << 32) + 1,
             imports: 0,
             dirty_connections: Vec::new(),
             dirty_namespaces: Vec::new(),
@@ -302,6 +308,13 @@ impl Context {
         self.counters.loads += 1;
         self.loads.insert(ticket, owner);
         Some(ticket)
+    }
+
+    /// The number under which the next request can be answered.
+    pub(crate) fn take_reply_to(&mut self) -> ReplyTo {
+        let reply_to = ReplyTo(self.next_reply_to);
+        self.next_reply_to += 1;
+        reply_to
     }
 
     /// Begins an export or import that is given up at `deadline`.

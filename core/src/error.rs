@@ -63,6 +63,12 @@ codes! {
     SlowConsumer = "slow_consumer",
     /// The store cannot take or give data now.
     StorageUnavailable = "storage_unavailable",
+    /// Nobody would hear the request.
+    NoResponders = "no_responders",
+    /// Nobody answered the request in time.
+    Timeout = "timeout",
+    /// Nobody waits for an answer to it.
+    UnknownRequest = "unknown_request",
     /// No such message waits for its time.
     UnknownSchedule = "unknown_schedule",
     /// Something that is under way forbids it for now.

@@ -577,6 +577,7 @@ pub fn status_of(code: &str) -> u16 {
         | ErrorCode::UnknownPartition
         | ErrorCode::UnknownSubscription
         | ErrorCode::UnknownSchedule
+        | ErrorCode::UnknownRequest
         | ErrorCode::UnknownTransfer
         | ErrorCode::UnknownGroup
         | ErrorCode::UnknownMember
@@ -590,7 +591,11 @@ pub fn status_of(code: &str) -> u16 {
         | ErrorCode::RateLimited
         | ErrorCode::SubscriberBlocked
         | ErrorCode::DedupWindowFull => 429,
-        ErrorCode::StorageUnavailable | ErrorCode::Draining | ErrorCode::SlowConsumer => 503,
+        ErrorCode::StorageUnavailable
+        | ErrorCode::Draining
+        | ErrorCode::SlowConsumer
+        | ErrorCode::NoResponders => 503,
+        ErrorCode::Timeout => 504,
         ErrorCode::Unsupported => 501,
         _ => 400,
     }
@@ -1093,6 +1098,7 @@ mod tests {
             headers: Headers::parse(&headers).ok(),
             id: None,
             expires_at: None,
+            reply_to: None,
         };
         List::push(&mut records, &record);
         let binary = Record {
@@ -1204,6 +1210,7 @@ mod tests {
             headers: None,
             id: None,
             expires_at: None,
+            reply_to: None,
             lease: None,
             attempt: None,
         });

@@ -75,6 +75,10 @@ id!(
     LeaseId(u64)
 );
 id!(
+    /// A request that can be answered; 0 is none. Not given again in a later incarnation. Below 2^53.
+    ReplyTo(u64)
+);
+id!(
     /// An export or import under way; 0 is none. Not given again in a later incarnation.
     TransferId(u64)
 );

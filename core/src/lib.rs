@@ -29,6 +29,7 @@ pub mod http;
 mod ids;
 mod import;
 mod input;
+mod inquiry;
 mod lease;
 mod limit;
 mod limits;
@@ -63,7 +64,7 @@ pub use effect::{After, CloseCode, Durability, Effect, Event, Op, Recipient};
 pub use error::{ErrorCode, Refusal};
 pub use hash::partition_of;
 pub use ids::{
-    ConnectionId, Generation, GroupId, Incarnation, LeaseId, MemberId, Offset, Partition,
+    ConnectionId, Generation, GroupId, Incarnation, LeaseId, MemberId, Offset, Partition, ReplyTo,
     RequestId, ScheduleId, Sequence, SubscriptionId, Ticket, Timestamp, TopicId, TransferId,
     WriteSequence,
 };

@@ -18,8 +18,11 @@ use crate::error::{ErrorCode, Refusal};
 use crate::export::Export;
 use crate::group::{Group, LeasePlace};
 use crate::hash::{Digest, Map};
-use crate::ids::{ConnectionId, Incarnation, LeaseId, Partition, Sequence, Timestamp, TopicId};
+use crate::ids::{
+    ConnectionId, Incarnation, LeaseId, Partition, ReplyTo, Sequence, Timestamp, TopicId,
+};
 use crate::import::Import;
+use crate::inquiry::Inquiry;
 use crate::limits::{Limiter, Limits};
 use crate::lineage::Lineage;
 use crate::log::{Log, LogKeys, RollBounds};
@@ -92,6 +95,8 @@ pub(crate) struct Namespace {
     pub(crate) dedup_due: BTreeSet<(Timestamp, u32, Option<Digest>)>,
     pub(crate) dirty_dedups: Vec<u32>,
     pub(crate) schedule: Schedule,
+    /// The requests that wait for answers.
+    pub(crate) inquiries: Map<ReplyTo, Inquiry>,
     pub(crate) reads: Slab<ReadJob>,
     pub(crate) compaction: Option<Box<Compaction>>,
     pub(crate) compaction_queue: VecDeque<(u32, TopicId, Partition)>,
@@ -171,6 +176,7 @@ impl Namespace {
             dedup_due: BTreeSet::new(),
             dirty_dedups: Vec::new(),
             schedule: Schedule::new(seed),
+            inquiries: Map::with_seed(seed),
             reads: Slab::new(),
             compaction: None,
             compaction_queue: VecDeque::new(),

@@ -11,7 +11,9 @@ use crate::dedup::{Known, Recalled};
 use crate::effect::{After, Durability, Recipient};
 use crate::error::{ErrorCode, Refusal};
 use crate::hash::{Map, partition_of};
-use crate::ids::{LeaseId, Offset, Partition, ScheduleId, Sequence, SubscriptionId, Timestamp};
+use crate::ids::{
+    LeaseId, Offset, Partition, ReplyTo, ScheduleId, Sequence, SubscriptionId, Timestamp,
+};
 use crate::input::{Encoding, Rights};
 use crate::limits::Tokens;
 use crate::namespace::{LIVE_SEQUENCES_RESERVED, Namespace, Topic};
@@ -47,6 +49,8 @@ pub(crate) struct Origin {
     pub(crate) asked: Durability,
     /// Whether its time has come; then rows are deleted with it.
     pub(crate) fired: bool,
+    /// Where it can be answered, if it is a request.
+    pub(crate) reply_to: Option<ReplyTo>,
 }
 
 impl Default for Origin {
@@ -54,6 +58,7 @@ impl Default for Origin {
         Self {
             asked: Durability::None,
             fired: false,
+            reply_to: None,
         }
     }
 }
@@ -109,7 +114,7 @@ pub(crate) enum Wait {
 
 impl Topic {
     /// Where a message with this key goes, and where the next one without a key would.
-    fn partition_for(&self, key: Option<&str>) -> (Partition, u32) {
+    pub(crate) fn partition_for(&self, key: Option<&str>) -> (Partition, u32) {
         let count = self.config.partitions;
         match (count, key) {
             (1, _) => (Partition(0), 0),
@@ -134,6 +139,7 @@ impl Namespace {
         messages: &[Message<'_>],
         durability: Option<&str>,
         tokens: Tokens,
+        reply_to: Option<ReplyTo>,
     ) -> Result<Published, Refusal> {
         let rights = cx.connections[connection as usize].claims.rights;
         if !rights.contains(Rights::PUBLISH) {
@@ -153,13 +159,22 @@ impl Namespace {
             check_message(&cx.config, cx.now, message)?;
         }
         self.check_topics(cx, messages)?;
-        self.recall(cx, messages)?;
+        if reply_to.is_some() {
+            // Who asks again wants an answer, so a request is never a duplicate.
+            cx.recalled.clear();
+            for message in messages {
+                self.check_taker(cx, message)?;
+            }
+        } else {
+            self.recall(cx, messages)?;
+        }
         self.check_schedule(cx, messages)?;
         if self.blocked > 0 {
             for (index, message) in messages.iter().enumerate() {
                 let recalled = cx.recalled.get(index);
                 let is_new = recalled.is_none_or(|recalled| recalled.known == Known::New);
-                if is_new && self.is_blocked(message) {
+                let is_now = deliver_at(&cx.config, cx.now, message)?.is_none();
+                if is_new && is_now && self.is_blocked(message) {
                     return Ok(Published::Held(Wait::Subscriber));
                 }
             }
@@ -186,7 +201,8 @@ impl Namespace {
                     None => {
                         let origin = Origin {
                             asked,
-                            ..Origin::default()
+                            fired: false,
+                            reply_to,
                         };
                         self.append(cx, topic, message, origin)
                     }
@@ -195,6 +211,7 @@ impl Namespace {
             if known.is_none() {
                 self.remember(cx, topic, recalled, place);
             }
+            cx.counters.duplicate_messages += u64::from(known.is_some());
             cx.placed.push((place, known.is_some()));
             after = after.and(waits);
         }
@@ -300,6 +317,7 @@ impl Namespace {
             headers: message.headers.filter(|headers| headers.size_bytes() > 0),
             id: message.id,
             expires_at: message.ttl_ms.map(|ttl| cx.now.after_ms(ttl).0),
+            reply_to: origin.reply_to.map(|reply_to| reply_to.0),
         }
         .put_fields(&mut record);
         cx.counters.published_messages += 1;
@@ -313,7 +331,7 @@ impl Namespace {
             // What was stored until now must not be heard again after a crash.
             let after = if origin.fired {
                 cx.durability = cx.durability.max(config.durability);
-                cx.after(config.durability)
+                self.raise_after(index, partition, cx.after(config.durability))
             } else {
                 After::default()
             };
@@ -604,39 +622,13 @@ pub(crate) fn put_json_delivery_prefix(subscription: u32, out: &mut Vec<u8>) {
 
 /// Refuses a message that breaks a bound.
 fn check_message(config: &Config, now: Timestamp, message: &Message<'_>) -> Result<(), Refusal> {
-    let bounded = |what: &str, bytes: usize, max: u64, name: &str| {
-        if bytes as u64 <= max {
-            return Ok(());
-        }
-        let message = format!("the {what} is {bytes} bytes long, {max} are allowed ({name})");
-        Err(Refusal::new(ErrorCode::TooLarge, message))
-    };
-    bounded(
-        "payload",
-        message.payload.len(),
-        config.payload_bytes_max,
-        "payload_bytes_max",
-    )?;
-    let headers = message.headers.as_ref().map_or(0, Headers::size_bytes);
-    bounded(
-        "list of headers",
-        headers,
-        config.headers_bytes_max,
-        "headers_bytes_max",
-    )?;
-    for (what, attribute) in [
+    let attributes = [
         ("key", message.key),
         ("content type", message.content_type),
         ("id", message.id),
         ("producer", message.producer),
-    ] {
-        bounded(
-            what,
-            attribute.map_or(0, str::len),
-            config.attribute_bytes_max,
-            "attribute_bytes_max",
-        )?;
-    }
+    ];
+    check_sizes(config, message.payload, message.headers, &attributes)?;
     if message.ttl_ms == Some(0) {
         return Err(Refusal::new(
             ErrorCode::InvalidArgument,
@@ -651,6 +643,44 @@ fn check_message(config: &Config, now: Timestamp, message: &Message<'_>) -> Resu
             ErrorCode::InvalidArgument,
             "\"producer\", which is not empty, and \"producer_sequence\" belong together",
         ));
+    }
+    Ok(())
+}
+
+/// Refuses what breaks a bound of bytes.
+pub(crate) fn check_sizes(
+    config: &Config,
+    payload: &[u8],
+    headers: Option<Headers<'_>>,
+    attributes: &[(&str, Option<&str>)],
+) -> Result<(), Refusal> {
+    let bounded = |what: &str, bytes: usize, max: u64, name: &str| {
+        if bytes as u64 <= max {
+            return Ok(());
+        }
+        let message = format!("the {what} is {bytes} bytes long, {max} are allowed ({name})");
+        Err(Refusal::new(ErrorCode::TooLarge, message))
+    };
+    bounded(
+        "payload",
+        payload.len(),
+        config.payload_bytes_max,
+        "payload_bytes_max",
+    )?;
+    let headers = headers.map_or(0, |headers| headers.size_bytes());
+    bounded(
+        "list of headers",
+        headers,
+        config.headers_bytes_max,
+        "headers_bytes_max",
+    )?;
+    for (what, attribute) in attributes {
+        bounded(
+            what,
+            attribute.map_or(0, str::len),
+            config.attribute_bytes_max,
+            "attribute_bytes_max",
+        )?;
     }
     Ok(())
 }

@@ -25,6 +25,12 @@ interface MessageFields {
   producerSequence?: bigint | undefined;
 }
 
+interface AnswerFields {
+  payload: Uint8Array;
+  contentType?: string | undefined;
+  headers?: MessageHeaders | undefined;
+}
+
 /** What a client says. */
 export type Command =
   | { type: "hello"; version: number; client?: string | undefined; ephemeral?: boolean | undefined }
@@ -86,6 +92,18 @@ export type Command =
     }
   | { type: "delete_topic"; request: number; topic: string }
   | { type: "ping"; request: number }
+  | {
+      type: "request";
+      request: number;
+      topic: string;
+      payload: Uint8Array;
+      key?: string | undefined;
+      contentType?: string | undefined;
+      headers?: MessageHeaders | undefined;
+      id?: string | undefined;
+      timeoutMs?: number | undefined;
+    }
+  | ({ type: "respond"; request: number; replyTo: number } & AnswerFields)
   | {
       type: "list_scheduled";
       request: number;
@@ -217,6 +235,7 @@ export interface RecordFields {
   headers?: MessageHeaders;
   id?: string;
   expiresAt?: number;
+  replyTo?: number;
 }
 
 /** A rate limit that holds in the namespace. */
@@ -303,6 +322,7 @@ export type Reply =
   | { type: "resync" }
   | { type: "going_away"; reconnectAfterMs: number }
   | { type: "archive_part"; request: number; export: bigint; part: number; last: boolean; bytes: Uint8Array }
+  | ({ type: "response"; request: number } & AnswerFields)
   | { type: "scheduled"; request: number; scheduled: ScheduledFields[]; more: boolean }
   | { type: "imported"; request: number; import: bigint; part: number; rows: number }
   | { type: "limits"; request: number; limits: Limit[] }
@@ -356,13 +376,15 @@ const PUBLISHED = "topic:str payload:bytes";
 const PROPERTIES = "1 key:str 2 contentType:str 3 headers:headers 4 id:str";
 const WHEN = "5 ttlMs:int 6 delayMs:int 7 deliverAt:int";
 const PRODUCED = "10 producer:str 11 producerSequence:u64";
+const KEPT = "5 expiresAt:int 6 replyTo:int";
+const ANSWER = "2 contentType:str 3 headers:headers";
 const STORED = "offset:u64 sequence:u64 timestamp:int payload:bytes";
 
 const ITEMS: Readonly<Record<string, string>> = {
   Message: `${PUBLISHED} ; ${PROPERTIES} ${WHEN} ${PRODUCED}`,
   Place: "partition:int offset:u64 sequence:u64 duplicate:flag ; 1 scheduleId:int",
   ScheduledMessage: "scheduleId:int topic:str deliverAt:int sizeBytes:int ; 1 key:str 2 id:str",
-  Record: `${STORED} ; ${PROPERTIES} 5 expiresAt:int`,
+  Record: `${STORED} ; ${PROPERTIES} ${KEPT}`,
   Extent: "logStartOffset:u64 logEndOffset:u64 sizeBytes:int",
   Limit: "scope:str name:str rate:int perMs:int burst:int adaptive:flag factor:int inherited:flag",
   Position: "topic:str partition:int offset:u64",
@@ -401,6 +423,8 @@ export const COMMANDS: readonly (readonly [number, Command["type"], string])[] =
   [12, "ping", "request:int"],
   [13, "export", "request:int export:u64 part:int"],
   [14, "import", "request:int import:u64 part:int last:flag bytes:bytes"],
+  [15, "request", `request:int ${PUBLISHED} ; ${PROPERTIES} 5 timeoutMs:int`],
+  [16, "respond", `request:int replyTo:int payload:bytes ; ${ANSWER}`],
   [17, "list_scheduled", "request:int ; 1 filter:str 2 after:int 3 scheduledMax:int"],
   [18, "cancel_scheduled", "request:int scheduleId:int"],
   [19, "configure_limit", "request:int scope:str name:str ; 1 rate:int 2 perMs:int 3 burst:int 4 adaptive:flag"],
@@ -447,7 +471,7 @@ export const REPLIES: readonly (readonly [number, Reply["type"], string])[] = [
   [132, "subscribed", "request:int subscription:int token:str sequence:u64"],
   [133, "ok", "request:int"],
   [134, "error", "request:int code:str message:str ; 1 retryAfterMs:int"],
-  [135, "delivery", `subscription:int topic:str partition:int ${STORED} ; ${PROPERTIES} 5 expiresAt:int 8 lease:int 9 attempt:int`],
+  [135, "delivery", `subscription:int topic:str partition:int ${STORED} ; ${PROPERTIES} ${KEPT} 8 lease:int 9 attempt:int`],
   [
     136,
     "gap",
@@ -466,6 +490,7 @@ export const REPLIES: readonly (readonly [number, Reply["type"], string])[] = [
   [143, "going_away", "reconnectAfterMs:int"],
   [144, "archive_part", "request:int export:u64 part:int last:flag bytes:bytes"],
   [145, "imported", "request:int import:u64 part:int rows:int"],
+  [146, "response", `request:int payload:bytes ; ${ANSWER}`],
   [147, "scheduled", "request:int scheduled:[ScheduledMessage] more:flag"],
   [148, "limits", "request:int limits:[Limit]"],
   [

@@ -153,6 +153,10 @@ frames! { 'a
         13 "export" Export,
         /// Gives the next part of an archive that becomes the namespace.
         14 "import" Import<'a>,
+        /// Publishes a message that asks for an answer.
+        15 "request" Request<'a>,
+        /// Answers a request.
+        16 "respond" Respond<'a>,
         /// Asks for the messages that wait for their time.
         17 "list_scheduled" ListScheduled<'a>,
         /// Takes back a message that waits for its time.
@@ -233,6 +237,8 @@ frames! { 'a
         144 "archive_part" ArchivePart<'a>,
         /// Answers `import`.
         145 "imported" Imported,
+        /// Answers `request`, with what was said in `respond`.
+        146 "response" Response<'a>,
         /// Answers `list_scheduled`.
         147 "scheduled" Scheduled<'a>,
         /// Answers `list_limits`.
@@ -476,6 +482,42 @@ layouts! { 'a
         last: bool,
         /// The next bytes of the archive, cut wherever it suits.
         bytes: &'a [u8],
+    }
+
+    /// See [`Command::Request`].
+    Request<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// Where to.
+        topic: &'a str,
+        /// What.
+        payload: &'a [u8],
+        ;
+        /// See [`Publish::key`].
+        1 key: &'a str,
+        /// See [`Publish::content_type`].
+        2 content_type: &'a str,
+        /// See [`Publish::headers`].
+        3 headers: Headers<'a>,
+        /// See [`Publish::id`]; it is only carried.
+        4 id: &'a str,
+        /// How long to wait for an answer; 30,000 if left out.
+        5 timeout_ms: u64,
+    }
+
+    /// See [`Command::Respond`].
+    Respond<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The request, by the number that its delivery has.
+        reply_to: u64,
+        /// The answer.
+        payload: &'a [u8],
+        ;
+        /// See [`Publish::content_type`].
+        2 content_type: &'a str,
+        /// See [`Publish::headers`].
+        3 headers: Headers<'a>,
     }
 
     /// See [`Command::ListScheduled`].
@@ -885,6 +927,8 @@ layouts! { 'a
         4 id: &'a str,
         /// When it stops to be delivered, in milliseconds since the Unix epoch.
         5 expires_at: u64,
+        /// Where it can be answered, see [`Respond`].
+        6 reply_to: u64,
         /// Of a queue: the number to acknowledge it with.
         8 lease: u64,
         /// Of a queue: which delivery of the message this is, from 1.
@@ -959,6 +1003,8 @@ layouts! { 'a
         4 id: &'a str,
         /// When it stops to be delivered, in milliseconds since the Unix epoch.
         5 expires_at: u64,
+        /// Where it can be answered, see [`Respond`].
+        6 reply_to: u64,
     }
 
     /// See [`Reply::TopicDescription`].
@@ -1041,6 +1087,19 @@ layouts! { 'a
         part: u64,
         /// How many rows were read so far.
         rows: u64,
+    }
+
+    /// See [`Reply::Response`].
+    Response<'a> {
+        /// The command's number.
+        request: u64,
+        /// The answer.
+        payload: &'a [u8],
+        ;
+        /// See [`Publish::content_type`].
+        2 content_type: &'a str,
+        /// See [`Publish::headers`].
+        3 headers: Headers<'a>,
     }
 
     /// See [`Reply::Scheduled`].

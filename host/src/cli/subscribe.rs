@@ -308,6 +308,7 @@ mod tests {
             headers: None,
             id: None,
             expires_at: None,
+            reply_to: None,
             lease: None,
             attempt: None,
         };

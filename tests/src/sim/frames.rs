@@ -54,6 +54,7 @@ pub(super) const fn request_of(reply: &Reply<'_>) -> Option<u64> {
         | Reply::GoingAway(_)
         | Reply::ArchivePart(_)
         | Reply::Imported(_)
+        | Reply::Response(_)
         | Reply::Scheduled(_)
         | Reply::Assignment(_) => return None,
     })
