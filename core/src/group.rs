@@ -93,6 +93,8 @@ pub(crate) struct Group {
     pub(crate) logs: Slab<GroupLog>,
     /// Logs that may have something for a member, in turn.
     pub(crate) ready: VecDeque<u32>,
+    /// Logs that wait until a load may be asked for.
+    pub(crate) starved: Vec<u32>,
     /// Members of a queue that can take a message, in turn.
     pub(crate) idle: VecDeque<u32>,
     /// Members that something was gathered for in this batch.
@@ -164,6 +166,8 @@ pub(crate) struct GroupLog {
     /// Of a queue: what of that can be delivered as soon as a member can take it, and the place where it is read.
     pub(crate) again: BTreeSet<Offset>,
     pub(crate) again_cursor: Option<Cursor>,
+    /// Of a queue: what that was last loaded for.
+    pub(crate) sought: Option<Offset>,
     /// Of a queue: what was given up, and must be read to become a dead letter.
     pub(crate) dying: BTreeSet<Offset>,
     /// Of a queue on a topic with order: the keys one of whose messages is pending, with the others that wait.
@@ -188,6 +192,7 @@ impl GroupLog {
             pending: BTreeMap::new(),
             again: BTreeSet::new(),
             again_cursor: None,
+            sought: None,
             dying: BTreeSet::new(),
             // Whoever chooses keys can make collisions, which cost order between two keys and nothing else.
             held_keys: Map::with_seed(0),
@@ -229,6 +234,7 @@ impl Group {
             next_member: MemberId(1),
             logs: Slab::new(),
             ready: VecDeque::new(),
+            starved: Vec::new(),
             idle: VecDeque::new(),
             sending: Vec::new(),
             dying: Vec::new(),
@@ -356,6 +362,9 @@ impl Namespace {
             return;
         };
         group.queued = false;
+        for log in core::mem::take(&mut group.starved) {
+            group.log_ready(log);
+        }
         match group.config.kind {
             GroupKind::Queue => self.deal(cx, index),
             GroupKind::Partitioned => self.feed(cx, index),
@@ -490,6 +499,7 @@ impl Namespace {
         self.drop_pending(index, log, entry.pending);
         let group = &mut self.groups[index as usize];
         group.ready.retain(|other| *other != log);
+        group.starved.retain(|other| *other != log);
         group.dying.retain(|other| *other != log);
         group.dirty_logs.retain(|other| *other != log);
         group.timers.retain(|(_, other, _)| *other != log);

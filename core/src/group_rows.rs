@@ -313,7 +313,6 @@ impl Namespace {
                 entry.floor <= stored.end(),
                 "a group is not ahead of its log"
             );
-            assert!(entry.floor <= entry.fresh.next() || group.dead == Some(log as u32));
             assert!(!entry.done.contains(entry.floor), "the floor is not done");
             let mut parked = 0;
             for (offset, pending) in &entry.pending {

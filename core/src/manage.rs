@@ -7,8 +7,10 @@ use alloc::vec::Vec;
 use core::ops::Bound;
 
 use crate::context::Context;
+use crate::dead_letter::DEAD_PREFIX;
 use crate::effect::{After, Durability};
 use crate::error::{ErrorCode, Refusal};
+use crate::group::check_group_name;
 use crate::input::Rights;
 use crate::log::RollBounds;
 use crate::namespace::Namespace;
@@ -336,7 +338,10 @@ pub(crate) fn read_topic_row(value: &[u8]) -> Option<(&str, TopicConfig)> {
         config.dedup_ms = reader.u64().ok()?;
     }
     reader.end().ok()?;
-    topic::check_name(name).ok()?;
+    match name.strip_prefix(DEAD_PREFIX) {
+        Some(group) => check_group_name("group", group).ok()?,
+        None => topic::check_name(name).ok()?,
+    }
     config.check().ok()?;
     Some((name, config))
 }

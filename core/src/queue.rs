@@ -291,11 +291,17 @@ impl Namespace {
         let entry = &mut self.groups[index as usize].logs[log as usize];
         let state = &self.topics[entry.topic as usize];
         let stored = &state.partitions[entry.partition.0 as usize].log;
+        if offset < stored.start() {
+            return Fetched::Lost;
+        }
         let cursor = match &mut entry.again_cursor {
             Some(cursor) if cursor.ticket().is_some() => return Fetched::Later,
             Some(cursor) if cursor.next() <= offset => cursor,
+            // It was loaded for this, and compaction left nothing there.
+            Some(_) if entry.sought == Some(offset) => return Fetched::Lost,
             slot => slot.insert(Cursor::eager(stored, offset)),
         };
+        entry.sought = None;
         cursor.skip_to(offset);
         loop {
             match cursor.step(stored) {
@@ -310,6 +316,7 @@ impl Namespace {
                 // Retention or compaction took it, or it cannot be understood.
                 Step::Ready | Step::End => return Fetched::Lost,
                 Step::Load => {
+                    entry.sought = Some(offset);
                     self.load_for_group(cx, index, log, true);
                     return Fetched::Later;
                 }
@@ -331,6 +338,10 @@ impl Namespace {
         let entry = &mut group.logs[log as usize];
         let state = &self.topics[entry.topic as usize];
         let stored = &state.partitions[entry.partition.0 as usize].log;
+        if entry.fresh.ticket().is_none() {
+            // After a restart what is pending lies above it, and may be done meanwhile.
+            entry.fresh.skip_to(entry.floor);
+        }
         let at = entry.fresh.next();
         if at.0.saturating_sub(entry.floor.0) >= cx.config.spread_max {
             return Dealt::Nothing;
@@ -552,8 +563,10 @@ impl Namespace {
     /// Takes offsets for done that nobody will be given.
     fn pass_over(&mut self, cx: &mut Context, index: u32, log: u32, from: Offset, to: Offset) {
         let entry = &mut self.groups[index as usize].logs[log as usize];
-        if entry.floor == from {
-            entry.floor = to;
+        let from = from.max(entry.floor);
+        // After a restart some of it may be pending, which is not passed over.
+        if entry.floor == from && entry.pending.range(from..to.max(from)).next().is_none() {
+            entry.floor = to.max(from);
         } else {
             for offset in (from.0..to.0).map(Offset) {
                 if !entry.pending.contains_key(&offset) {
@@ -603,7 +616,8 @@ impl Namespace {
             again,
         };
         let Some(ticket) = cx.take_ticket(owner) else {
-            group.log_ready(log);
+            // Ready only when there is room again: it would be tried on and on in this batch.
+            group.starved.push(log);
             if !group.logs[log as usize].dying.is_empty() {
                 group.dying.push(log);
             }
