@@ -313,6 +313,9 @@ impl Namespace {
                         // All bodies of the range come in order, so what is passed over has none.
                         self.give_up_below(cx, place);
                         self.fire(cx, place, &row.value);
+                    } else {
+                        // No version writes such a key; it would be found again for ever.
+                        cx.ops.push(Op::Delete { key: row.key });
                     }
                 }
             }
