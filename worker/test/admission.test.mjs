@@ -83,10 +83,10 @@ describe("with tokens", () => {
   });
 
   for (const [what, path, init, expected] of [
-    ["a path under no namespace", "/v1/", {}, [400, "malformed_request", /namespace "" is empty/]],
+    ["a path under no namespace", "/v1/", {}, [404, "unknown_namespace", /1 to 64/]],
     ["an escape that is none", "/v1/chat/topics/a%4", {}, [400, "malformed_request", /%25/]],
     ["a topic that is no UTF-8", "/v1/chat/topics/%ff", {}, [400, "malformed_request", /UTF-8/]],
-    ["a namespace that is too long", `/v1/${"n".repeat(256)}/topics/a`, {}, [400, "malformed_request", /255 bytes/]],
+    ["a namespace that is too long", `/v1/${"n".repeat(65)}/topics/a`, {}, [404, "unknown_namespace", /1 to 64/]],
     ["an unknown path of a namespace", "/v1/chat/topic/a", {}, [404, "unknown_route", /\/v1\/chat\/topic\/a/]],
     ["an unknown path", "/v2/chat", {}, [404, "unknown_route", /\/v2\/chat/]],
     ["a method that is not possible", "/v1/chat/topics/a", { method: "DELETE" }, [405, "method_not_allowed", /DELETE/]],
