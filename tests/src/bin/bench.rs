@@ -475,25 +475,32 @@ fn publish(bench: &mut Bench, subscribers: u32, topic: &str) -> f64 {
     bench.time(&batch, BATCH)
 }
 
-/// The same publishes without limits and with them, on the same broker.
+/// The same publishes without limits and with them, in turns on the same broker; of each the best turn counts.
 fn what_limits_add(bench: &mut Bench, scopes: &[&str]) -> f64 {
-    let without = publish(bench, 0, "a/b");
-    let manager = bench.connect();
-    let mut batch = Vec::new();
-    for scope in scopes {
-        let limit = ConfigureLimit {
-            request: 1,
-            scope,
-            name: "",
-            rate: Some(1_000_000_000),
-            per_ms: None,
-            burst: None,
-            adaptive: None,
-        };
-        put(&mut batch, manager, &Command::ConfigureLimit(limit));
+    const TURNS: usize = 10;
+    let publisher = bench.connect();
+    let publishes = publish_batch(publisher, "a/b", BATCH);
+    let mut best = [f64::INFINITY; 2];
+    for turn in 0..2 * TURNS {
+        let is_limited = turn % 2 == 1;
+        let mut batch = Vec::new();
+        for scope in scopes {
+            let limit = ConfigureLimit {
+                request: 1,
+                scope,
+                name: "",
+                rate: is_limited.then_some(1_000_000_000),
+                per_ms: None,
+                burst: None,
+                adaptive: None,
+            };
+            put(&mut batch, publisher, &Command::ConfigureLimit(limit));
+        }
+        bench.step(&batch);
+        let best = &mut best[usize::from(is_limited)];
+        *best = best.min(bench.time(&publishes, BATCH));
     }
-    bench.step(&batch);
-    publish(bench, 0, "a/b") - without
+    best[1] - best[0]
 }
 
 fn publish_singly(bench: &mut Bench) -> f64 {
