@@ -47,7 +47,8 @@ test("a namespace moves to another, whole, and back out of that the same", async
 
   const { offset } = await (await ask("other", "topics/room/1", { method: "POST", body: "four" })).json();
   assert.equal(offset, 3);
-  const full = await refusal(await imported("other", archive));
+  // It is refused before it is read: of a longer one the client might hear only that nobody takes the rest.
+  const full = await refusal(await imported("other", archive.subarray(0, 4096)));
   assert.notEqual(full.status, 200, full.message);
 });
 
