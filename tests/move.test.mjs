@@ -111,15 +111,16 @@ test("a namespace moves browser → host → Durable Object → browser and ends
 
   const native = `http://${host.address}`;
   const rows = await imported(native, archive);
-  assert.deepEqual(await surveyed(native), origin.lines);
+  // Who connects begins a life of the namespace, of which an archive tells.
   const fromHost = await exported(native);
   assert.ok(fromHost.equals(archive), "the host gives what it got");
+  assert.deepEqual(await surveyed(native), origin.lines);
 
   const edge = (await worker.ready).origin;
   assert.equal(await imported(edge, fromHost), rows);
-  assert.deepEqual(await surveyed(edge), origin.lines);
   const fromEdge = await exported(edge);
   assert.ok(fromEdge.equals(archive), "the edge gives what it got");
+  assert.deepEqual(await surveyed(edge), origin.lines);
 
   const last = await freshPage();
   const end = await last.evaluate(async ({ namespace, archive }) => {

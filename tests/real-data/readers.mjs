@@ -25,7 +25,7 @@ export async function publish(dunlin, address, records) {
 export function subscribeWithCli(dunlin, address, from, count) {
   const target = ["--url", `http://${address}`, "--namespace", NAMESPACE];
   const bound = count === undefined ? [] : ["--count", String(count)];
-  return follow(dunlin, ["sub", ...target, "--from", from, "--format", "json", ...bound, "real/#"]);
+  return follow(dunlin, ["sub", ...target, "--from", from, "--format", "json", "--no-reconnect", ...bound, "real/#"]);
 }
 
 /** The whole history of topics with `curl`, page by page and partition by partition. */

@@ -211,6 +211,8 @@ class Witness {
     for (const reply of replies) {
       const receipts = reply.type === "receipt" ? [reply] : reply.type === "receipts" ? reply.receipts : [];
       for (const { sequence, duplicate } of receipts) {
+        // A message that waits for its time has no place yet.
+        if (Number(sequence) === 0) continue;
         if (duplicate || !this.#isStored) continue;
         const place = `${client.namespace} #${sequence}`;
         if (this.#sequences.has(place)) throw new Error(`two messages were acknowledged as ${place}`);
