@@ -285,6 +285,17 @@ impl Context {
         }
     }
 
+    /// Refuses what has to be stored while the store takes nothing.
+    pub(crate) fn require_storage(&self) -> Result<(), Refusal> {
+        if self.storage_available {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            ErrorCode::StorageUnavailable,
+            "the store takes nothing now; try again",
+        ))
+    }
+
     /// Lets go of a load: its answer is not wanted any more.
     pub(crate) fn abandon_load(&mut self, ticket: Ticket) {
         if let Some(owner) = self.loads.get_mut(&ticket) {

@@ -16,7 +16,6 @@ use crate::effect::{Durability, Event};
 use crate::error::{ErrorCode, Refusal};
 use crate::group::{GroupLog, place_in};
 use crate::ids::{Offset, Partition};
-use crate::member::require_storage;
 use crate::namespace::Namespace;
 use crate::protocol::field::{Headers, Item as _, List};
 use crate::protocol::frame::{
@@ -301,7 +300,7 @@ impl Namespace {
     ) -> Result<(u32, Vec<Offset>), Refusal> {
         crate::manage::require_manage(cx, connection, "manage dead letters")?;
         let index = self.known_group(group)?;
-        require_storage(cx)?;
+        cx.require_storage()?;
         let group = &self.groups[index as usize];
         let dead = group.dead.map(|log| {
             let entry = &group.logs[log as usize];

@@ -50,12 +50,7 @@ impl Namespace {
         seed: u64,
     ) -> Result<(), Refusal> {
         crate::manage::require_manage(cx, connection, "import into the namespace")?;
-        if !cx.storage_available {
-            return Err(Refusal::new(
-                ErrorCode::StorageUnavailable,
-                "the store takes nothing now; try again",
-            ));
-        }
+        cx.require_storage()?;
         let begins = command.import == 0;
         if begins {
             check_part("import", 0, command.part)?;

@@ -13,7 +13,6 @@ use crate::effect::After;
 use crate::error::{ErrorCode, Refusal};
 use crate::group::LeasePlace;
 use crate::ids::{LeaseId, Offset};
-use crate::member::require_storage;
 use crate::namespace::Namespace;
 use crate::protocol::field::List;
 use crate::protocol::frame::{FailedLease, Lease, Reply, Settled};
@@ -270,6 +269,6 @@ fn check_settling(
             let message = format!("\"reason\" has more than {max} bytes (attribute_bytes_max)");
             Err(Refusal::new(ErrorCode::TooLarge, message))
         }
-        _ => require_storage(cx),
+        _ => cx.require_storage(),
     }
 }

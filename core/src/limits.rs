@@ -643,12 +643,7 @@ impl Namespace {
             }
             None => None,
         };
-        if !cx.storage_available {
-            return Err(Refusal::new(
-                ErrorCode::StorageUnavailable,
-                "the store takes nothing now; try again",
-            ));
-        }
+        cx.require_storage()?;
         let known = self.limits.rules[scope as usize].get(&name).copied();
         let max = cx.config.limits_max;
         if known.is_none() && rule.is_some() && self.limits.rules_count() >= max {

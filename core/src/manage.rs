@@ -32,12 +32,7 @@ impl Namespace {
     ) -> Result<(), Refusal> {
         require_manage(cx, connection, "manage topics")?;
         topic::check_name(command.topic)?;
-        if !cx.storage_available {
-            return Err(Refusal::new(
-                ErrorCode::StorageUnavailable,
-                "the store takes nothing now; try again",
-            ));
-        }
+        cx.require_storage()?;
         let existing = self.topic_by_name(command.topic);
         let base = existing.map_or(cx.config.topic_default, |index| {
             self.topics[index as usize].config

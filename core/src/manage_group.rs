@@ -16,7 +16,7 @@ use crate::hash::Map;
 use crate::ids::{Generation, Offset};
 use crate::log::Log;
 use crate::manage::{require_any, require_manage};
-use crate::member::{check_filters, check_room, require_storage, wrong_strategy, wrong_word};
+use crate::member::{check_filters, check_room, wrong_strategy, wrong_word};
 use crate::namespace::Namespace;
 use crate::protocol::field::{List, Strings};
 use crate::protocol::frame::{
@@ -39,7 +39,7 @@ impl Namespace {
         check_group_name("group", command.group)?;
         let filters = command.filters.unwrap_or_default();
         check_filters(cx, &filters, 0)?;
-        require_storage(cx)?;
+        cx.require_storage()?;
         let from = From::parse(command.from.unwrap_or("earliest"))?;
         let known = self.group_by_name(command.group);
         let base = match known {
@@ -196,7 +196,7 @@ impl Namespace {
     ) -> Result<(), Refusal> {
         require_manage(cx, connection, "pause groups")?;
         let index = self.known_group(command.group)?;
-        require_storage(cx)?;
+        cx.require_storage()?;
         self.groups[index as usize].paused = command.paused;
         self.touch_group(cx, index);
         self.queue_group(cx, index);
@@ -213,7 +213,7 @@ impl Namespace {
     ) -> Result<(), Refusal> {
         require_manage(cx, connection, "reset groups")?;
         let index = self.known_group(command.group)?;
-        require_storage(cx)?;
+        cx.require_storage()?;
         let to = From::parse(command.to)?;
         let invalid = |message: &str| Err(Refusal::new(ErrorCode::InvalidArgument, message));
         if matches!(to, From::Resume(..)) {
@@ -302,7 +302,7 @@ impl Namespace {
     ) -> Result<(), Refusal> {
         require_manage(cx, connection, "delete groups")?;
         let index = self.known_group(command.group)?;
-        require_storage(cx)?;
+        cx.require_storage()?;
         if !self.exports.is_empty() {
             let message =
                 "groups cannot be deleted while an export of their namespace is under way";

@@ -120,7 +120,7 @@ impl Namespace {
             check_group_name("member", name)?;
         }
         check_filters(cx, &command.filters, 1)?;
-        require_storage(cx)?;
+        cx.require_storage()?;
         let from = From::parse(command.from.unwrap_or("earliest"))?;
         let known = self.group_by_name(command.group);
         let config = self.joined_config(cx, known, command)?;
@@ -431,17 +431,6 @@ pub(crate) fn check_filters(cx: &Context, filters: &Strings<'_>, min: u64) -> Re
         }
     }
     Ok(())
-}
-
-/// Refuses what has to be stored while the store takes nothing.
-pub(crate) fn require_storage(cx: &Context) -> Result<(), Refusal> {
-    if cx.storage_available {
-        return Ok(());
-    }
-    Err(Refusal::new(
-        ErrorCode::StorageUnavailable,
-        "the store takes nothing now; try again",
-    ))
 }
 
 pub(crate) fn wrong_word(name: &str, word: &str, words: &str) -> Refusal {

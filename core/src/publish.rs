@@ -232,11 +232,8 @@ impl Namespace {
                     cx.config.topic_default.kind
                 }
             };
-            if kind != Kind::Live && !cx.storage_available {
-                return Err(Refusal::new(
-                    ErrorCode::StorageUnavailable,
-                    "the store takes nothing now; try again",
-                ));
+            if kind != Kind::Live {
+                cx.require_storage()?;
             }
             if kind == Kind::Compacted && message.key.is_none() {
                 let message = format!(

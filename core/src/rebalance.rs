@@ -16,7 +16,6 @@ use crate::effect::After;
 use crate::error::{ErrorCode, Refusal};
 use crate::group::{GroupKind, Ownership};
 use crate::ids::{Generation, Offset, Partition, TopicId};
-use crate::member::require_storage;
 use crate::namespace::Namespace;
 use crate::protocol::field::List;
 use crate::protocol::frame::{Assignment, Commit, Credit, Done, Gap, Position, Rebalanced, Reply};
@@ -302,7 +301,7 @@ impl Namespace {
         command: &Commit<'_>,
     ) -> Result<(), Refusal> {
         let (index, member) = Self::membership(cx, connection, command.subscription)?;
-        require_storage(cx)?;
+        cx.require_storage()?;
         let group = &self.groups[index as usize];
         if group.config.kind != GroupKind::Partitioned {
             let message = "a queue has no offsets to commit; acknowledge its messages";

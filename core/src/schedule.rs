@@ -160,12 +160,7 @@ impl Namespace {
         if count == 0 {
             return Ok(());
         }
-        if !cx.storage_available {
-            return Err(Refusal::new(
-                ErrorCode::StorageUnavailable,
-                "the store takes nothing now; try again",
-            ));
-        }
+        cx.require_storage()?;
         let count = self.schedule.order.len() as u64 + count;
         let bytes = self.schedule.size_bytes + bytes;
         let (count_max, bytes_max) = (cx.config.scheduled_max, cx.config.scheduled_bytes_max);
@@ -418,12 +413,7 @@ impl Namespace {
         let (at, topic) = waiting
             .map(|waiting| (waiting.at, waiting.topic))
             .ok_or_else(|| unknown_schedule(id))?;
-        if !cx.storage_available {
-            return Err(Refusal::new(
-                ErrorCode::StorageUnavailable,
-                "the store takes nothing now; try again",
-            ));
-        }
+        cx.require_storage()?;
         let durability = self.topics[topic as usize].config.durability;
         cx.durability = cx.durability.max(durability);
         self.end_scheduled(cx, (at, id));
