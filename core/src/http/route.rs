@@ -1,0 +1,287 @@
+//! What a method and a path ask for, and in which encoding.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::problem::{METHOD_NOT_ALLOWED, Problem, UNKNOWN_ROUTE, status_of};
+use super::query::decode;
+use crate::error::ErrorCode;
+use crate::input::Encoding;
+use crate::namespace::check_namespace;
+use crate::protocol::frame::{SUBPROTOCOL_BINARY, SUBPROTOCOL_JSON};
+
+/// What a method and a path ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Whether the process is alive.
+    Healthz,
+    /// Whether it takes new work.
+    Readyz,
+    /// A WebSocket to a namespace.
+    Connect {
+        /// The namespace, decoded.
+        namespace: String,
+    },
+    /// Publish the body.
+    Publish {
+        /// The namespace, decoded.
+        namespace: String,
+        /// The topic, decoded; the broker judges it.
+        topic: String,
+    },
+    /// Read stored messages.
+    Read {
+        /// The namespace, decoded.
+        namespace: String,
+        /// The topic, decoded; the broker judges it.
+        topic: String,
+    },
+    /// A stream of events.
+    Subscribe {
+        /// The namespace, decoded.
+        namespace: String,
+    },
+    /// The namespace as an archive.
+    Export {
+        /// The namespace, decoded.
+        namespace: String,
+    },
+    /// An archive becomes the namespace.
+    Import {
+        /// The namespace, decoded.
+        namespace: String,
+    },
+}
+
+impl Route {
+    /// The namespace that the request is about, if any.
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Healthz | Self::Readyz => None,
+            Self::Connect { namespace }
+            | Self::Publish { namespace, .. }
+            | Self::Read { namespace, .. }
+            | Self::Subscribe { namespace }
+            | Self::Export { namespace }
+            | Self::Import { namespace } => Some(namespace),
+        }
+    }
+
+    /// Reads a method and the raw path of a URL. `None` means that no API lives there (a console may).
+    pub fn parse(method: &str, path: &str) -> Option<Result<Self, Problem>> {
+        let route = match path {
+            "/healthz" => Self::Healthz,
+            "/readyz" => Self::Readyz,
+            _ => match Self::parse_versioned(method, path.strip_prefix("/v1/")?) {
+                Ok(route) => route,
+                Err(problem) => return Some(Err(problem)),
+            },
+        };
+        let allow = match route {
+            Self::Publish { .. } | Self::Read { .. } => "GET, HEAD, POST",
+            Self::Export { .. } => "GET",
+            Self::Import { .. } => "PUT",
+            _ => "GET, HEAD",
+        };
+        let allowed = match route {
+            Self::Publish { .. } => method == "POST",
+            _ => method != "POST" && allow.split(", ").any(|allowed| allowed == method),
+        };
+        Some(if allowed {
+            Ok(route)
+        } else {
+            let message = format!("{method} is not possible on {path}; use {allow}");
+            Err(Problem {
+                allow: Some(allow),
+                ..Problem::new(405, METHOD_NOT_ALLOWED, message)
+            })
+        })
+    }
+
+    fn parse_versioned(method: &str, path: &str) -> Result<Self, Problem> {
+        let (namespace, rest) = path.split_once('/').unwrap_or((path, ""));
+        let namespace = decode(namespace, "namespace")?;
+        check_namespace(&namespace).map_err(|refusal| {
+            let code = refusal.code.as_str();
+            Problem::new(status_of(code), code, refusal.message)
+        })?;
+        let namespace = namespace.into_owned();
+        match rest.split_once('/').unwrap_or((rest, "")) {
+            ("connect", "") => Ok(Self::Connect { namespace }),
+            ("subscribe", "") => Ok(Self::Subscribe { namespace }),
+            ("export", "") => Ok(Self::Export { namespace }),
+            ("import", "") => Ok(Self::Import { namespace }),
+            ("topics", topic) if !topic.is_empty() => {
+                let topic = decode(topic, "topic")?.into_owned();
+                Ok(if method == "POST" {
+                    Self::Publish { namespace, topic }
+                } else {
+                    Self::Read { namespace, topic }
+                })
+            }
+            _ => Err(Problem::new(
+                404,
+                UNKNOWN_ROUTE,
+                format!(
+                    "nothing is at /v1/{path}; there are connect, subscribe, topics/{{topic}}, export and import below /v1/{{namespace}}/"
+                ),
+            )),
+        }
+    }
+}
+
+/// The encoding that a WebSocket speaks, and the subprotocol to answer with: the first of those that the client offers
+/// which is known. JSON, and no subprotocol, where it offers none.
+pub fn subprotocol<'o>(
+    offered: impl IntoIterator<Item = &'o str>,
+) -> Result<(Encoding, Option<&'static str>), Problem> {
+    let mut unknown = Vec::new();
+    for name in offered {
+        match name {
+            SUBPROTOCOL_BINARY => return Ok((Encoding::Binary, Some(SUBPROTOCOL_BINARY))),
+            SUBPROTOCOL_JSON => return Ok((Encoding::Json, Some(SUBPROTOCOL_JSON))),
+            _ => unknown.push(name),
+        }
+    }
+    if unknown.is_empty() {
+        return Ok((Encoding::Json, None));
+    }
+    let code = ErrorCode::UnsupportedVersion.as_str();
+    Err(Problem::new(
+        status_of(code),
+        code,
+        format!(
+            "none of the subprotocols \"{}\" is known; offer {SUBPROTOCOL_BINARY} or {SUBPROTOCOL_JSON}",
+            unknown.join(", ")
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString as _;
+
+    use super::super::problem::MALFORMED_REQUEST;
+    use super::*;
+
+    fn route(method: &str, path: &str) -> Route {
+        Route::parse(method, path).unwrap().unwrap()
+    }
+
+    fn refused(method: &str, path: &str) -> (u16, &'static str) {
+        let problem = Route::parse(method, path).unwrap().unwrap_err();
+        assert!(!problem.message.is_empty());
+        (problem.status, problem.code)
+    }
+
+    #[test]
+    fn a_topic_is_the_decoded_rest_of_the_path() {
+        assert_eq!(
+            route("POST", "/v1/main/topics/a/b%20c/%2B%C3%A9"),
+            Route::Publish {
+                namespace: "main".into(),
+                topic: "a/b c/+é".into()
+            }
+        );
+        assert_eq!(
+            route("GET", "/v1/m%2dn/topics//a/"),
+            Route::Read {
+                namespace: "m-n".into(),
+                topic: "/a/".into()
+            }
+        );
+    }
+
+    #[test]
+    fn every_path_has_its_route() {
+        let namespace = || "n".into();
+        assert_eq!(route("GET", "/healthz"), Route::Healthz);
+        assert_eq!(route("HEAD", "/readyz"), Route::Readyz);
+        assert_eq!(
+            route("GET", "/v1/n/connect"),
+            Route::Connect {
+                namespace: namespace()
+            }
+        );
+        assert_eq!(
+            route("GET", "/v1/n/subscribe"),
+            Route::Subscribe {
+                namespace: namespace()
+            }
+        );
+        assert_eq!(
+            route("GET", "/v1/n/export"),
+            Route::Export {
+                namespace: namespace()
+            }
+        );
+        assert_eq!(
+            route("PUT", "/v1/n/import"),
+            Route::Import {
+                namespace: namespace()
+            }
+        );
+        assert_eq!(Route::parse("GET", "/"), None);
+        assert_eq!(Route::parse("GET", "/v2/n/connect"), None);
+        assert_eq!(Route::parse("GET", "/index.html"), None);
+    }
+
+    #[test]
+    fn a_wrong_path_is_refused_with_its_code() {
+        let long = format!("/v1/{}/connect", "n".repeat(65));
+        for (method, path, expected) in [
+            ("GET", "/v1/", (404, "unknown_namespace")),
+            ("GET", "/v1//connect", (404, "unknown_namespace")),
+            ("GET", long.as_str(), (404, "unknown_namespace")),
+            ("GET", "/v1/a%00b/connect", (404, "unknown_namespace")),
+            ("GET", "/v1/a%ff/connect", (400, MALFORMED_REQUEST)),
+            ("GET", "/v1/n/topics/a%", (400, MALFORMED_REQUEST)),
+            ("GET", "/v1/n/topics/a%4", (400, MALFORMED_REQUEST)),
+            ("GET", "/v1/n/topics/a%zz", (400, MALFORMED_REQUEST)),
+            ("GET", "/v1/n", (404, UNKNOWN_ROUTE)),
+            ("GET", "/v1/n/topics", (404, UNKNOWN_ROUTE)),
+            ("GET", "/v1/n/topics/", (404, UNKNOWN_ROUTE)),
+            ("GET", "/v1/n/connect/x", (404, UNKNOWN_ROUTE)),
+            ("POST", "/v1/n/connect", (405, METHOD_NOT_ALLOWED)),
+            ("DELETE", "/v1/n/topics/a", (405, METHOD_NOT_ALLOWED)),
+            ("POST", "/healthz", (405, METHOD_NOT_ALLOWED)),
+        ] {
+            assert_eq!(refused(method, path), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_method_that_is_not_possible_is_answered_with_those_that_are() {
+        for (method, path, allow) in [
+            ("POST", "/healthz", "GET, HEAD"),
+            ("POST", "/v1/n/subscribe", "GET, HEAD"),
+            ("HEAD", "/v1/n/export", "GET"),
+            ("POST", "/v1/n/import", "PUT"),
+            ("GET", "/v1/n/import", "PUT"),
+            ("DELETE", "/v1/n/topics/a", "GET, HEAD, POST"),
+        ] {
+            let problem = Route::parse(method, path).unwrap().unwrap_err();
+            let allow = ("allow", allow.to_string());
+            assert_eq!(problem.response().headers, [allow], "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn the_first_known_subprotocol_is_spoken() {
+        assert_eq!(subprotocol([]), Ok((Encoding::Json, None)));
+        assert_eq!(
+            subprotocol(["dunlin.v9", "dunlin.v1.binary", "dunlin.v1.json"]),
+            Ok((Encoding::Binary, Some(SUBPROTOCOL_BINARY)))
+        );
+        assert_eq!(
+            subprotocol(["dunlin.v1.json"]),
+            Ok((Encoding::Json, Some(SUBPROTOCOL_JSON)))
+        );
+        for offered in [&["mqtt"] as &[_], &["dunlin.v2.json", "mqtt"], &[""]] {
+            let problem = subprotocol(offered.iter().copied()).unwrap_err();
+            assert_eq!((problem.status, problem.code), (400, "unsupported_version"));
+            assert!(problem.message.contains(&offered.join(", ")));
+        }
+    }
+}
