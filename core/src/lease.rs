@@ -124,7 +124,7 @@ impl Namespace {
         Some(cx.after(durability))
     }
 
-    /// Ends the leases and waits whose time has come.
+    /// Ends the leases and waits whose time has come, and reads on where a load failed.
     pub(crate) fn end_waits(&mut self, cx: &mut Context, index: u32) {
         while let Some(&(until, log, offset)) = self.groups[index as usize].timers.first() {
             if until > cx.now {
@@ -133,8 +133,7 @@ impl Namespace {
             let group = &mut self.groups[index as usize];
             if offset == READ_AGAIN {
                 group.timers.pop_first();
-                group.dying.push(log);
-                group.log_ready(log);
+                group.read_on(log);
                 continue;
             }
             let entry = &mut group.logs[log as usize];

@@ -111,6 +111,14 @@ impl Group {
         }
     }
 
+    /// Lets a log go on that had to wait for the store.
+    pub(crate) fn read_on(&mut self, log: u32) {
+        if !self.logs[log as usize].dying.is_empty() {
+            self.dying.push(log);
+        }
+        self.log_ready(log);
+    }
+
     /// Puts a member that can take a message among those who wait for one.
     pub(crate) fn offer(&mut self, member: u32) {
         let entry = &mut self.members[member as usize];
@@ -666,10 +674,7 @@ impl Namespace {
         match result {
             Ok(rows) => {
                 cursor.loaded(stored, rows);
-                if !entry.dying.is_empty() {
-                    group.dying.push(log);
-                }
-                group.log_ready(log);
+                group.read_on(log);
             }
             Err(LoadFailed) => {
                 *cursor = Cursor::eager(stored, cursor.next());

@@ -80,9 +80,7 @@ impl Namespace {
             self.choose_targets(cx, index);
         }
         self.hand_over(cx, index);
-        self.groups[index as usize]
-            .timers
-            .retain(|(until, ..)| *until > cx.now);
+        self.end_waits(cx, index);
         let bytes_max = cx.config.catch_up_bytes_max;
         let mut bytes = 0;
         while !self.groups[index as usize].paused {
