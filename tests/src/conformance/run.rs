@@ -11,7 +11,7 @@ use dunlin_host::{Engine as _, EngineError, NativeEngine};
 use super::diff::diff;
 use super::keys::key_text;
 use super::render::{Encodings, Output};
-use super::scenario::{Action, Failure, Line, Scenario, UPDATE_VARIABLE};
+use super::scenario::{Action, Failure, Scenario, UPDATE_VARIABLE};
 use super::trace::{Trace, TraceStep};
 use crate::codec::command_bytes;
 use crate::rows::Rows;
@@ -61,60 +61,53 @@ impl Outcome {
 
 /// Runs a scenario. The error is a mistake in the file, or something that no broker may do whatever is expected.
 pub fn run(scenario: &Scenario) -> Result<Outcome, Failure> {
-    let mut world = World {
-        config: "{}".to_owned(),
-        now: NOW,
-        ..World::default()
-    };
-    world.trace.name = scenario.name();
+    let mut world = World::new(scenario.name());
     let mut effects = Vec::new();
     for line in &scenario.lines {
-        world.line = line.number;
-        let done = world.act(line);
-        done.map_err(|message| Failure {
+        let Some(action) = &line.action else {
+            effects.push(Vec::new());
+            continue;
+        };
+        let done = world.act(line.number, action);
+        effects.push(done.map_err(|message| Failure {
             path: scenario.path.clone(),
             line: line.number,
             message,
-        })?;
-        effects.push(core::mem::take(&mut world.out));
+        })?);
     }
-    let rows = world.rows.all();
-    world.trace.steps.push(TraceStep::Stored {
-        line: world.line,
-        rows: rows_bytes(&rows),
-    });
+    let (trace, rows) = world.end();
     Ok(Outcome {
         effects,
         rows,
-        trace: world.trace,
+        trace,
     })
 }
 
 #[derive(Default)]
-struct World {
+pub(super) struct World {
     /// The line of the scenario.
     line: usize,
     config: String,
     /// Set by a scenario for the next start.
     seed: Option<u64>,
     last_seed: u64,
-    now: u64,
+    pub(super) now: u64,
     engine: Option<NativeEngine>,
     /// Whether the broker refused its configuration or rows, after which there is none to talk to.
     refused: bool,
     rows: Rows,
     inputs: Vec<u8>,
     /// The connections that the broker has not closed.
-    open: Encodings,
+    pub(super) open: Encodings,
     written: WriteSequence,
     synced: WriteSequence,
     holding: bool,
-    loads: VecDeque<Load>,
+    pub(super) loads: VecDeque<Load>,
     out: Vec<String>,
     trace: Trace,
 }
 
-struct Load {
+pub(super) struct Load {
     ticket: Ticket,
     from: Vec<u8>,
     to: Vec<u8>,
@@ -124,10 +117,36 @@ struct Load {
 }
 
 impl World {
-    fn act(&mut self, line: &Line) -> Result<(), String> {
-        let Some(action) = &line.action else {
-            return Ok(());
-        };
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            config: "{}".to_owned(),
+            now: NOW,
+            trace: Trace {
+                name,
+                ..Trace::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// Everything that crossed the boundary, and what is stored.
+    pub(super) fn end(mut self) -> (Trace, Vec<Row>) {
+        let rows = self.rows.all();
+        self.trace.steps.push(TraceStep::Stored {
+            line: self.line,
+            rows: rows_bytes(&rows),
+        });
+        (self.trace, rows)
+    }
+
+    /// Does what a line says, and says what follows.
+    pub(super) fn act(&mut self, line: usize, action: &Action) -> Result<Vec<String>, String> {
+        self.line = line;
+        self.obey(action)?;
+        Ok(core::mem::take(&mut self.out))
+    }
+
+    fn obey(&mut self, action: &Action) -> Result<(), String> {
         match action {
             Action::Config(config) => self.config.clone_from(config),
             Action::Seed(seed) => self.seed = Some(*seed),

@@ -27,7 +27,7 @@ mod plan;
 mod recovery;
 mod released;
 mod render;
-mod rng;
+pub(crate) mod rng;
 mod rows;
 mod store;
 mod trace;
