@@ -268,7 +268,7 @@ impl Namespace {
             self.touch_group_log(cx, index, log);
         }
         self.queue_group(cx, index);
-        reply_affected(cx, connection, command.request, offsets.len());
+        self.reply_affected(cx, connection, command.request, offsets.len());
         Ok(())
     }
 
@@ -286,7 +286,7 @@ impl Namespace {
             }
         }
         self.alert(cx, index);
-        reply_affected(cx, connection, command.request, offsets.len());
+        self.reply_affected(cx, connection, command.request, offsets.len());
         Ok(())
     }
 
@@ -336,14 +336,14 @@ impl Namespace {
         }
         Ok((index, offsets.into_iter().collect()))
     }
-}
 
-fn reply_affected(cx: &mut Context, connection: u32, request: u64, count: usize) {
-    cx.durability = cx.durability.max(Durability::Async);
-    let affected = Affected {
-        request,
-        messages: count as u64,
-    };
-    let after = cx.after(Durability::Async);
-    cx.reply(connection, after, &Reply::Affected(affected));
+    fn reply_affected(&mut self, cx: &mut Context, connection: u32, request: u64, count: usize) {
+        cx.durability = cx.durability.max(Durability::Async);
+        let affected = Affected {
+            request,
+            messages: count as u64,
+        };
+        let after = self.after_all(cx, Durability::Async);
+        cx.reply(connection, after, &Reply::Affected(affected));
+    }
 }

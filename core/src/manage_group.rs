@@ -70,7 +70,7 @@ impl Namespace {
             self.touch_group(cx, index);
             self.rebalance(cx, index);
         }
-        let after = cx.after(Durability::Async);
+        let after = self.after_all(cx, Durability::Async);
         self.reply_group(cx, connection, command.request, index, after);
         Ok(())
     }

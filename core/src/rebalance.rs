@@ -320,7 +320,7 @@ impl Namespace {
                     cx.durability = cx.durability.max(durability);
                     self.touch_group_log(cx, index, *log);
                 }
-                after = after.and(cx.after(durability));
+                after = after.and(self.after_all(cx, durability));
             }
         }
         cx.committing = moves;
