@@ -1,5 +1,6 @@
 //! The stable codes of everything that can be refused.
 
+use alloc::format;
 use alloc::string::String;
 
 macro_rules! codes {
@@ -121,4 +122,19 @@ impl Refusal {
             retry_after_ms: None,
         }
     }
+
+    /// A refusal of a word that is none of `words`.
+    pub(crate) fn wrong_word(name: &str, word: &str, words: &str) -> Self {
+        let message = format!("\"{name}\" must be {words}, not \"{word}\"");
+        Self::new(ErrorCode::InvalidArgument, message)
+    }
+}
+
+/// Refuses so many of what there may be `max` of; the bound has the same name with `_max` behind it.
+pub(crate) fn check_count(whose: &str, what: &str, count: usize, max: u64) -> Result<(), Refusal> {
+    if count as u64 <= max {
+        return Ok(());
+    }
+    let message = format!("{whose} has at most {max} {what} ({what}_max)");
+    Err(Refusal::new(ErrorCode::LimitReached, message))
 }

@@ -26,6 +26,7 @@ use crate::ids::{Generation, GroupId, MemberId, Offset, Partition, Timestamp, To
 use crate::log::Log;
 use crate::member::Member;
 use crate::namespace::{Namespace, Topic};
+use crate::protocol::frame::Gap;
 use crate::queue::Pending;
 use crate::retry::Retry;
 use crate::subscription::From;
@@ -536,6 +537,28 @@ pub(crate) fn place_in(log: &Log, from: From) -> Offset {
         From::Last(count) => Offset(log.end().0.saturating_sub(count)).max(log.start()),
         From::Timestamp(since) => log.offset_before_time(since),
         From::Earliest | From::Resume(..) => log.start(),
+    }
+}
+
+/// What a member is told of `count` messages between two offsets, which retention took before they came to its group.
+pub(crate) fn trimmed_gap<'a>(
+    member: &Member,
+    topic: &'a Topic,
+    partition: Partition,
+    (from, to): (Offset, Offset),
+    count: u64,
+) -> Gap<'a> {
+    let log = &topic.partitions[partition.0 as usize].log;
+    Gap {
+        subscription: member.subscription.0,
+        reason: "trimmed",
+        after: 0,
+        to: log.trimmed_to().0,
+        count: Some(count),
+        topic: Some(&topic.name),
+        partition: Some(partition.0),
+        from_offset: Some(from.0),
+        to_offset: Some(to.0),
     }
 }
 

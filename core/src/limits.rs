@@ -17,7 +17,7 @@ use slab::Slab;
 use crate::config::Config;
 use crate::context::{Context, Due};
 use crate::effect::{After, Durability, Op};
-use crate::error::{ErrorCode, Refusal};
+use crate::error::{ErrorCode, Refusal, check_count};
 use crate::hash::Map;
 use crate::ids::Timestamp;
 use crate::limit::{Adaptive, FULL_RATE, Rule, Scope, Short, TokenBucket};
@@ -645,10 +645,9 @@ impl Namespace {
         };
         cx.require_storage()?;
         let known = self.limits.rules[scope as usize].get(&name).copied();
-        let max = cx.config.limits_max;
-        if known.is_none() && rule.is_some() && self.limits.rules_count() >= max {
-            let message = format!("a namespace has at most {max} limits (limits_max)");
-            return Err(Refusal::new(ErrorCode::LimitReached, message));
+        if known.is_none() && rule.is_some() {
+            let count = self.limits.rules_count() as usize + 1;
+            check_count("a namespace", "limits", count, cx.config.limits_max)?;
         }
         let mut after = After::default();
         if rule != known {

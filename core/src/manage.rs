@@ -1,5 +1,6 @@
 //! The commands that create, describe, list and delete topics.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -9,7 +10,7 @@ use core::ops::Bound;
 use crate::context::Context;
 use crate::dead_letter::DEAD_PREFIX;
 use crate::effect::{After, Durability};
-use crate::error::{ErrorCode, Refusal};
+use crate::error::{ErrorCode, Refusal, check_count};
 use crate::group::check_group_name;
 use crate::input::Rights;
 use crate::log::RollBounds;
@@ -54,13 +55,8 @@ impl Namespace {
                 index
             }
             None => {
-                if self.topics.len() as u64 >= cx.config.topics_max {
-                    let message = format!(
-                        "a namespace has at most {} topics (topics_max)",
-                        cx.config.topics_max
-                    );
-                    return Err(Refusal::new(ErrorCode::LimitReached, message));
-                }
+                let count = self.topics.len() + 1;
+                check_count("a namespace", "topics", count, cx.config.topics_max)?;
                 self.create_topic(cx, command.topic, config)
             }
         };
@@ -92,29 +88,16 @@ impl Namespace {
         require_any(cx, connection)?;
         let filter = command.filter.unwrap_or("#");
         topic::check_filter(filter)?;
-        let max = command
-            .topics_max
-            .unwrap_or(u64::MAX)
-            .clamp(1, cx.config.list_topics_max);
-        let from = command.after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut names = self
-            .topic_names
-            .range::<str, _>((from, Bound::Unbounded))
-            .map(|(name, _)| name)
-            .filter(|name| topic::matches(filter, name));
-        let page: Vec<&Arc<str>> = names.by_ref().take(max as usize).collect();
-        let encoded = Strings::encode(page.iter().map(|name| &***name));
-        let topics = Strings::parse(&encoded).expect("topic names are UTF-8");
-        let more = names.next().is_some();
-        cx.reply(
-            connection,
-            After::default(),
-            &Reply::Topics(Topics {
-                request: command.request,
-                topics,
-                more,
-            }),
-        );
+        let max = cx.config.list_topics_max;
+        let asked = (command.after, command.topics_max);
+        let matches = |name: &str| topic::matches(filter, name);
+        let (names, more) = page_of_names(&self.topic_names, asked, max, matches);
+        let topics = Topics {
+            request: command.request,
+            topics: Strings::parse(&names).unwrap_or_default(),
+            more,
+        };
+        cx.reply(connection, After::default(), &Reply::Topics(topics));
         Ok(())
     }
 
@@ -222,6 +205,23 @@ impl Namespace {
     }
 }
 
+/// The page of `names` that is asked for: those after a name, and how many. Spelt, with whether there are more.
+pub(crate) fn page_of_names(
+    names: &BTreeMap<Arc<str>, u32>,
+    (after, asked): (Option<&str>, Option<u64>),
+    max: u64,
+    is_wanted: impl Fn(&str) -> bool,
+) -> (Vec<u8>, bool) {
+    let max = asked.unwrap_or(u64::MAX).clamp(1, max);
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let names = names.range::<str, _>((from, Bound::Unbounded));
+    let mut names = names
+        .map(|(name, _)| &**name)
+        .filter(|name| is_wanted(name));
+    let page = Strings::encode(names.by_ref().take(max as usize));
+    (page, names.next().is_some())
+}
+
 /// Refuses to tell of topics to who may neither hear nor manage them.
 pub(crate) fn require_any(cx: &Context, connection: u32) -> Result<(), Refusal> {
     let rights = cx.connections[connection as usize].claims.rights;
@@ -254,24 +254,20 @@ fn changed(
     command: &ConfigureTopic<'_>,
     exists: bool,
 ) -> Result<TopicConfig, Refusal> {
-    let invalid = |name: &str, word: &str, words: &str| {
-        Refusal::new(
-            ErrorCode::InvalidArgument,
-            format!("\"{name}\" must be {words}, not \"{word}\""),
-        )
-    };
     let mut config = base;
     if let Some(word) = command.kind {
-        config.kind = Kind::parse(word)
-            .ok_or_else(|| invalid("kind", word, "live, log, last_value or compacted"))?;
+        config.kind = Kind::parse(word).ok_or_else(|| {
+            Refusal::wrong_word("kind", word, "live, log, last_value or compacted")
+        })?;
     }
     if let Some(word) = command.ordering {
-        config.ordering = Ordering::parse(word)
-            .ok_or_else(|| invalid("ordering", word, "none, per_key, per_topic or global"))?;
+        config.ordering = Ordering::parse(word).ok_or_else(|| {
+            Refusal::wrong_word("ordering", word, "none, per_key, per_topic or global")
+        })?;
     }
     if let Some(word) = command.durability {
         config.durability = Durability::parse(word)
-            .ok_or_else(|| invalid("durability", word, "none, async or sync"))?;
+            .ok_or_else(|| Refusal::wrong_word("durability", word, "none, async or sync"))?;
     }
     config.partitions = command.partitions.unwrap_or(config.partitions);
     config.retention.max_messages = command
@@ -297,13 +293,8 @@ fn changed(
         );
         return Err(Refusal::new(ErrorCode::InvalidArgument, message));
     }
-    if u64::from(config.partitions) > cx.config.partitions_max {
-        let message = format!(
-            "a topic has at most {} partitions (partitions_max)",
-            cx.config.partitions_max
-        );
-        return Err(Refusal::new(ErrorCode::LimitReached, message));
-    }
+    let count = config.partitions as usize;
+    check_count("a topic", "partitions", count, cx.config.partitions_max)?;
     if let Err(message) = config.check() {
         return conflict(message);
     }

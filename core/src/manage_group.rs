@@ -1,22 +1,20 @@
 //! The commands that create, describe, list, reset, pause and delete consumer groups.
 
 use alloc::format;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::ops::Bound;
 
 use crate::assign::Strategy;
 use crate::config::Config;
 use crate::context::{Context, Due};
 use crate::cursor::Cursor;
 use crate::effect::{After, Durability, Op};
-use crate::error::{ErrorCode, Refusal};
+use crate::error::{ErrorCode, Refusal, check_count};
 use crate::group::{GroupConfig, GroupKind, check_group_name, place_in};
 use crate::hash::Map;
 use crate::ids::{Generation, Offset};
 use crate::log::Log;
-use crate::manage::{require_any, require_manage};
-use crate::member::{check_filters, check_room, wrong_strategy, wrong_word};
+use crate::manage::{page_of_names, require_any, require_manage};
+use crate::member::{check_filters, wrong_strategy};
 use crate::namespace::Namespace;
 use crate::protocol::field::{List, Strings};
 use crate::protocol::frame::{
@@ -59,8 +57,8 @@ impl Namespace {
         let index = match known {
             Some(index) => index,
             None => {
-                let count = self.groups.len();
-                check_room("a namespace", "groups", count, cx.config.groups_max)?;
+                let count = self.groups.len() + 1;
+                check_count("a namespace", "groups", count, cx.config.groups_max)?;
                 self.create_group(cx, command.group, config)
             }
         };
@@ -167,21 +165,13 @@ impl Namespace {
         command: &ListGroups<'_>,
     ) -> Result<(), Refusal> {
         require_any(cx, connection)?;
-        let max = command
-            .groups_max
-            .unwrap_or(u64::MAX)
-            .clamp(1, cx.config.list_topics_max);
-        let from = command.after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut names = self
-            .group_names
-            .range::<str, _>((from, Bound::Unbounded))
-            .map(|(name, _)| name);
-        let page: Vec<&Arc<str>> = names.by_ref().take(max as usize).collect();
-        let encoded = Strings::encode(page.iter().map(|name| &***name));
+        let max = cx.config.list_topics_max;
+        let asked = (command.after, command.groups_max);
+        let (names, more) = page_of_names(&self.group_names, asked, max, |_| true);
         let groups = Groups {
             request: command.request,
-            groups: Strings::parse(&encoded).unwrap_or_default(),
-            more: names.next().is_some(),
+            groups: Strings::parse(&names).unwrap_or_default(),
+            more,
         };
         cx.reply(connection, After::default(), &Reply::Groups(groups));
         Ok(())
@@ -363,14 +353,15 @@ fn changed(
     let mut group = base;
     if let Some(word) = command.kind {
         group.kind = GroupKind::parse(word)
-            .ok_or_else(|| wrong_word("kind", word, "queue or partitioned"))?;
+            .ok_or_else(|| Refusal::wrong_word("kind", word, "queue or partitioned"))?;
     }
     if let Some(word) = command.strategy {
         group.strategy = Strategy::parse(word).ok_or_else(|| wrong_strategy(word))?;
     }
     if let Some(word) = command.retry {
-        group.retry.backoff = Backoff::parse(word)
-            .ok_or_else(|| wrong_word("retry", word, "none, fixed, linear or exponential"))?;
+        group.retry.backoff = Backoff::parse(word).ok_or_else(|| {
+            Refusal::wrong_word("retry", word, "none, fixed, linear or exponential")
+        })?;
     }
     if let Some(attempts) = command.max_delivery_attempts {
         if !(1..=1000).contains(&attempts) {

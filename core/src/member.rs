@@ -12,14 +12,14 @@ use alloc::vec::Vec;
 use crate::assign::Strategy;
 use crate::context::{Context, Due};
 use crate::effect::{After, Op};
-use crate::error::{ErrorCode, Refusal};
+use crate::error::{ErrorCode, Refusal, check_count};
 use crate::group::{GroupConfig, GroupKind, check_group_name};
 use crate::ids::{ConnectionId, MemberId, SubscriptionId, Timestamp};
 use crate::input::{Encoding, Rights};
 use crate::namespace::Namespace;
 use crate::protocol::field::Strings;
 use crate::protocol::frame::{Ended, Join, Joined, Reply};
-use crate::subscription::{From, UNLIMITED};
+use crate::subscription::{From, first_credit};
 use crate::topic;
 
 /// A heartbeat is due so many times within a session.
@@ -109,10 +109,10 @@ impl Namespace {
             let message = format!("subscription {} is in use on this connection", id.0);
             return Err(Refusal::new(ErrorCode::InvalidArgument, message));
         }
-        check_room(
+        check_count(
             "a connection",
             "memberships",
-            client.memberships.len(),
+            client.memberships.len() + 1,
             cx.config.memberships_max,
         )?;
         check_group_name("group", command.group)?;
@@ -128,16 +128,16 @@ impl Namespace {
         self.check_filters_fit(cx, known, command.filters.iter())?;
         let known_member = known.and_then(|index| self.member_named(index, command.member?));
         match known {
-            None => check_room(
+            None => check_count(
                 "a namespace",
                 "groups",
-                self.groups.len(),
+                self.groups.len() + 1,
                 cx.config.groups_max,
             )?,
-            Some(index) if known_member.is_none() => check_room(
+            Some(index) if known_member.is_none() => check_count(
                 "a group",
                 "members",
-                self.groups[index as usize].members.len(),
+                self.groups[index as usize].members.len() + 1,
                 cx.config.members_max,
             )?,
             Some(_) => {}
@@ -222,7 +222,7 @@ impl Namespace {
         let mut config = existing;
         if let Some(word) = command.kind {
             config.kind = GroupKind::parse(word)
-                .ok_or_else(|| wrong_word("kind", word, "queue or partitioned"))?;
+                .ok_or_else(|| Refusal::wrong_word("kind", word, "queue or partitioned"))?;
         }
         if let Some(word) = command.strategy {
             config.strategy = Strategy::parse(word).ok_or_else(|| wrong_strategy(word))?;
@@ -248,12 +248,8 @@ impl Namespace {
     ) -> Result<(), Refusal> {
         let existing = known.map_or(&[][..], |index| &self.groups[index as usize].filters);
         let new = filters.filter(|filter| !existing.iter().any(|known| **known == **filter));
-        let max = cx.config.filters_max;
-        if (existing.len() + new.count()) as u64 <= max {
-            return Ok(());
-        }
-        let message = format!("a group has at most {max} filters (filters_max)");
-        Err(Refusal::new(ErrorCode::LimitReached, message))
+        let count = existing.len() + new.count();
+        check_count("a group", "filters", count, cx.config.filters_max)
     }
 
     fn member_named(&self, index: u32, name: &str) -> Option<u32> {
@@ -392,25 +388,8 @@ fn room(cx: &Context, kind: GroupKind, command: &Join<'_>) -> Result<(u64, u64),
             }
             Ok((0, max))
         }
-        (GroupKind::Partitioned, credit, None) => {
-            let max = cx.config.credit_max;
-            if credit.is_some_and(|credit| credit > max) {
-                return invalid(format!(
-                    "a subscription can hold a credit of at most {max} (credit_max)"
-                ));
-            }
-            Ok((credit.unwrap_or(UNLIMITED), 0))
-        }
+        (GroupKind::Partitioned, credit, None) => Ok((first_credit(&cx.config, credit)?, 0)),
     }
-}
-
-/// Refuses one more of what there may be `max` of; the bound has the same name with `_max` behind it.
-pub(crate) fn check_room(whose: &str, what: &str, count: usize, max: u64) -> Result<(), Refusal> {
-    if (count as u64) < max {
-        return Ok(());
-    }
-    let message = format!("{whose} has at most {max} {what} ({what}_max)");
-    Err(Refusal::new(ErrorCode::LimitReached, message))
 }
 
 /// Refuses what is not a list of filters that a group can have.
@@ -433,13 +412,8 @@ pub(crate) fn check_filters(cx: &Context, filters: &Strings<'_>, min: u64) -> Re
     Ok(())
 }
 
-pub(crate) fn wrong_word(name: &str, word: &str, words: &str) -> Refusal {
-    let message = format!("\"{name}\" must be {words}, not \"{word}\"");
-    Refusal::new(ErrorCode::InvalidArgument, message)
-}
-
 pub(crate) fn wrong_strategy(word: &str) -> Refusal {
-    wrong_word(
+    Refusal::wrong_word(
         "strategy",
         word,
         "sticky, round_robin, range or consistent_hash",

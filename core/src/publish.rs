@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::dedup::{Known, Recalled};
 use crate::effect::{After, Durability, Recipient};
-use crate::error::{ErrorCode, Refusal};
+use crate::error::{ErrorCode, Refusal, check_count};
 use crate::hash::{Map, partition_of};
 use crate::ids::{
     LeaseId, Offset, Partition, ReplyTo, ScheduleId, Sequence, SubscriptionId, Timestamp,
@@ -150,10 +150,8 @@ impl Namespace {
         }
         let asked = match durability {
             None => Durability::None,
-            Some(word) => Durability::parse(word).ok_or_else(|| {
-                let message = format!("\"durability\" must be none, async or sync, not \"{word}\"");
-                Refusal::new(ErrorCode::InvalidArgument, message)
-            })?,
+            Some(word) => Durability::parse(word)
+                .ok_or_else(|| Refusal::wrong_word("durability", word, "none, async or sync"))?,
         };
         for message in messages {
             check_message(&cx.config, cx.now, message)?;
@@ -228,7 +226,8 @@ impl Namespace {
                 None => {
                     topic::check_name(message.topic)?;
                     new.insert(message.topic, ());
-                    self.check_room(cx, new.len())?;
+                    let count = self.topics.len() + new.len();
+                    check_count("a namespace", "topics", count, cx.config.topics_max)?;
                     cx.config.topic_default.kind
                 }
             };
@@ -244,16 +243,6 @@ impl Namespace {
             }
         }
         Ok(())
-    }
-
-    /// Refuses so many new topics as do not fit the bound.
-    fn check_room(&self, cx: &Context, new: usize) -> Result<(), Refusal> {
-        let max = cx.config.topics_max;
-        if (self.topics.len() + new) as u64 <= max {
-            return Ok(());
-        }
-        let message = format!("a namespace has at most {max} topics (topics_max)");
-        Err(Refusal::new(ErrorCode::LimitReached, message))
     }
 
     /// Whether a subscriber that holds publishers back would get this message.

@@ -15,13 +15,13 @@ use crate::context::{Context, LoadOwner, Work};
 use crate::cursor::{Cursor, Step};
 use crate::dead_letter::{Origin, Reason};
 use crate::effect::After;
-use crate::group::{Group, GroupLog, LeasePlace};
+use crate::group::{Group, GroupLog, LeasePlace, trimmed_gap};
 use crate::ids::{LeaseId, Offset, Ticket, Timestamp};
 use crate::input::{LoadFailed, Row};
 use crate::log::LogKeys;
 use crate::namespace::Namespace;
 use crate::protocol::field::Item as _;
-use crate::protocol::frame::{Gap, Record, Reply};
+use crate::protocol::frame::{Record, Reply};
 use crate::publish::DeliveryBody;
 use crate::topic::Ordering;
 use crate::wire::Reader;
@@ -591,8 +591,8 @@ impl Namespace {
         let group = &self.groups[index as usize];
         let entry = &group.logs[log as usize];
         let topic = &self.topics[entry.topic as usize];
-        let stored = &topic.partitions[entry.partition.0 as usize].log;
-        cx.counters.lost_messages += to.0 - from.0;
+        let count = to.0 - from.0;
+        cx.counters.lost_messages += count;
         let told = group
             .members
             .iter()
@@ -600,17 +600,7 @@ impl Namespace {
         let Some((connection, member)) = told else {
             return;
         };
-        let gap = Gap {
-            subscription: member.subscription.0,
-            reason: "trimmed",
-            after: 0,
-            to: stored.trimmed_to().0,
-            count: Some(to.0 - from.0),
-            topic: Some(&topic.name),
-            partition: Some(entry.partition.0),
-            from_offset: Some(from.0),
-            to_offset: Some(to.0),
-        };
+        let gap = trimmed_gap(member, topic, entry.partition, (from, to), count);
         cx.reply_in_order(connection, After::default(), &Reply::Gap(gap));
     }
 

@@ -14,13 +14,13 @@ use crate::context::{Context, Due};
 use crate::cursor::{Cursor, Step};
 use crate::effect::After;
 use crate::error::{ErrorCode, Refusal};
-use crate::group::{GroupKind, Ownership};
+use crate::group::{GroupKind, Ownership, trimmed_gap};
 use crate::ids::{Generation, Offset, Partition, TopicId};
 use crate::namespace::Namespace;
 use crate::protocol::field::List;
-use crate::protocol::frame::{Assignment, Commit, Credit, Done, Gap, Position, Rebalanced, Reply};
+use crate::protocol::frame::{Assignment, Commit, Credit, Done, Position, Rebalanced, Reply};
 use crate::publish::DeliveryBody;
-use crate::subscription::UNLIMITED;
+use crate::subscription::{UNLIMITED, more_credit};
 
 /// How many messages a log delivers before it is another's turn.
 const TURN_MESSAGES: u32 = 64;
@@ -406,21 +406,11 @@ impl Namespace {
     ) -> Result<(), Refusal> {
         let group = &mut self.groups[index as usize];
         let entry = &mut group.members[member as usize];
-        let id = command.subscription;
-        let invalid = |message| Err(Refusal::new(ErrorCode::InvalidArgument, message));
-        if group.config.kind == GroupKind::Queue || entry.credit == UNLIMITED {
-            return invalid(format!(
-                "subscription {id} was begun without credit, so it cannot get more"
-            ));
-        }
-        let max = cx.config.credit_max;
-        let total = entry.credit.checked_add(command.messages);
-        let Some(total) = total.filter(|total| *total <= max) else {
-            return invalid(format!(
-                "subscription {id} can hold a credit of at most {max} (credit_max)"
-            ));
+        let credit = match group.config.kind {
+            GroupKind::Queue => UNLIMITED,
+            GroupKind::Partitioned => entry.credit,
         };
-        entry.credit = total;
+        entry.credit = more_credit(&cx.config, credit, command)?;
         let own: Vec<u32> = group
             .logs
             .iter()
@@ -459,18 +449,9 @@ impl Namespace {
             }
             Step::Trimmed { from } => {
                 let to = entry.fresh.next();
-                let gap = Gap {
-                    subscription: member.subscription.0,
-                    reason: "trimmed",
-                    after: 0,
-                    to: stored.trimmed_to().0,
-                    count: Some(to.0 - from.0),
-                    topic: Some(&topic.name),
-                    partition: Some(entry.partition.0),
-                    from_offset: Some(from.0),
-                    to_offset: Some(to.0),
-                };
-                cx.counters.lost_messages += to.0 - from.0;
+                let count = to.0 - from.0;
+                let gap = trimmed_gap(member, topic, entry.partition, (from, to), count);
+                cx.counters.lost_messages += count;
                 // What was gathered comes before it.
                 let frames = core::mem::take(&mut member.frames);
                 if !frames.is_empty() {

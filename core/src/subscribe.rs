@@ -8,14 +8,16 @@ use alloc::vec::Vec;
 
 use crate::context::Context;
 use crate::effect::After;
-use crate::error::{ErrorCode, Refusal};
+use crate::error::{ErrorCode, Refusal, check_count};
 use crate::ids::{Offset, Partition, Sequence, SubscriptionId};
 use crate::input::Rights;
 use crate::mutation::Mutation;
 use crate::namespace::Namespace;
 use crate::protocol::frame::{Credit, Done, Gap, Reply, Subscribe, Subscribed, Unsubscribe};
 use crate::read::check_offset;
-use crate::subscription::{Behind, From, OnLag, Options, Replay, Subscription, UNLIMITED};
+use crate::subscription::{
+    Behind, From, OnLag, Options, Replay, Subscription, first_credit, more_credit,
+};
 use crate::topic::{self, Kind};
 
 impl Namespace {
@@ -47,12 +49,12 @@ impl Namespace {
             let message = format!("subscription {} is in use on this connection", id.0);
             return Err(Refusal::new(ErrorCode::InvalidArgument, message));
         }
-        if client.subscriptions.len() as u64 >= cx.config.subscriptions_max {
-            let max = cx.config.subscriptions_max;
-            let message =
-                format!("a connection has at most {max} subscriptions (subscriptions_max)");
-            return Err(Refusal::new(ErrorCode::LimitReached, message));
-        }
+        check_count(
+            "a connection",
+            "subscriptions",
+            client.subscriptions.len() + 1,
+            cx.config.subscriptions_max,
+        )?;
         let options = options(cx, command)?;
         let partition = self.subscribed_partition(command)?;
         if from != From::Latest {
@@ -350,25 +352,7 @@ impl Namespace {
             return Ok(());
         };
         let subscription = &mut self.subscriptions[index as usize];
-        if subscription.credit == UNLIMITED {
-            let message = format!(
-                "subscription {} was begun without credit, so it cannot get more",
-                id.0
-            );
-            return Err(Refusal::new(ErrorCode::InvalidArgument, message));
-        }
-        let max = cx.config.credit_max;
-        let total = subscription
-            .credit
-            .checked_add(command.messages)
-            .filter(|total| *total <= max);
-        let Some(total) = total else {
-            let message = format!(
-                "subscription {} can hold a credit of at most {max} (credit_max)",
-                id.0
-            );
-            return Err(Refusal::new(ErrorCode::InvalidArgument, message));
-        };
+        let total = more_credit(&cx.config, subscription.credit, command)?;
         subscription.credit = total;
         if total > subscription.options.credit {
             // What is stored is the most that it ever had: after hibernation it may have that much again, but never
@@ -385,25 +369,19 @@ impl Namespace {
 
 fn options(cx: &Context, command: &Subscribe<'_>) -> Result<Options, Refusal> {
     let invalid = |message: String| Refusal::new(ErrorCode::InvalidArgument, message);
-    let max = cx.config.credit_max;
-    if command.credit.is_some_and(|credit| credit > max) {
-        return Err(invalid(format!(
-            "a subscription can hold a credit of at most {max} (credit_max)"
-        )));
-    }
+    let credit = first_credit(&cx.config, command.credit)?;
     let on_lag = match command.on_lag {
         None => OnLag::default(),
         Some(word) => OnLag::parse(word).ok_or_else(|| {
-            invalid(format!(
-                "\"on_lag\" must be drop_oldest, drop_newest, block or close, not \"{word}\""
-            ))
+            let words = "drop_oldest, drop_newest, block or close";
+            Refusal::wrong_word("on_lag", word, words)
         })?,
     };
     if command.lag_max == Some(0) {
         return Err(invalid(String::from("\"lag_max\" must be at least 1")));
     }
     Ok(Options {
-        credit: command.credit.unwrap_or(UNLIMITED),
+        credit,
         on_lag,
         lag_max: command
             .lag_max

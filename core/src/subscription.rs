@@ -4,10 +4,12 @@
 //! from then on it is a position, and reads the log. There is never a queue of copies.
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::catch_up::Round;
+use crate::config::Config;
 use crate::effect::After;
 use crate::error::{ErrorCode, Refusal};
 use crate::ids::{
@@ -16,6 +18,7 @@ use crate::ids::{
 use crate::input::Encoding;
 use crate::limit::TokenBucket;
 use crate::limits::Pace;
+use crate::protocol::frame::Credit;
 
 /// Credit that never ends.
 pub(crate) const UNLIMITED: u64 = u64::MAX;
@@ -68,6 +71,35 @@ impl Subscription {
         bucket.put_under(rule, factor, now);
         bucket
     }
+}
+
+/// The credit that a client begins with; without any, deliveries are not limited.
+pub(crate) fn first_credit(config: &Config, asked: Option<u64>) -> Result<u64, Refusal> {
+    match asked {
+        Some(credit) if credit > config.credit_max => {
+            Err(too_much_credit("a subscription", config))
+        }
+        Some(credit) => Ok(credit),
+        None => Ok(UNLIMITED),
+    }
+}
+
+/// The credit that a subscription has with what a command adds.
+pub(crate) fn more_credit(config: &Config, credit: u64, command: Credit) -> Result<u64, Refusal> {
+    let whose = format!("subscription {}", command.subscription);
+    if credit == UNLIMITED {
+        let message = format!("{whose} was begun without credit, so it cannot get more");
+        return Err(Refusal::new(ErrorCode::InvalidArgument, message));
+    }
+    let total = credit.checked_add(command.messages);
+    let total = total.filter(|total| *total <= config.credit_max);
+    total.ok_or_else(|| too_much_credit(&whose, config))
+}
+
+fn too_much_credit(whose: &str, config: &Config) -> Refusal {
+    let max = config.credit_max;
+    let message = format!("{whose} can hold a credit of at most {max} (credit_max)");
+    Refusal::new(ErrorCode::InvalidArgument, message)
 }
 
 /// What the client asked for and what outlives hibernation.
