@@ -9,26 +9,25 @@ use alloc::vec::Vec;
 use slab::Slab;
 
 use crate::config::{Config, ConfigError};
-use crate::connection::{Connection, HeldCommand};
+use crate::connection::Connection;
 use crate::context::{Context, Due, LoadOwner, Work};
+use crate::dormant::connection_row;
 use crate::effect::{After, CloseCode, Durability, Effect, Op};
 use crate::error::{ErrorCode, Refusal};
 use crate::hash::Map;
 use crate::ids::{ConnectionId, Timestamp, WriteSequence};
 use crate::input::{Claims, Encoding, Input};
 use crate::lease::Verdict;
-use crate::limits::{Tokens, network_of};
+use crate::limits::network_of;
 use crate::namespace::{Namespace, check_namespace};
-use crate::protocol::field::{List, Strings};
+use crate::protocol::field::Strings;
 use crate::protocol::frame::{
-    Command, FrameError, GoingAway, Hello, Message, PROTOCOL_VERSION, Pong, Publish, PublishBatch,
-    Receipt, Receipts, Reply, Request, Resync, Welcome,
+    Command, FrameError, GoingAway, Hello, PROTOCOL_VERSION, Pong, Reply, Welcome,
 };
 use crate::protocol::json::json_to_frame;
-use crate::publish::{Published, Wait};
-use crate::restore::{Dormant, Restoring, connection_row};
+use crate::publish::Wait;
+use crate::restore::Restoring;
 use crate::rows::{FORMAT_KEY, ROW_VERSION};
-use crate::subscription::Subscription;
 use crate::wire::{Put as _, Reader};
 
 /// What this build can do beyond the words that every version 1 has.
@@ -394,7 +393,7 @@ impl Broker {
         ));
     }
 
-    fn insert_connection(&mut self, connection: Connection) -> u32 {
+    pub(crate) fn insert_connection(&mut self, connection: Connection) -> u32 {
         let id = connection.id;
         self.namespaces[connection.namespace as usize].connections += 1;
         let index = self.cx.connections.insert(connection) as u32;
@@ -701,228 +700,6 @@ impl Broker {
         self.cx.touch_connection(index);
     }
 
-    /// Publishes one message, if it need not wait.
-    fn publish(
-        &mut self,
-        index: u32,
-        publish: &Publish<'_>,
-        attempt: Attempt,
-    ) -> Result<Option<Wait>, Refusal> {
-        let message = Message {
-            topic: publish.topic,
-            payload: publish.payload,
-            key: publish.key,
-            content_type: publish.content_type,
-            headers: publish.headers,
-            id: publish.id,
-            ttl_ms: publish.ttl_ms,
-            delay_ms: publish.delay_ms,
-            deliver_at: publish.deliver_at,
-            producer: publish.producer,
-            producer_sequence: publish.producer_sequence,
-        };
-        let tokens = attempt.tokens(&self.cx, publish.wait_ms)?;
-        let namespace = self.cx.connections[index as usize].namespace;
-        let namespace = &mut self.namespaces[namespace as usize];
-        let durability = publish.durability;
-        match namespace.publish(&mut self.cx, index, &[message], durability, tokens, None)? {
-            Published::Held(wait) => Ok(Some(wait)),
-            Published::Placed(after) => {
-                let (place, duplicate) = self.cx.placed[0];
-                let place = place.told(duplicate);
-                let receipt = Receipt {
-                    request: publish.request,
-                    partition: place.partition,
-                    offset: place.offset,
-                    sequence: place.sequence,
-                    duplicate: place.duplicate,
-                    schedule_id: place.schedule_id,
-                };
-                self.cx.reply(index, after, &Reply::Receipt(receipt));
-                Ok(None)
-            }
-        }
-    }
-
-    /// Publishes a message that asks for an answer, if it need not wait.
-    fn request(
-        &mut self,
-        index: u32,
-        request: &Request<'_>,
-        attempt: Attempt,
-    ) -> Result<Option<Wait>, Refusal> {
-        let tokens = attempt.tokens(&self.cx, None)?;
-        let namespace = self.cx.connections[index as usize].namespace;
-        let namespace = &mut self.namespaces[namespace as usize];
-        let timeout_ms = namespace.check_inquiry(&self.cx, request)?;
-        let message = Message {
-            topic: request.topic,
-            payload: request.payload,
-            key: request.key,
-            content_type: request.content_type,
-            headers: request.headers,
-            id: request.id,
-            ttl_ms: None,
-            delay_ms: None,
-            deliver_at: None,
-            producer: None,
-            producer_sequence: None,
-        };
-        let reply_to = self.cx.take_reply_to();
-        let asked = Some(reply_to);
-        match namespace.publish(&mut self.cx, index, &[message], None, tokens, asked)? {
-            Published::Held(wait) => Ok(Some(wait)),
-            Published::Placed(_) => {
-                let number = request.request;
-                namespace.begin_inquiry(&mut self.cx, index, number, reply_to, timeout_ms);
-                Ok(None)
-            }
-        }
-    }
-
-    /// Publishes a batch, if it need not wait.
-    fn publish_batch(
-        &mut self,
-        index: u32,
-        batch: &PublishBatch<'_>,
-        attempt: Attempt,
-    ) -> Result<Option<Wait>, Refusal> {
-        let max = self.cx.config.batch_messages_max;
-        let mut messages = Vec::new();
-        for message in batch.messages.iter() {
-            if messages.len() as u64 == max {
-                let message =
-                    format!("the batch has more than {max} messages (batch_messages_max)");
-                return Err(Refusal::new(ErrorCode::TooLarge, message));
-            }
-            messages.push(message.map_err(|_| {
-                let message = format!("message {} of the batch is malformed", messages.len());
-                Refusal::new(ErrorCode::MalformedFrame, message)
-            })?);
-        }
-        if messages.is_empty() {
-            return Err(Refusal::new(
-                ErrorCode::InvalidArgument,
-                "a batch has at least 1 message",
-            ));
-        }
-        let tokens = attempt.tokens(&self.cx, batch.wait_ms)?;
-        let namespace = self.cx.connections[index as usize].namespace;
-        let namespace = &mut self.namespaces[namespace as usize];
-        let durability = batch.durability;
-        match namespace.publish(&mut self.cx, index, &messages, durability, tokens, None)? {
-            Published::Held(wait) => Ok(Some(wait)),
-            Published::Placed(after) => {
-                let mut receipts = Vec::new();
-                for (place, duplicate) in &self.cx.placed {
-                    List::push(&mut receipts, &place.told(*duplicate));
-                }
-                let receipts = Receipts {
-                    request: batch.request,
-                    receipts: List::new(&receipts),
-                };
-                self.cx.reply(index, after, &Reply::Receipts(receipts));
-                Ok(None)
-            }
-        }
-    }
-
-    fn first_attempt(&self, frame: &[u8]) -> Attempt {
-        Attempt {
-            since: self.cx.now,
-            has_tokens: false,
-            can_wait: self.cx.held_bytes + frame.len() as u64 <= self.cx.config.held_bytes_max,
-        }
-    }
-
-    /// Lets a publish wait, and those after it with it.
-    fn hold(&mut self, index: u32, request: u64, frame: &[u8], wait: Wait) {
-        let connection = &mut self.cx.connections[index as usize];
-        let bytes = self.cx.held_bytes + frame.len() as u64;
-        if connection.held.len() as u64 >= self.cx.config.held_commands_max
-            || bytes > self.cx.config.held_bytes_max
-        {
-            let message = "too many publishes wait already (held_commands_max, held_bytes_max)";
-            let refusal = Refusal {
-                retry_after_ms: Some(self.cx.config.block_ms_max),
-                ..Refusal::new(ErrorCode::LimitReached, message)
-            };
-            return self.cx.refuse(index, request, &refusal);
-        }
-        self.cx.held_bytes = bytes;
-        let mut held = HeldCommand {
-            since: self.cx.now,
-            until: self.cx.now,
-            tokens_at: None,
-            frame: frame.to_vec(),
-        };
-        held.wait(wait, self.cx.config.block_ms_max);
-        if connection.held.is_empty() {
-            self.cx.deadlines.insert((held.until, Due::Held(index)));
-        }
-        connection.held.push_back(held);
-    }
-
-    /// Tries held publishes again, and refuses those whose time is over.
-    fn retry_held(&mut self) {
-        let block_ms_max = self.cx.config.block_ms_max;
-        let unblocked = core::mem::take(&mut self.cx.unblocked);
-        let due: Vec<(Timestamp, u32)> = self
-            .cx
-            .deadlines
-            .iter()
-            .take_while(|(deadline, _)| unblocked || *deadline <= self.cx.now)
-            .filter_map(|(deadline, due)| match due {
-                Due::Held(index) => Some((*deadline, *index)),
-                _ => None,
-            })
-            .collect();
-        for (deadline, index) in due {
-            self.cx.deadlines.remove(&(deadline, Due::Held(index)));
-            while let Some(mut held) = self.cx.connections[index as usize].held.pop_front() {
-                let request = request_of(&held.frame);
-                self.cx.held_bytes -= held.frame.len() as u64;
-                let command =
-                    Command::decode(&held.frame).expect("a held frame was decoded before");
-                let attempt = Attempt {
-                    since: held.since,
-                    has_tokens: held.tokens_at.is_some(),
-                    can_wait: true,
-                };
-                let tokens_at = held.tokens_at.filter(|at| *at > self.cx.now);
-                let tried = match &command {
-                    // A subscriber that has room again does not let it in before.
-                    _ if tokens_at.is_some() => Ok(tokens_at.map(Wait::Tokens)),
-                    Command::Publish(publish) => self.publish(index, publish, attempt),
-                    Command::PublishBatch(batch) => self.publish_batch(index, batch, attempt),
-                    Command::Request(request) => self.request(index, request, attempt),
-                    _ => unreachable!("only publishes are held"),
-                };
-                match tried {
-                    Ok(None) => {}
-                    Ok(Some(Wait::Subscriber))
-                        if held.since.after_ms(block_ms_max) <= self.cx.now =>
-                    {
-                        let message = "a subscriber of the topic holds publishers back and did not catch up in time";
-                        let refusal = Refusal {
-                            retry_after_ms: Some(block_ms_max),
-                            ..Refusal::new(ErrorCode::SubscriberBlocked, message)
-                        };
-                        self.cx.refuse(index, request, &refusal);
-                    }
-                    Ok(Some(wait)) => {
-                        held.wait(wait, block_ms_max);
-                        self.cx.held_bytes += held.frame.len() as u64;
-                        self.cx.deadlines.insert((held.until, Due::Held(index)));
-                        self.cx.connections[index as usize].held.push_front(held);
-                        break;
-                    }
-                    Err(refusal) => self.cx.refuse(index, request, &refusal),
-                }
-            }
-        }
-    }
-
     /// Does what was left for the end of the batch, until nothing can go on.
     fn work(&mut self) {
         self.act_on_deadlines();
@@ -1129,85 +906,6 @@ impl Broker {
         }
     }
 
-    /// Takes up a connection whose socket outlived the previous incarnation.
-    fn revive(&mut self, id: ConnectionId, clean: bool) {
-        if self.cx.connection_index.contains(&id) {
-            return;
-        }
-        let Some(dormant) = self.restoring.take_dormant(id) else {
-            let message = "the broker does not know this connection any more; connect again";
-            return self
-                .cx
-                .close(id, CloseCode::GoingAway, ErrorCode::OutOfState, message);
-        };
-        let Dormant {
-            namespace,
-            encoding,
-            claims,
-            network,
-            bucket,
-            subscriptions,
-        } = dormant;
-        let now = self.cx.now;
-        let mut connection = Connection::new(id, namespace, encoding, claims, network, now);
-        connection.bucket = bucket;
-        if let Some(bucket) = &mut connection.bucket {
-            bucket.begin(now);
-        }
-        connection.greeted = true;
-        connection.stored = true;
-        let index = self.insert_connection(connection);
-        // Where one that was behind stands is not stored with every delivery; its client knows.
-        let behind = subscriptions.iter().any(|stored| stored.is_behind);
-        if !clean || behind {
-            self.cx
-                .reply(index, After::default(), &Reply::Resync(Resync {}));
-            self.cx.touch_connection(index);
-            return;
-        }
-        let namespace = &mut self.namespaces[namespace as usize];
-        namespace.go_on();
-        namespace.revive_members(&mut self.cx, index);
-        for stored in subscriptions {
-            let entry = namespace.subscriptions.vacant_key() as u32;
-            let node = namespace.trie.insert(&stored.filter, entry);
-            let serial = namespace.next_serial;
-            namespace.next_serial += 1;
-            namespace.subscriptions.insert(Subscription {
-                connection: index,
-                connection_id: id,
-                id: stored.id,
-                encoding,
-                credit: stored.options.credit,
-                after: After::default(),
-                partition: stored.partition,
-                bucket: None,
-                paced_until: None,
-                behind: None,
-                options: stored.options,
-                filter: stored.filter,
-                node,
-                serial,
-                queued: false,
-                starved: false,
-            });
-            self.cx.connections[index as usize].add_subscription(stored.id, entry);
-        }
-    }
-
-    /// Forgets the stored connections whose sockets were not named before the first flush.
-    fn forget_dormant(&mut self) {
-        for (id, dormant) in core::mem::take(&mut self.restoring.dormant) {
-            let Some(dormant) = dormant else {
-                continue;
-            };
-            let key = self.namespaces[dormant.namespace as usize]
-                .keys
-                .connection(id);
-            self.cx.ops.push(Op::Delete { key });
-        }
-    }
-
     fn drain(&mut self) {
         if core::mem::replace(&mut self.cx.draining, true) {
             return;
@@ -1234,36 +932,9 @@ impl Broker {
     }
 }
 
-/// One try at publishing what may have waited already.
-#[derive(Clone, Copy)]
-struct Attempt {
-    /// When it came.
-    since: Timestamp,
-    /// Whether its tokens are taken.
-    has_tokens: bool,
-    /// Whether there is room for it to wait.
-    can_wait: bool,
-}
-
-impl Attempt {
-    /// How long it may wait for tokens yet, having asked for `wait_ms`.
-    fn tokens(self, cx: &Context, wait_ms: Option<u64>) -> Result<Tokens, Refusal> {
-        let (wait_ms, max) = (wait_ms.unwrap_or(0), cx.config.limit_wait_ms_max);
-        if wait_ms > max {
-            let message = format!("\"wait_ms\" must be at most {max} (limit_wait_ms_max)");
-            return Err(Refusal::new(ErrorCode::InvalidArgument, message));
-        }
-        if self.has_tokens {
-            return Ok(Tokens::Taken);
-        }
-        let left = wait_ms.saturating_sub(cx.now.since_ms(self.since));
-        Ok(Tokens::Within(if self.can_wait { left } else { 0 }))
-    }
-}
-
 /// The request that a frame names first, 0 if it names none. Later versions keep it there, so it is also that of a
 /// kind which is not known.
-fn request_of(frame: &[u8]) -> u64 {
+pub(crate) fn request_of(frame: &[u8]) -> u64 {
     let mut reader = Reader::new(frame);
     let Ok(kind) = reader.u8() else { return 0 };
     let layout = Command::LAYOUTS.iter().find(|(other, _, _)| *other == kind);

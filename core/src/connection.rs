@@ -5,11 +5,11 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::effect::After;
+use crate::held::HeldCommand;
 use crate::ids::{ConnectionId, ReplyTo, SubscriptionId, Timestamp};
 use crate::input::{Claims, Encoding};
 use crate::limit::TokenBucket;
 use crate::outbox::ReplySlots;
-use crate::publish::Wait;
 
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -41,32 +41,6 @@ pub(crate) struct Connection {
     /// Whether its row is in the store, and whether it must be written again.
     pub(crate) stored: bool,
     pub(crate) dirty: bool,
-}
-
-/// A publish that waits.
-#[derive(Debug)]
-pub(crate) struct HeldCommand {
-    /// When it came.
-    pub(crate) since: Timestamp,
-    /// When the first one is to be looked at again: its tokens are there, or it is refused.
-    pub(crate) until: Timestamp,
-    /// When the tokens that it took are there, if it took any.
-    pub(crate) tokens_at: Option<Timestamp>,
-    /// The frame without its length.
-    pub(crate) frame: Vec<u8>,
-}
-
-impl HeldCommand {
-    /// Notes what it waits for; for a subscriber only so long after it came.
-    pub(crate) fn wait(&mut self, wait: Wait, block_ms_max: u64) {
-        self.until = match wait {
-            Wait::Subscriber => self.since.after_ms(block_ms_max),
-            Wait::Tokens(at) => {
-                self.tokens_at = Some(at);
-                at
-            }
-        };
-    }
 }
 
 impl Connection {

@@ -1,6 +1,5 @@
 //! Rebuilding a broker from stored rows, which are the only snapshot there is.
 
-use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -8,12 +7,9 @@ use alloc::vec::Vec;
 use crate::archive::hex;
 use crate::broker::Broker;
 use crate::config::Config;
-use crate::connection::Connection;
-use crate::ids::{
-    ConnectionId, Offset, Partition, ScheduleId, Sequence, SubscriptionId, Timestamp, TopicId,
-};
-use crate::input::{Claims, Encoding, Rights, Row};
-use crate::limit::TokenBucket;
+use crate::dormant::{Dormant, read_connection};
+use crate::ids::{ConnectionId, Offset, ScheduleId, Sequence, Timestamp, TopicId};
+use crate::input::Row;
 use crate::lineage::Lineage;
 use crate::log::Log;
 use crate::manage::read_topic_row;
@@ -24,32 +20,11 @@ use crate::rows::{
     TABLE_NAMESPACE, TABLE_PARTITION, TABLE_PRODUCER, TABLE_SCHEDULE, TABLE_SEGMENT, TABLE_TOPIC,
     scope_of,
 };
-use crate::subscription::{OnLag, Options};
-use crate::wire::{Malformed, Put as _, Reader};
+use crate::wire::{Malformed, Reader};
 
 /// The stored rows cannot be used; the text says which row and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoreError(pub String);
-
-/// A connection as it was stored, until its socket is found to be alive or not.
-#[derive(Debug)]
-pub(crate) struct Dormant {
-    pub(crate) namespace: u32,
-    pub(crate) encoding: Encoding,
-    pub(crate) claims: Claims,
-    pub(crate) network: Box<str>,
-    pub(crate) bucket: Option<Box<TokenBucket>>,
-    pub(crate) subscriptions: Vec<DormantSubscription>,
-}
-
-#[derive(Debug)]
-pub(crate) struct DormantSubscription {
-    pub(crate) id: SubscriptionId,
-    pub(crate) filter: Box<str>,
-    pub(crate) options: Options,
-    pub(crate) partition: Option<Partition>,
-    pub(crate) is_behind: bool,
-}
 
 /// What has been read so far.
 #[derive(Debug, Default)]
@@ -373,113 +348,4 @@ fn restore_namespace(namespace: &mut Namespace, value: &[u8]) -> Result<(), Malf
         return Err(Malformed);
     }
     reader.end()
-}
-
-/// The version of the row of a connection whose address is known or whose bucket is kept.
-const CONNECTION_VERSION: u64 = 2;
-
-/// Spells a connection's row.
-pub(crate) fn connection_row(connection: &Connection, namespace: &Namespace) -> Vec<u8> {
-    let bucket = connection.bucket.as_deref();
-    let bucket = bucket.filter(|bucket| bucket.rule.is_slow());
-    let is_limited = !connection.network.is_empty() || bucket.is_some();
-    let mut value = Vec::new();
-    value.put_u64(if is_limited {
-        CONNECTION_VERSION
-    } else {
-        ROW_VERSION
-    });
-    value.push(matches!(connection.encoding, Encoding::Json).into());
-    value.put_bytes(connection.claims.user.as_bytes());
-    value.put_bytes(connection.claims.device.as_bytes());
-    value.push(connection.claims.rights.0);
-    if is_limited {
-        value.put_bytes(connection.network.as_bytes());
-        let mut row = Vec::new();
-        if let Some(bucket) = bucket {
-            bucket.put(&mut row);
-        }
-        value.put_bytes(&row);
-    }
-    for (id, index) in &connection.subscriptions {
-        let subscription = &namespace.subscriptions[*index as usize];
-        value.put_u64(id.0.into());
-        value.put_bytes(subscription.filter.as_bytes());
-        value.put_u64(subscription.options.credit);
-        value.put_u64(subscription.options.lag_max);
-        value.push(subscription.options.on_lag as u8);
-        value.put_u64(
-            subscription
-                .partition
-                .map_or(0, |partition| u64::from(partition.0) + 1),
-        );
-        value.push(subscription.behind.is_some().into());
-    }
-    value
-}
-
-fn read_connection(namespace: u32, name: &str, value: &[u8]) -> Result<Dormant, Malformed> {
-    let mut reader = Reader::new(value);
-    let version = reader.u64()?;
-    if ![ROW_VERSION, CONNECTION_VERSION].contains(&version) {
-        return Err(Malformed);
-    }
-    let encoding = if reader.u8()? == 0 {
-        Encoding::Binary
-    } else {
-        Encoding::Json
-    };
-    let claims = Claims {
-        namespace: name.into(),
-        user: reader.str()?.into(),
-        device: reader.str()?.into(),
-        rights: Rights(reader.u8()?),
-    };
-    let mut network = "";
-    let mut bucket = None;
-    if version == CONNECTION_VERSION {
-        network = reader.str()?;
-        let mut row = Reader::new(reader.bytes()?);
-        if !row.is_empty() {
-            bucket = Some(Box::new(TokenBucket::read(&mut row)?));
-            row.end()?;
-        }
-    }
-    let mut subscriptions = Vec::new();
-    while !reader.is_empty() {
-        let id = SubscriptionId(reader.u32()?);
-        let filter = reader.str()?;
-        crate::topic::check_filter(filter).map_err(|_| Malformed)?;
-        let credit = reader.u64()?;
-        let lag_max = reader.u64()?;
-        let on_lag = match reader.u8()? {
-            0 => OnLag::DropOldest,
-            1 => OnLag::DropNewest,
-            2 => OnLag::Block,
-            3 => OnLag::Close,
-            _ => return Err(Malformed),
-        };
-        let partition = reader.u32()?.checked_sub(1).map(Partition);
-        let is_behind = reader.u8()? != 0;
-        let options = Options {
-            credit,
-            on_lag,
-            lag_max,
-        };
-        subscriptions.push(DormantSubscription {
-            id,
-            filter: filter.into(),
-            options,
-            partition,
-            is_behind,
-        });
-    }
-    Ok(Dormant {
-        namespace,
-        encoding,
-        claims,
-        network: network.into(),
-        bucket,
-        subscriptions,
-    })
 }
