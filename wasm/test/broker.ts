@@ -1,5 +1,8 @@
 // A broker that the test plays itself, at the other end of links that it opens and cuts, on a clock that it moves.
+import assert from "node:assert/strict";
+
 import { TransportClient } from "../ts/client.ts";
+import type { DunlinError } from "../ts/errors.ts";
 import { decodeCommands, encodeReply } from "../ts/frames.ts";
 import type { Command, Reply } from "../ts/frames.ts";
 import type { Link, LinkEvents, Surroundings, Transport } from "../ts/link.ts";
@@ -129,5 +132,15 @@ export function delivery(subscription: number, sequence: number, text = `m${sequ
     sequence: BigInt(sequence),
     timestamp: 5,
     payload: new TextEncoder().encode(text),
+  };
+}
+
+/** Whether an error has that code, and a message like that. */
+export function code(expected: string, message?: RegExp): (error: unknown) => boolean {
+  return (error) => {
+    assert.equal((error as DunlinError).name, "DunlinError", String(error));
+    assert.equal((error as DunlinError).code, expected);
+    if (message !== undefined) assert.match((error as DunlinError).message, message);
+    return true;
   };
 }

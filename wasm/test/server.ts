@@ -3,16 +3,25 @@
 import { readFileSync } from "node:fs";
 import type { AddressInfo } from "node:net";
 
-import { WebSocketServer } from "ws";
+import { WebSocket, WebSocketServer } from "ws";
 
 import { RIGHTS_ALL } from "../ts/abi.ts";
+import { TransportClient } from "../ts/client.ts";
+import { endpoint } from "../ts/connect.ts";
 import { Drive } from "../ts/drive.ts";
 import type { Engine, Store } from "../ts/drive.ts";
+import { SUBPROTOCOL_BINARY } from "../ts/frames.ts";
 import { GuestEngine } from "../ts/guest.ts";
+import { REAL, SocketTransport } from "../ts/link.ts";
+import type { Socket, Surroundings } from "../ts/link.ts";
 import { MemoryStore } from "../ts/memory.ts";
+import type { Client } from "../ts/types.ts";
 
 // Tests run from dist/test.
 const guest = new WebAssembly.Module(readFileSync(new URL("../guest.wasm", import.meta.url)));
+
+/** Waits are a hundredth of what they are, so that tests need not wait for connections to come back. */
+const HASTY: Surroundings = { ...REAL, after: (ms, callback) => REAL.after(ms / 100, callback) };
 
 interface Peer {
   send(data: Uint8Array | string): void;
@@ -24,6 +33,8 @@ export class Server {
   readonly store: Store = new MemoryStore();
   /** With this the next step traps. */
   poison = false;
+  /** With this the next message of the broker is lost, and the connection that it was for. */
+  loseNext = false;
   #server: WebSocketServer | undefined;
   #drive: Drive | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -47,7 +58,7 @@ export class Server {
         engine: this.#engine(),
         store: this.store,
         sockets: {
-          send: (connection, message) => this.#peers.get(connection)?.send(message),
+          send: (connection, message) => this.#send(connection, message),
           close: (connection, code, reason) => this.#peers.get(connection)?.close(code, reason),
         },
         now: () => performance.timeOrigin + performance.now(),
@@ -70,7 +81,10 @@ export class Server {
       drive.connect(connection, "binary", { namespace, user: "", device: "", rights: RIGHTS_ALL });
       socket.on("message", (data, isBinary) => {
         if (isBinary) drive.frame(connection, new Uint8Array(data));
-        else if (String(data) === "ping") socket.send("pong");
+        else if (String(data) === "ping") {
+          drive.seen(connection, Date.now());
+          socket.send("pong");
+        }
       });
       socket.on("close", () => {
         this.#peers.delete(connection);
@@ -89,9 +103,25 @@ export class Server {
     await this.#drive?.close();
   }
 
+  /** A client that connects again at once. */
+  client(namespace: string): Promise<Client> {
+    const create = (url: string, protocol: string): Socket => new WebSocket(url, protocol, {}) as Socket;
+    return TransportClient.open(new SocketTransport(endpoint(this.url, { namespace }), SUBPROTOCOL_BINARY, create), HASTY, {});
+  }
+
   /** Cuts every connection; the broker goes on. */
   cut(): void {
     for (const peer of this.#peers.values()) peer.terminate();
+  }
+
+  #send(connection: number, message: Uint8Array | string): void {
+    const peer = this.#peers.get(connection);
+    if (this.loseNext) {
+      this.loseNext = false;
+      peer?.terminate();
+    } else {
+      peer?.send(message);
+    }
   }
 
   #engine(): Engine {

@@ -1,7 +1,8 @@
-/** A source of bytes, cut into the parts in which an archive is given to a broker. What is in an archive is its business. */
+/** Archives on their way from and to a broker, part by part. What is in them is its business. Loaded when it is needed. */
 
+import type { Connection } from "./connection.ts";
 import { DunlinError } from "./errors.ts";
-import type { ArchiveSource } from "./types.ts";
+import type { ArchiveSource, Imported, TransferOptions } from "./types.ts";
 import { concat } from "./wire.ts";
 
 /** The same as a host gives at once. */
@@ -10,6 +11,41 @@ const PART_BYTES = 256 * 1024;
 interface Part {
   readonly bytes: Uint8Array;
   readonly last: boolean;
+}
+
+export async function* exportArchive(connection: Connection, { signal }: TransferOptions): AsyncGenerator<Uint8Array, void> {
+  let id = 0n;
+  for (let part = 0; ; part += 1) {
+    const given = await connection.ask("archive_part", { type: "export", export: id, part }, "reject", signal);
+    yield given.bytes;
+    if (given.last) return;
+    id = given.export;
+  }
+}
+
+export async function importArchive(connection: Connection, source: ArchiveSource, { signal }: TransferOptions): Promise<Imported> {
+  let id = 0n;
+  let part = 0;
+  let rows = 0;
+  // Whether the broker waits for the next part.
+  let waits = false;
+  // Without the signal: where the import stands has to be known to end it.
+  const give = async (last: boolean, bytes: Uint8Array): Promise<void> => {
+    waits = false;
+    const taken = await connection.ask("imported", { type: "import", import: id, part, last, bytes }, "reject");
+    waits = !last;
+    id = taken.import;
+    rows = taken.rows;
+    part += 1;
+  };
+  try {
+    for await (const { last, bytes } of partsOf(source, signal)) await give(last, bytes);
+    return { rows };
+  } catch (error) {
+    // An end that comes too early is refused, and what was given is deleted at once.
+    if (waits) await give(true, new Uint8Array()).catch(() => {});
+    throw error;
+  }
 }
 
 /** The parts of a source, which is read no faster than they are taken, and told when no more of it is wanted. */

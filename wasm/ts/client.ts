@@ -1,50 +1,60 @@
 /** The client over any transport: turns calls into commands and replies into results. Rules live in the broker. */
 
-import { partsOf } from "./archive.ts";
 import { Connection } from "./connection.ts";
 import type { OnLoss, Unnumbered } from "./connection.ts";
-import { DunlinError } from "./errors.ts";
-import type { Place, Reply } from "./frames.ts";
+import { DunlinError, invalid } from "./errors.ts";
+import type { MessageFields, Place, Reply } from "./frames.ts";
+import { Group, administration } from "./group.ts";
 import type { Surroundings, Transport } from "./link.ts";
-import { Received } from "./message.ts";
+import { Received, ReceivedAnswer } from "./message.ts";
+import type { Respond } from "./message.ts";
 import { ActiveSubscription } from "./subscription.ts";
 import type { SubscriptionOwner } from "./subscription.ts";
 import type {
+  Answer,
   ArchiveSource,
   Client,
   ClientState,
-  Durability,
+  ConsumerGroup,
   HistoryOptions,
   Imported,
-  ListTopicsOptions,
+  Limit,
+  LimitConfig,
+  LimitName,
+  ListOptions,
   Message,
-  MessageOptions,
   OutgoingMessage,
   PublishBatchOptions,
   PublishOptions,
   Receipt,
+  RequestOptions,
+  ScheduledMessage,
   StateChange,
   SubscribeOptions,
   Subscription,
   TopicConfig,
   TopicDescription,
-  TopicKind,
-  TopicOrdering,
   TransferOptions,
 } from "./types.ts";
 import { utf8 } from "./wire.ts";
 
 /** How many messages or names are asked for at once. */
 const PAGE_MESSAGES = 256;
-const PAGE_TOPICS = 1000;
+const PAGE_NAMES = 1000;
+/** How long a request waits for its answer that does not say so, in milliseconds, as with the broker. */
+const REQUEST_MS = 30_000;
+
+const archives = () => import("./archive.ts");
 
 export class TransportClient implements Client, SubscriptionOwner {
   readonly #connection: Connection;
+  readonly #surroundings: Surroundings;
   readonly #subscriptions = new Map<number, ActiveSubscription>();
   #numbers = 0;
   #over: (() => void) | undefined;
 
   private constructor(transport: Transport, surroundings: Surroundings, clientName?: string) {
+    this.#surroundings = surroundings;
     this.#connection = new Connection(
       transport,
       surroundings,
@@ -114,24 +124,49 @@ export class TransportClient implements Client, SubscriptionOwner {
   }
 
   async publish(topic: string, payload: Uint8Array | string, options: PublishOptions = {}): Promise<Receipt> {
-    const { durability, retry, signal } = options;
-    const message = this.#message({ ...options, topic, payload });
-    const reply = await this.#request({ type: "publish", ...message, durability }, retry === true ? "resend" : "reject", signal);
-    return receipt(topic, expect(reply, "receipt"));
+    const { durability, waitMs, retry, signal } = options;
+    const message = this.#message({ ...options, topic, payload }, retry);
+    const reply = await this.#connection.ask("receipt", { type: "publish", ...message, durability, waitMs }, onLoss(retry), signal);
+    return receipt(topic, reply);
   }
 
   async publishBatch(messages: readonly OutgoingMessage[], options: PublishBatchOptions = {}): Promise<Receipt[]> {
-    const { durability, retry, signal } = options;
-    const reply = await this.#request(
-      { type: "publish_batch", messages: messages.map((message) => this.#message(message)), durability },
-      retry === true ? "resend" : "reject",
-      signal,
-    );
-    return expect(reply, "receipts").receipts.map((place, index) => receipt(messages[index]?.topic ?? "", place));
+    const { durability, waitMs, retry, signal } = options;
+    const batch = messages.map((message) => this.#message(message, retry));
+    const command: Unnumbered = { type: "publish_batch", messages: batch, durability, waitMs };
+    const { receipts } = await this.#connection.ask("receipts", command, onLoss(retry), signal);
+    return receipts.map((place, index) => receipt(messages[index]?.topic ?? "", place));
+  }
+
+  async request(topic: string, payload: Uint8Array | string, options: RequestOptions = {}): Promise<Answer> {
+    const { key, contentType, headers, id, timeoutMs = REQUEST_MS, signal } = options;
+    const command: Unnumbered = { type: "request", topic, payload: this.#payload(JSON.stringify(topic), payload), key, contentType, headers, id, timeoutMs };
+    signal?.throwIfAborted();
+    // The broker forgets who waits when it restarts, and cannot tell while the connection is away.
+    const ending = new AbortController();
+    const abort = (): void => ending.abort(signal?.reason);
+    signal?.addEventListener("abort", abort);
+    const disarm = this.#surroundings.after(timeoutMs, () => {
+      ending.abort(new DunlinError("timeout", `nobody answered the request to ${JSON.stringify(topic)} within ${timeoutMs} ms`));
+    });
+    try {
+      return new ReceivedAnswer(topic, await this.#connection.ask("response", command, "reject", ending.signal));
+    } finally {
+      disarm();
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  async *scheduled(options: ListOptions = {}): AsyncIterableIterator<ScheduledMessage> {
+    yield* (await administration()).scheduled(this.#connection, options);
+  }
+
+  async cancelScheduled(scheduleId: number): Promise<void> {
+    await this.#connection.ask("ok", { type: "cancel_scheduled", scheduleId }, "reject");
   }
 
   subscribe(filter: string, options: SubscribeOptions = {}): Subscription {
-    checkText("filter", filter);
+    if (typeof filter !== "string") throw invalid(`the filter must be a string, not ${typeof filter}`);
     const { credit } = options;
     if (credit !== undefined && !(Number.isSafeInteger(credit) && credit >= 1 && credit <= this.#connection.creditMax)) {
       throw invalid(`credit must be an integer from 1 to ${this.#connection.creditMax}, not ${credit}`);
@@ -148,13 +183,12 @@ export class TransportClient implements Client, SubscriptionOwner {
 
   async *history(topic: string, options: HistoryOptions = {}): AsyncIterableIterator<Message> {
     const { partition = 0, signal, limit = Number.MAX_SAFE_INTEGER } = options;
-    checkText("topic", topic);
     if (!Number.isSafeInteger(limit) || limit < 0) throw invalid(`limit must be an integer from 0 on, not ${limit}`);
     let from: string = options.from ?? "earliest";
     let end: bigint | undefined;
     for (let left = limit; left > 0; ) {
       const command: Unnumbered = { type: "read", topic, partition, from, messagesMax: Math.min(left, PAGE_MESSAGES) };
-      const page = expect(await this.#request(command, "resend", signal), "page");
+      const page = await this.#connection.ask("page", command, "resend", signal);
       end ??= page.logEndOffset;
       for (const record of page.records) {
         if (record.offset >= end) return;
@@ -167,33 +201,18 @@ export class TransportClient implements Client, SubscriptionOwner {
   }
 
   async configureTopic(topic: string, config: TopicConfig = {}): Promise<TopicDescription> {
-    checkText("topic", topic);
-    const { kind, ordering, partitions, durability, maxMessages, maxBytes, maxAgeMs } = config;
-    const command: Unnumbered = {
-      type: "configure_topic",
-      topic,
-      kind,
-      ordering,
-      partitions,
-      durability,
-      maxMessages,
-      maxBytes,
-      maxAgeMs,
-    };
-    return description(await this.#request(command, "resend"));
+    return description(await this.#connection.ask("topic", { ...config, type: "configure_topic", topic }, "resend"));
   }
 
   async describeTopic(topic: string): Promise<TopicDescription> {
-    checkText("topic", topic);
-    return description(await this.#request({ type: "describe_topic", topic }, "resend"));
+    return description(await this.#connection.ask("topic", { type: "describe_topic", topic }, "resend"));
   }
 
-  async *listTopics(options: ListTopicsOptions = {}): AsyncIterableIterator<string> {
-    const { filter, signal } = options;
+  async *listTopics({ filter, signal }: ListOptions = {}): AsyncIterableIterator<string> {
     let after: string | undefined;
     for (;;) {
-      const command: Unnumbered = { type: "list_topics", filter, after, topicsMax: PAGE_TOPICS };
-      const { topics, more } = expect(await this.#request(command, "resend", signal), "topics");
+      const command: Unnumbered = { type: "list_topics", filter, after, topicsMax: PAGE_NAMES };
+      const { topics, more } = await this.#connection.ask("topics", command, "resend", signal);
       yield* topics;
       after = topics.at(-1);
       if (!more || after === undefined) return;
@@ -201,43 +220,35 @@ export class TransportClient implements Client, SubscriptionOwner {
   }
 
   async deleteTopic(topic: string): Promise<void> {
-    checkText("topic", topic);
-    expect(await this.#request({ type: "delete_topic", topic }, "reject"), "ok");
+    await this.#connection.ask("ok", { type: "delete_topic", topic }, "reject");
   }
 
-  async *export({ signal }: TransferOptions = {}): AsyncIterableIterator<Uint8Array> {
-    let id = 0n;
-    for (let part = 0; ; part += 1) {
-      const given = expect(await this.#request({ type: "export", export: id, part }, "reject", signal), "archive_part");
-      yield given.bytes;
-      if (given.last) return;
-      id = given.export;
-    }
+  group(name: string): ConsumerGroup {
+    return new Group(name, this.#connection);
   }
 
-  async import(source: ArchiveSource, { signal }: TransferOptions = {}): Promise<Imported> {
-    let id = 0n;
-    let part = 0;
-    let rows = 0;
-    // Whether the broker waits for the next part.
-    let waits = false;
-    // Without the signal: where the import stands has to be known to end it.
-    const give = async (last: boolean, bytes: Uint8Array): Promise<void> => {
-      waits = false;
-      const taken = expect(await this.#request({ type: "import", import: id, part, last, bytes }, "reject"), "imported");
-      waits = !last;
-      id = taken.import;
-      rows = taken.rows;
-      part += 1;
-    };
-    try {
-      for await (const { last, bytes } of partsOf(source, signal)) await give(last, bytes);
-      return { rows };
-    } catch (error) {
-      // An end that comes too early is refused, and what was given is deleted at once.
-      if (waits) await give(true, new Uint8Array()).catch(() => {});
-      throw error;
-    }
+  async *groups(options: TransferOptions = {}): AsyncIterableIterator<string> {
+    yield* (await administration()).groups(this.#connection, options);
+  }
+
+  async limits(): Promise<Limit[]> {
+    return (await administration()).limits(this.#connection);
+  }
+
+  async configureLimit(limit: LimitConfig): Promise<void> {
+    await (await administration()).configureLimit(this.#connection, limit);
+  }
+
+  async deleteLimit({ scope, name }: LimitName): Promise<void> {
+    await (await administration()).deleteLimit(this.#connection, { scope, ...(name !== undefined && { name }) });
+  }
+
+  async *export(options: TransferOptions = {}): AsyncIterableIterator<Uint8Array> {
+    yield* (await archives()).exportArchive(this.#connection, options);
+  }
+
+  async import(source: ArchiveSource, options: TransferOptions = {}): Promise<Imported> {
+    return (await archives()).importArchive(this.#connection, source, options);
   }
 
   async close(): Promise<void> {
@@ -254,6 +265,11 @@ export class TransportClient implements Client, SubscriptionOwner {
     await this.#forget(subscription);
   }
 
+  readonly respond: Respond = async (replyTo, given, { contentType, headers } = {}) => {
+    const payload = this.#payload("an answer", given);
+    await this.#connection.ask("ok", { type: "respond", replyTo, payload, contentType, headers }, "reject");
+  };
+
   credit(subscription: ActiveSubscription, messages: number): void {
     if (this.#subscriptions.has(subscription.id)) {
       this.#connection.post({ type: "credit", subscription: subscription.id, messages });
@@ -262,7 +278,7 @@ export class TransportClient implements Client, SubscriptionOwner {
 
   /** Resolves whatever comes of it. */
   async #forget(subscription: ActiveSubscription): Promise<void> {
-    await this.#request({ type: "unsubscribe", subscription: subscription.id }, "reject").catch(() => {});
+    await this.#connection.request({ type: "unsubscribe", subscription: subscription.id }, "reject").catch(() => {});
   }
 
   #ask(subscription: ActiveSubscription): void {
@@ -271,7 +287,7 @@ export class TransportClient implements Client, SubscriptionOwner {
       if (error instanceof DunlinError && error.code === "connection_lost") return;
       if (this.#subscriptions.delete(subscription.id)) subscription.endedWith(error as DunlinError);
     };
-    this.#request({ type: "subscribe", ...subscription.ask() }, "reject").catch(refused);
+    this.#connection.request({ type: "subscribe", ...subscription.ask() }, "reject").catch(refused);
   }
 
   #event(reply: Reply): void {
@@ -288,61 +304,51 @@ export class TransportClient implements Client, SubscriptionOwner {
     }
   }
 
-  #request(command: Unnumbered, onLoss: OnLoss, signal?: AbortSignal): Promise<Reply> {
-    return this.#connection.request(command, onLoss, signal);
+  #message(message: OutgoingMessage, retry: boolean | undefined): MessageFields {
+    const { topic, key, contentType, headers, id, ttlMs, delayMs, deliverAt, producer, producerSequence } = message;
+    return {
+      topic,
+      payload: this.#payload(JSON.stringify(topic), message.payload),
+      key,
+      contentType,
+      headers,
+      // Only under a name can the broker know it again.
+      id: retry === true && id === undefined && producer === undefined ? randomId() : id,
+      ttlMs,
+      delayMs,
+      deliverAt: deliverAt instanceof Date ? deliverAt.getTime() : deliverAt,
+      producer,
+      producerSequence,
+    };
   }
 
-  #message(message: OutgoingMessage): MessageOptions & { topic: string; payload: Uint8Array } {
-    const { topic, key, contentType, headers, id, ttlMs } = message;
-    checkText("topic", topic);
-    const payload = typeof message.payload === "string" ? utf8(message.payload) : message.payload;
+  #payload(what: string, given: Uint8Array | string): Uint8Array {
+    const payload = typeof given === "string" ? utf8(given) : given;
     if (!(payload instanceof Uint8Array)) {
       throw invalid("the payload must be a string or a Uint8Array: use JSON.stringify for anything else");
     }
     const max = this.#connection.payloadBytesMax;
     if (payload.length > max) {
-      throw new DunlinError("too_large", `the payload for ${JSON.stringify(topic)} has ${payload.length} bytes, the broker takes at most ${max}`);
+      throw new DunlinError("too_large", `the payload for ${what} has ${payload.length} bytes, the broker takes at most ${max}`);
     }
-    return {
-      topic,
-      payload,
-      ...(key !== undefined && { key }),
-      ...(contentType !== undefined && { contentType }),
-      ...(headers !== undefined && { headers }),
-      ...(id !== undefined && { id }),
-      ...(ttlMs !== undefined && { ttlMs }),
-    };
+    return payload;
   }
 }
 
-function invalid(message: string): DunlinError {
-  return new DunlinError("invalid_argument", message);
+function onLoss(retry: boolean | undefined): OnLoss {
+  return retry === true ? "resend" : "reject";
 }
 
-/** Types are for those who compile; others get told as well. */
-function checkText(name: string, value: unknown): void {
-  if (typeof value !== "string") throw invalid(`the ${name} must be a string, not ${typeof value}`);
+/** 128 random bits. `crypto.randomUUID` is not there on pages that came by http. */
+function randomId(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-function expect<T extends Reply["type"]>(reply: Reply, type: T): Extract<Reply, { type: T }> {
-  if (reply.type !== type) throw new DunlinError("malformed_frame", `the broker answered with ${reply.type} where ${type} belongs`);
-  return reply as Extract<Reply, { type: T }>;
+function receipt(topic: string, { partition, offset, sequence, duplicate, scheduleId }: Place): Receipt {
+  return { topic, partition, offset, sequence, duplicate, ...(scheduleId !== undefined && { scheduleId }) };
 }
 
-function receipt(topic: string, { partition, offset, sequence, duplicate }: Place): Receipt {
-  return { topic, partition, offset, sequence, duplicate };
-}
-
-function description(reply: Reply): TopicDescription {
-  const { topic, kind, ordering, durability, maxMessages, maxBytes, maxAgeMs, partitions } = expect(reply, "topic");
-  return {
-    topic,
-    kind: kind as TopicKind,
-    ordering: ordering as TopicOrdering,
-    durability: durability as Durability,
-    maxMessages,
-    maxBytes,
-    maxAgeMs,
-    partitions,
-  };
+function description({ type: _type, request: _request, ...topic }: Extract<Reply, { type: "topic" }>): TopicDescription {
+  // A broker that does not say remembers nothing.
+  return { dedupMs: 0, ...topic } as TopicDescription;
 }

@@ -1,7 +1,7 @@
 /** From an address and options to a client over a WebSocket. */
 
 import { TransportClient } from "./client.ts";
-import { DunlinError } from "./errors.ts";
+import { invalid } from "./errors.ts";
 import { SUBPROTOCOL_BINARY } from "./frames.ts";
 import { REAL, SocketTransport } from "./link.ts";
 import type { SocketFactory } from "./link.ts";
@@ -34,8 +34,4 @@ export function endpoint(given: string | URL, { namespace = "default", token }: 
   if (url.pathname === "/") url.pathname = `/v1/${encodeURIComponent(namespace)}/connect`;
   if (token !== undefined) url.searchParams.set("token", token);
   return url;
-}
-
-function invalid(message: string, cause?: unknown): DunlinError {
-  return new DunlinError("invalid_argument", message, { cause });
 }

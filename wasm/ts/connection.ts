@@ -166,6 +166,13 @@ export class Connection {
     });
   }
 
+  /** The same, for who knows what the reply is to be. */
+  async ask<T extends Reply["type"]>(type: T, command: Unnumbered, onLoss: OnLoss, signal?: AbortSignal): Promise<Extract<Reply, { type: T }>> {
+    const reply = await this.request(command, onLoss, signal);
+    if (reply.type !== type) throw new DunlinError("malformed_frame", `the broker answered with ${reply.type} where ${type} belongs`);
+    return reply as Extract<Reply, { type: T }>;
+  }
+
   /** Sends what has no reply, on the present link or not at all. */
   post(command: Command): void {
     if (this.isOpen) this.#enqueue({ bytes: encode(command) });

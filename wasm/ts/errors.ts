@@ -15,6 +15,11 @@ export class DunlinError extends Error {
   }
 }
 
+/** An argument or option is not usable. */
+export function invalid(message: string, cause?: unknown): DunlinError {
+  return new DunlinError("invalid_argument", message, { cause });
+}
+
 /** The codes that the client itself gives. */
 export type ClientErrorCode =
   /** An argument or option is not usable; nothing was sent. */
@@ -25,6 +30,8 @@ export type ClientErrorCode =
   | "connection_failed"
   /** The connection ended before the answer came, so whether the command took effect is not known. */
   | "connection_lost"
+  /** Nobody answered a request in time; the broker says so too. */
+  | "timeout"
   /** More commands wait for an answer than the client keeps. */
   | "queue_full"
   /** The client was closed. */

@@ -11,7 +11,7 @@ import { Malformed, Reader, Writer } from "./wire.ts";
 export const PROTOCOL_VERSION = 1;
 export const SUBPROTOCOL_BINARY = "dunlin.v1.binary";
 
-interface MessageFields {
+export interface MessageFields {
   topic: string;
   payload: Uint8Array;
   key?: string | undefined;
@@ -25,7 +25,7 @@ interface MessageFields {
   producerSequence?: bigint | undefined;
 }
 
-interface AnswerFields {
+export interface AnswerFields {
   payload: Uint8Array;
   contentType?: string | undefined;
   headers?: MessageHeaders | undefined;
@@ -239,7 +239,7 @@ export interface RecordFields {
 }
 
 /** A rate limit that holds in the namespace. */
-export interface Limit {
+export interface LimitFields {
   scope: string;
   name: string;
   rate: number;
@@ -325,7 +325,7 @@ export type Reply =
   | ({ type: "response"; request: number } & AnswerFields)
   | { type: "scheduled"; request: number; scheduled: ScheduledFields[]; more: boolean }
   | { type: "imported"; request: number; import: bigint; part: number; rows: number }
-  | { type: "limits"; request: number; limits: Limit[] }
+  | { type: "limits"; request: number; limits: LimitFields[] }
   | {
       type: "group";
       request: number;
@@ -558,14 +558,32 @@ function encodeFrame(table: readonly (readonly [number, string, string])[], fram
   return scratch.take();
 }
 
+/** What cannot be spelt: the message says which field, and what belongs there. */
+class Unspellable extends Error {}
+
+const SPELLINGS: Readonly<Record<string, string>> = {
+  int: "an integer from 0 to 2^53 - 1",
+  u64: "a bigint from 0 to 2^64 - 1",
+  flag: "true or false",
+  str: "a string",
+  bytes: "a Uint8Array",
+  headers: "a list of pairs of strings",
+  strings: "a list of strings",
+};
+
 function putFields(layout: string, fields: Fields, out: Writer): void {
   for (const { name, kind, tag } of fieldsOf(layout)) {
     const value = fields[name];
-    if (tag === 0) {
-      putValue(kind, value, out);
-    } else if (value !== undefined) {
-      out.u8(tag);
-      out.prefixed(() => putValue(kind, value, out));
+    try {
+      if (tag === 0) {
+        putValue(kind, value, out);
+      } else if (value !== undefined) {
+        out.u8(tag);
+        out.prefixed(() => putValue(kind, value, out));
+      }
+    } catch (cause) {
+      if (cause instanceof Unspellable) throw cause;
+      throw new Unspellable(`${name} must be ${SPELLINGS[kind] ?? "a list"}, not ${String(value)}`, { cause });
     }
   }
 }

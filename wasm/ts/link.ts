@@ -50,11 +50,14 @@ export interface Surroundings {
   after(ms: number, callback: () => void): () => void;
 }
 
+/** The longest time that a timer can be set to. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
 export const REAL: Surroundings = {
   now: () => performance.now(),
   random: () => Math.random(),
   after(ms, callback) {
-    const timer = setTimeout(callback, ms);
+    const timer = setTimeout(callback, Math.min(ms, TIMER_MS_MAX));
     return () => clearTimeout(timer);
   },
 };

@@ -1,49 +1,29 @@
-/** A message as the program gets it. */
+/** Messages and answers as the program gets them. */
 
 import { DunlinError } from "./errors.ts";
-import type { RecordFields } from "./frames.ts";
-import type { Delivery, MessageHeaders, StartPosition } from "./types.ts";
+import type { AnswerFields, RecordFields } from "./frames.ts";
+import type { Answer, Delivery, MessageHeaders, Payload, RespondOptions, StartPosition } from "./types.ts";
 import { text } from "./wire.ts";
 
-/** A stored message, or a delivery if it knows the token of its subscription. */
-export class Received implements Delivery {
-  readonly topic: string;
-  readonly partition: number;
-  readonly offset: bigint;
-  readonly sequence: bigint;
-  readonly timestamp: number;
+abstract class ReceivedPayload implements Payload {
   readonly payload: Uint8Array;
-  readonly key?: string;
   readonly contentType?: string;
   readonly headers: MessageHeaders;
-  readonly id?: string;
-  readonly expiresAt?: number;
-  readonly #token: string | undefined;
 
-  constructor(topic: string, partition: number, record: RecordFields, token?: string) {
-    this.topic = topic;
-    this.partition = partition;
-    this.offset = record.offset;
-    this.sequence = record.sequence;
-    this.timestamp = record.timestamp;
-    this.payload = record.payload;
-    this.headers = record.headers ?? [];
-    if (record.key !== undefined) this.key = record.key;
-    if (record.contentType !== undefined) this.contentType = record.contentType;
-    if (record.id !== undefined) this.id = record.id;
-    if (record.expiresAt !== undefined) this.expiresAt = record.expiresAt;
-    this.#token = token;
+  constructor({ payload, contentType, headers }: AnswerFields) {
+    this.payload = payload;
+    this.headers = headers ?? [];
+    if (contentType !== undefined) this.contentType = contentType;
   }
 
-  get position(): StartPosition {
-    return this.#token === undefined ? `offset:${this.offset + 1n}` : `resume:${this.#token}:${this.sequence}`;
-  }
+  /** What it is the payload of, for messages. */
+  protected abstract origin(): string;
 
   text(): string {
     try {
       return text(this.payload);
     } catch (cause) {
-      throw new DunlinError("malformed_payload", `${this.#name()} is not UTF-8 text`, { cause });
+      throw new DunlinError("malformed_payload", `the payload of ${this.origin()} is not UTF-8 text`, { cause });
     }
   }
 
@@ -52,11 +32,72 @@ export class Received implements Delivery {
     try {
       return JSON.parse(payload) as unknown;
     } catch (cause) {
-      throw new DunlinError("malformed_payload", `${this.#name()} is not JSON: ${(cause as Error).message}`, { cause });
+      throw new DunlinError("malformed_payload", `the payload of ${this.origin()} is not JSON: ${(cause as Error).message}`, { cause });
     }
   }
+}
 
-  #name(): string {
-    return `the payload of ${JSON.stringify(this.topic)} partition ${this.partition} offset ${this.offset}`;
+export class ReceivedAnswer extends ReceivedPayload implements Answer {
+  readonly #topic: string;
+
+  constructor(topic: string, answer: AnswerFields) {
+    super(answer);
+    this.#topic = topic;
+  }
+
+  protected origin(): string {
+    return `the answer from ${JSON.stringify(this.#topic)}`;
+  }
+}
+
+/** Answers the request of that number. */
+export type Respond = (replyTo: number, payload: Uint8Array | string, options?: RespondOptions) => Promise<void>;
+
+/** A stored message; a delivery also knows how to answer, and one to a subscription the token of that. */
+export class Received extends ReceivedPayload implements Delivery {
+  readonly topic: string;
+  readonly partition: number;
+  readonly offset: bigint;
+  readonly sequence: bigint;
+  readonly timestamp: number;
+  readonly key?: string;
+  readonly id?: string;
+  readonly expiresAt?: number;
+  readonly #replyTo: number | undefined;
+  readonly #respond: Respond | undefined;
+  readonly #token: string | undefined;
+
+  constructor(topic: string, partition: number, record: RecordFields, respond?: Respond, token?: string) {
+    super(record);
+    this.topic = topic;
+    this.partition = partition;
+    this.offset = record.offset;
+    this.sequence = record.sequence;
+    this.timestamp = record.timestamp;
+    if (record.key !== undefined) this.key = record.key;
+    if (record.id !== undefined) this.id = record.id;
+    if (record.expiresAt !== undefined) this.expiresAt = record.expiresAt;
+    this.#replyTo = record.replyTo;
+    this.#respond = respond;
+    this.#token = token;
+  }
+
+  get position(): StartPosition {
+    return this.#token === undefined ? `offset:${this.offset + 1n}` : `resume:${this.#token}:${this.sequence}`;
+  }
+
+  get expectsAnswer(): boolean {
+    return this.#replyTo !== undefined && this.#respond !== undefined;
+  }
+
+  async respond(payload: Uint8Array | string, options?: RespondOptions): Promise<void> {
+    if (this.#replyTo === undefined || this.#respond === undefined) {
+      throw new DunlinError("unknown_request", `nobody waits for an answer to ${this.origin()}: it is no request`);
+    }
+    await this.#respond(this.#replyTo, payload, options);
+  }
+
+  protected origin(): string {
+    return `${JSON.stringify(this.topic)} partition ${this.partition} offset ${this.offset}`;
   }
 }

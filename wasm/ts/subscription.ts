@@ -9,6 +9,7 @@
 import { DunlinError } from "./errors.ts";
 import type { Reply } from "./frames.ts";
 import { Received } from "./message.ts";
+import type { Respond } from "./message.ts";
 import type { Delivery, Gap, StartPosition, SubscribeOptions, Subscription } from "./types.ts";
 
 const CREDIT_DEFAULT = 256;
@@ -18,6 +19,7 @@ export interface SubscriptionOwner {
   /** Tells the broker that the subscription has ended here. */
   unsubscribe(subscription: ActiveSubscription): Promise<void>;
   credit(subscription: ActiveSubscription, messages: number): void;
+  readonly respond: Respond;
 }
 
 /** How to ask for it, the first time or again. */
@@ -115,7 +117,7 @@ export class ActiveSubscription implements Subscription {
     }
     this.#heardSinceAsked = true;
     if (delivery.sequence > this.#last) this.#last = delivery.sequence;
-    const received = new Received(delivery.topic, delivery.partition, delivery, this.#token);
+    const received = new Received(delivery.topic, delivery.partition, delivery, this.#owner.respond, this.#token);
     const waiting = this.#waiting.shift();
     if (waiting === undefined) {
       this.#buffer.push(received);

@@ -1,6 +1,9 @@
 /** The public types of the package, the same for a broker far away and for one in the page. */
 
 import type { DunlinError } from "./errors.ts";
+import type { ConsumerGroup } from "./group-types.ts";
+
+export type * from "./group-types.ts";
 
 /** A connection to one namespace of a broker. It connects again by itself, and its subscriptions go on. */
 export interface Client extends AsyncDisposable {
@@ -14,12 +17,28 @@ export interface Client extends AsyncDisposable {
    * Publishes one message. Resolves when it has reached the durability that the topic or `options` asks for.
    *
    * If the connection ends first it rejects with `connection_lost`: the message may or may not be stored. With
-   * `retry: true` it is sent again instead, and may then be stored twice.
+   * `retry: true` it is sent again instead, under one id, and stored once: see {@link PublishBatchOptions.retry}.
    */
   publish(topic: string, payload: Uint8Array | string, options?: PublishOptions): Promise<Receipt>;
 
   /** Publishes several messages, all or none; the receipts are in their order. */
   publishBatch(messages: readonly OutgoingMessage[], options?: PublishBatchOptions): Promise<Receipt[]>;
+
+  /**
+   * Publishes a message that one of those who hear it answers, with {@link Delivery.respond}. Rejects with
+   * `no_responders` if nobody would hear it, in which case it is not published, and with `timeout` if nobody answers in
+   * time, in which case it may have been heard.
+   */
+  request(topic: string, payload: Uint8Array | string, options?: RequestOptions): Promise<Answer>;
+
+  /**
+   * The messages that wait for their time, in the order in which they will be published. Needs the right to publish or
+   * to manage.
+   */
+  scheduled(options?: ListOptions): AsyncIterableIterator<ScheduledMessage>;
+
+  /** Takes back a message that waits for its time; `unknown_schedule` if it does not wait any more. */
+  cancelScheduled(scheduleId: number): Promise<void>;
 
   /**
    * Subscribes to a topic, or to all topics that match a filter with `+` (one level) and `#` (all further levels).
@@ -37,10 +56,25 @@ export interface Client extends AsyncDisposable {
   describeTopic(topic: string): Promise<TopicDescription>;
 
   /** The names of topics, in byte order. */
-  listTopics(options?: ListTopicsOptions): AsyncIterableIterator<string>;
+  listTopics(options?: ListOptions): AsyncIterableIterator<string>;
 
   /** Deletes a topic and its messages. */
   deleteTopic(topic: string): Promise<void>;
+
+  /** A consumer group, which need not exist yet; nothing is asked of the broker. */
+  group(name: string): ConsumerGroup;
+
+  /** The names of consumer groups, in byte order. */
+  groups(options?: TransferOptions): AsyncIterableIterator<string>;
+
+  /** The rate limits that hold in the namespace. Needs the right to manage. */
+  limits(): Promise<Limit[]>;
+
+  /** Sets a rate limit; its buckets begin full. Needs the right to manage. */
+  configureLimit(limit: LimitConfig): Promise<void>;
+
+  /** Removes a rate limit; one of the broker's configuration then holds again. Needs the right to manage. */
+  deleteLimit(limit: LimitName): Promise<void>;
 
   /**
    * The namespace as an archive, as it is when the iteration begins, whatever is published meanwhile. The next part is
@@ -83,17 +117,32 @@ export interface MessageOptions {
   /** The media type of the payload. */
   readonly contentType?: string;
   readonly headers?: MessageHeaders;
-  /** The publisher's name for the message. */
+  /** The publisher's name for the message: published again within the topic's `dedupMs` it is not stored again. */
   readonly id?: string;
-  /** Not delivered later than so many milliseconds from now. */
+  /** Not delivered later than so many milliseconds after it was published. */
   readonly ttlMs?: number;
+  /** Published so many milliseconds from now; its receipt then has a `scheduleId` and no place yet. */
+  readonly delayMs?: number;
+  /** Published then, in milliseconds since the Unix epoch or as a `Date`; now if that is past. Not beside `delayMs`. */
+  readonly deliverAt?: number | Date;
+  /**
+   * With `producerSequence`: stored once for ever, as long as this producer publishes something every 7 days. Sequences
+   * may come in any order within 1,024 below the highest.
+   */
+  readonly producer?: string;
+  readonly producerSequence?: bigint;
 }
 
 export interface PublishBatchOptions {
   /** The stronger of this and the topic's holds. */
   readonly durability?: Durability;
-  /** Send again if the connection ends before the receipt came; the message may then be stored twice. */
+  /**
+   * Send again if the connection ends before the receipt came. A message without an `id` or `producer` gets an id, so
+   * that it is stored once, if it comes again within the topic's `dedupMs` (5 minutes; with 0 it may be stored twice).
+   */
   readonly retry?: boolean;
+  /** How long the broker may hold it back for a rate limit, in milliseconds, at most 1000; refused at once if left out. */
+  readonly waitMs?: number;
   /** Stops waiting; the message may be published nevertheless. */
   readonly signal?: AbortSignal;
 }
@@ -116,10 +165,52 @@ export interface Receipt {
   readonly sequence: bigint;
   /** Whether it was published before and not stored again. */
   readonly duplicate: boolean;
+  /** The number of a message that waits for its time; offset and sequence are 0 then. */
+  readonly scheduleId?: number;
+}
+
+export interface RequestOptions extends Pick<MessageOptions, "key" | "contentType" | "headers" | "id"> {
+  /** How long to wait for the answer, in milliseconds, at most 300,000; 30,000 if left out. */
+  readonly timeoutMs?: number;
+  /** Stops waiting; the request may be published nevertheless. */
+  readonly signal?: AbortSignal;
+}
+
+/** What somebody answered to a request. */
+export interface Answer extends Payload {
+  readonly contentType?: string;
+  readonly headers: MessageHeaders;
+}
+
+/** What may travel with an answer. */
+export interface RespondOptions {
+  readonly contentType?: string;
+  readonly headers?: MessageHeaders;
+}
+
+/** A message that waits for its time. */
+export interface ScheduledMessage {
+  readonly scheduleId: number;
+  readonly topic: string;
+  /** When it will be published, in milliseconds since the Unix epoch. */
+  readonly deliverAt: number;
+  /** Of payload and headers. */
+  readonly sizeBytes: number;
+  readonly key?: string;
+  readonly id?: string;
+}
+
+/** Bytes, and what they spell. */
+export interface Payload {
+  readonly payload: Uint8Array;
+  /** The payload as text; throws if it is not UTF-8. */
+  text(): string;
+  /** The payload as JSON; throws if it is not. */
+  json(): unknown;
 }
 
 /** A message as it is stored. */
-export interface Message {
+export interface Message extends Payload {
   readonly topic: string;
   readonly partition: number;
   /** Its place in the partition, from 0. */
@@ -128,22 +219,27 @@ export interface Message {
   readonly sequence: bigint;
   /** When it was published, in milliseconds since the Unix epoch. */
   readonly timestamp: number;
-  readonly payload: Uint8Array;
   readonly key?: string;
   readonly contentType?: string;
   readonly headers: MessageHeaders;
   readonly id?: string;
   /** When it stops to be delivered, in milliseconds since the Unix epoch. */
   readonly expiresAt?: number;
+}
 
-  /** The payload as text; throws if it is not UTF-8. */
-  text(): string;
-  /** The payload as JSON; throws if it is not. */
-  json(): unknown;
+/** A message that can be answered, if it is a request. */
+export interface Answerable {
+  /** Whether it is a request, whose publisher waits for an answer. */
+  readonly expectsAnswer: boolean;
+  /**
+   * Answers a request; the first answer wins. Rejects with `unknown_request` if nobody waits for it: it was answered, its
+   * time is over, who asked is gone, or it never was a request. Needs the right to publish.
+   */
+  respond(payload: Uint8Array | string, options?: RespondOptions): Promise<void>;
 }
 
 /** A message on its way to a subscription. */
-export interface Delivery extends Message {
+export interface Delivery extends Message, Answerable {
   /** Given as `from` to a later subscription with the same filter, it goes on after this delivery. */
   readonly position: StartPosition;
 }
@@ -234,6 +330,8 @@ export interface TopicConfig {
   readonly maxMessages?: number;
   readonly maxBytes?: number;
   readonly maxAgeMs?: number;
+  /** How long ids are remembered, in milliseconds, at most 24 h; 300,000 for a new topic, 0 for not at all. */
+  readonly dedupMs?: number;
 }
 
 export interface TopicDescription {
@@ -245,6 +343,8 @@ export interface TopicDescription {
   readonly maxMessages: number;
   readonly maxBytes: number;
   readonly maxAgeMs: number;
+  /** How long ids are remembered, in milliseconds. */
+  readonly dedupMs: number;
   /** By index. */
   readonly partitions: readonly PartitionExtent[];
 }
@@ -283,10 +383,39 @@ export interface Imported {
   readonly rows: number;
 }
 
-export interface ListTopicsOptions {
-  /** Only those that match; all if left out. */
+export interface ListOptions {
+  /** Only those of topics that match; all if left out. */
   readonly filter?: string;
   readonly signal?: AbortSignal;
+}
+
+/** Whom a bucket of a rate limit limits: deliveries of a `subscriber`, and publishing of all others. */
+export type LimitScope = "namespace" | "topic" | "connection" | "subscriber" | "user" | "ip";
+
+/** Which limit. */
+export interface LimitName {
+  readonly scope: LimitScope;
+  /** The topic, user or address; if left out it is for everybody of that scope, each with a bucket of its own. */
+  readonly name?: string;
+}
+
+export interface LimitConfig extends LimitName {
+  /** So many messages in `perMs`, 1 to 10^9. */
+  readonly rate: number;
+  /** In milliseconds, 1 to a day; 1000 if left out. */
+  readonly perMs?: number;
+  /** So many at once, 1 to 10^8; as `rate` if left out. */
+  readonly burst?: number;
+  /** Whether the rate follows the load of the broker. */
+  readonly adaptive?: boolean;
+}
+
+/** A rate limit that holds. */
+export interface Limit extends Required<Omit<LimitConfig, "name">>, LimitName {
+  /** What the rate is multiplied by at the moment, 0.1 to 1. */
+  readonly factor: number;
+  /** Whether it is the broker's configuration, because the namespace has none of its own. */
+  readonly inherited: boolean;
 }
 
 /** Where runs what the tabs of a site share: in a SharedWorker where there is one, or always in one of the tabs. */

@@ -189,8 +189,8 @@ export class Writer {
   }
 
   u64(value: bigint): void {
-    if (value < 0n || value > 0xffff_ffff_ffff_ffffn) {
-      throw new RangeError(`${value} is not an integer from 0 to 2^64 - 1`);
+    if (typeof value !== "bigint" || value < 0n || value > 0xffff_ffff_ffff_ffffn) {
+      throw new RangeError(`${value} is not a bigint from 0 to 2^64 - 1`);
     }
     this.#reserve(10);
     let rest = value;
@@ -202,6 +202,7 @@ export class Writer {
   }
 
   flag(value: boolean): void {
+    if (typeof value !== "boolean") throw new TypeError(`${value} is not true or false`);
     this.u8(value ? 1 : 0);
   }
 
@@ -217,6 +218,7 @@ export class Writer {
   }
 
   str(value: string): void {
+    if (typeof value !== "string") throw new TypeError(`${value} is not a string`);
     if (!this.#ascii(value)) this.bytes(utf8(value));
   }
 
