@@ -106,7 +106,7 @@ test("wrong options of a group are refused by name", async () => {
     await assert.rejects(group.configure(config as never), (error) => ["invalid_argument", "invalid_filter"].includes((error as { code: string }).code) && message.test(String(error)), String(message));
   }
   await assert.rejects(group.configure({ retryMs: 20, retryMsMax: 10 }), code("conflicting_config", /"retry_ms"/));
-  await assert.rejects(client.group("a/b").configure(), code("invalid_argument", /a\/b/));
+  await assert.rejects(client.group("a/b").configure(), code("invalid_argument", /invalid name of a group: .*\//));
   await assert.rejects(client.group(5 as never).describe(), code("invalid_argument", /group must be a string, not 5/));
   await group.configure();
   await assert.rejects(group.reset("never" as never), code("invalid_argument"));
