@@ -178,9 +178,12 @@ impl Broker {
         self.start();
         self.forget_dormant();
         self.cx.begin_batch();
-        for index in core::mem::take(&mut self.restored_groups) {
-            if let Some(namespace) = self.namespaces.get_mut(index as usize) {
-                namespace.begin_groups(&mut self.cx);
+        // Before anything came in nobody knows what time it is, and members have a deadline from now on.
+        if self.cx.now > Timestamp(0) {
+            for index in core::mem::take(&mut self.restored_groups) {
+                if let Some(namespace) = self.namespaces.get_mut(index as usize) {
+                    namespace.begin_groups(&mut self.cx);
+                }
             }
         }
         self.work();
@@ -286,6 +289,13 @@ impl Broker {
             self.cx.loads.len() as u64 <= self.cx.config.loads_max,
             "loads are bounded"
         );
+        let mut starved = self.cx.starved.iter();
+        while let Some(work) = starved.next() {
+            assert!(
+                !matches!(work, Work::Group { .. }) || !starved.clone().any(|other| other == work),
+                "a group waits for fewer loads once"
+            );
+        }
         let rounds: usize = self
             .namespaces
             .iter()

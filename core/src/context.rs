@@ -48,6 +48,8 @@ pub(crate) struct Context {
     pub(crate) ready: VecDeque<Work>,
     /// Work that waits until fewer loads are under way.
     pub(crate) starved: VecDeque<Work>,
+    /// Rises when they are let go on, so that who waits since then is known.
+    pub(crate) starved_round: u64,
     /// What is to be done when, the earliest first.
     pub(crate) deadlines: BTreeSet<(Timestamp, Due)>,
     /// How many bytes all held commands have.
@@ -240,6 +242,7 @@ impl Context {
             next_ticket: 1,
             ready: VecDeque::new(),
             starved: VecDeque::new(),
+            starved_round: 1,
             deadlines: BTreeSet::new(),
             held_bytes: 0,
             unblocked: false,
@@ -306,6 +309,7 @@ impl Context {
     /// Lets those go on who waited for others to need less.
     pub(crate) fn wake_starved(&mut self) {
         let starved = core::mem::take(&mut self.starved);
+        self.starved_round += 1;
         self.ready.extend(starved);
     }
 

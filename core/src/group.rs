@@ -94,8 +94,9 @@ pub(crate) struct Group {
     pub(crate) logs: Slab<GroupLog>,
     /// Logs that may have something for a member, in turn.
     pub(crate) ready: VecDeque<u32>,
-    /// Logs that wait until a load may be asked for.
+    /// Logs that wait until a load may be asked for, and since which round the group waits for that.
     pub(crate) starved: Vec<u32>,
+    pub(crate) starved_in: u64,
     /// Members of a queue that can take a message, in turn.
     pub(crate) idle: VecDeque<u32>,
     /// Members that something was gathered for in this batch.
@@ -236,6 +237,7 @@ impl Group {
             logs: Slab::new(),
             ready: VecDeque::new(),
             starved: Vec::new(),
+            starved_in: 0,
             idle: VecDeque::new(),
             sending: Vec::new(),
             dying: Vec::new(),

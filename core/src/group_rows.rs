@@ -278,16 +278,23 @@ impl Namespace {
         for index in groups.collect::<Vec<u32>>() {
             let group = &mut self.groups[index as usize];
             let mut gone = Vec::new();
+            let mut left = Vec::new();
             for (member, entry) in &mut group.members {
                 if entry.connection.is_none() {
-                    entry.away_since = cx.now;
                     if !entry.is_named {
                         gone.push(member as u32);
+                    } else if entry.away_since == Timestamp(0) {
+                        left.push(member as u32);
                     }
+                    entry.away_since = cx.now;
                 }
                 entry.deadline = cx.now.after_ms(group.config.session_ms);
                 let due = Due::Member(self.index, index, entry.id);
                 cx.deadlines.insert((entry.deadline, due));
+            }
+            // Their connections may be there, but were told to begin again, and must not get them back later.
+            for member in left {
+                self.touch_member(cx, index, member);
             }
             for member in gone {
                 self.remove_member(cx, index, member);
@@ -343,7 +350,6 @@ impl Namespace {
             assert_eq!(leases[member], entry.in_flight, "leases are counted");
             let can_take = entry.connection.is_some() && entry.in_flight < entry.max_in_flight;
             assert_eq!(entry.is_idle, can_take, "who can take a message is known");
-            assert!(entry.in_flight <= entry.max_in_flight || entry.connection.is_none());
         }
         let again = group
             .timers
@@ -495,7 +501,7 @@ fn member_row(member: &Member) -> Vec<u8> {
     value.put_u64(connection);
     value.put_u64(member.subscription.0.into());
     value.put_u64(member.max_in_flight);
-    value.put_u64(member.credit);
+    value.put_u64(member.credit_most);
     for filter in &member.filters {
         value.put_bytes(filter.as_bytes());
     }
@@ -520,7 +526,8 @@ fn read_member(id: MemberId, value: &[u8]) -> Result<Member, Malformed> {
     member.connection_id = ConnectionId(connection.saturating_sub(1));
     member.subscription = SubscriptionId(reader.u32()?);
     member.max_in_flight = reader.u64()?;
-    member.credit = reader.u64()?;
+    member.credit_most = reader.u64()?;
+    member.credit = member.credit_most;
     while !reader.is_empty() {
         let filter = reader.str()?;
         check_filter(filter).map_err(|_| Malformed)?;

@@ -43,8 +43,10 @@ pub(crate) struct Member {
     pub(crate) in_flight: u64,
     /// Of a queue: whether it stands among those that wait for a message.
     pub(crate) is_idle: bool,
-    /// Of a partitioned group: how many deliveries it is ready for.
+    /// Of a partitioned group: how many deliveries it is ready for, and the most that it ever was, which is stored:
+    /// after hibernation it may have that much again, but never less than its client believes.
     pub(crate) credit: u64,
+    pub(crate) credit_most: u64,
     /// What its deliveries have waited for so far; no later one waits for less.
     pub(crate) after: After,
     /// What it gets at the end of the batch.
@@ -72,6 +74,7 @@ impl Member {
             in_flight: 0,
             is_idle: false,
             credit: 0,
+            credit_most: 0,
             after: After::default(),
             frames: Vec::new(),
             away_since: Timestamp(0),
@@ -162,6 +165,7 @@ impl Namespace {
         entry.subscription = id;
         entry.filters = command.filters.iter().map(Into::into).collect();
         entry.credit = credit;
+        entry.credit_most = credit;
         entry.max_in_flight = max_in_flight;
         entry.after = entry.after.and(client.ended.unwrap_or_default());
         let joined = Joined {
@@ -346,7 +350,7 @@ impl Namespace {
     }
 
     /// Notes that a member's row must be written at the end of the batch.
-    fn touch_member(&mut self, cx: &mut Context, index: u32, member: u32) {
+    pub(crate) fn touch_member(&mut self, cx: &mut Context, index: u32, member: u32) {
         self.groups[index as usize].members[member as usize].dirty = true;
         self.list_group(cx, index);
     }

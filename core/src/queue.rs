@@ -15,7 +15,7 @@ use crate::context::{Context, LoadOwner, Work};
 use crate::cursor::{Cursor, Step};
 use crate::dead_letter::{Origin, Reason};
 use crate::effect::After;
-use crate::group::{Group, GroupLog, LeasePlace, trimmed_gap};
+use crate::group::{Group, GroupKind, GroupLog, LeasePlace, trimmed_gap};
 use crate::ids::{LeaseId, Offset, Ticket, Timestamp};
 use crate::input::{LoadFailed, Row};
 use crate::log::LogKeys;
@@ -356,9 +356,15 @@ impl Namespace {
         }
         match entry.fresh.step(stored) {
             Step::Ready => {}
-            Step::End | Step::Wait => return Dealt::Nothing,
-            Step::Load => {
-                self.load_for_group(cx, index, log, false);
+            step @ (Step::End | Step::Wait | Step::Load) => {
+                // Key compaction may have left nothing behind the last message of a row.
+                let to = entry.fresh.next();
+                if to > at {
+                    self.pass_over(cx, index, log, at, to);
+                }
+                if matches!(step, Step::Load) {
+                    self.load_for_group(cx, index, log, false);
+                }
                 return Dealt::Nothing;
             }
             Step::Trimmed { from } => {
@@ -616,13 +622,17 @@ impl Namespace {
         let Some(ticket) = cx.take_ticket(owner) else {
             // Ready only when there is room again: it would be tried on and on in this batch.
             group.starved.push(log);
-            if !group.logs[log as usize].dying.is_empty() {
+            if !group.logs[log as usize].dying.is_empty() && !group.dying.contains(&log) {
                 group.dying.push(log);
             }
-            return cx.starved.push_back(Work::Group {
-                namespace: self.index,
-                group: index,
-            });
+            // Once for all its logs: each time that it goes on it tries all of them.
+            if core::mem::replace(&mut group.starved_in, cx.starved_round) != cx.starved_round {
+                cx.starved.push_back(Work::Group {
+                    namespace: self.index,
+                    group: index,
+                });
+            }
+            return;
         };
         let entry = &mut group.logs[log as usize];
         let state = &self.topics[entry.topic as usize];
@@ -663,8 +673,14 @@ impl Namespace {
         };
         match result {
             Ok(rows) => {
+                let at = cursor.next();
                 cursor.loaded(stored, rows);
+                let to = cursor.next();
                 group.read_on(log);
+                if !again && to > at && group.config.kind == GroupKind::Queue {
+                    // Key compaction left nothing there.
+                    self.pass_over(cx, index, log, at, to);
+                }
             }
             Err(LoadFailed) => {
                 *cursor = Cursor::eager(stored, cursor.next());

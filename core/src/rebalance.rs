@@ -411,6 +411,11 @@ impl Namespace {
             GroupKind::Partitioned => entry.credit,
         };
         entry.credit = more_credit(&cx.config, credit, command)?;
+        if entry.credit > entry.credit_most {
+            entry.credit_most = entry.credit;
+            self.touch_member(cx, index, member);
+        }
+        let group = &mut self.groups[index as usize];
         let own: Vec<u32> = group
             .logs
             .iter()
