@@ -1,6 +1,6 @@
 /** Everything about one message, beside the list it was chosen from. */
 
-import type { Message } from "dunlin";
+import type { DeadLetter, Message } from "dunlin";
 
 import { button, make } from "./dom.ts";
 import { render, viewsOf } from "./payload.ts";
@@ -10,19 +10,19 @@ import { bytes, moment } from "./words.ts";
 const VIEW_NAMES: Record<PayloadView, string> = { json: "JSON", text: "Text", hex: "Bytes" };
 
 /** What can be done with the message. */
-export interface DetailAction {
+export interface DetailAction<M extends Message = Message> {
   readonly label: string;
-  readonly act: (message: Message) => void;
+  readonly act: (message: M) => void;
 }
 
-export class Detail {
+export class Detail<M extends Message = Message> {
   private readonly split: HTMLElement;
-  private readonly actions: readonly DetailAction[];
+  private readonly actions: readonly DetailAction<M>[];
   private readonly closed: () => void;
   private readonly pane: HTMLElement;
 
   /** `closed` is called when the reader closes it. */
-  constructor(split: HTMLElement, actions: readonly DetailAction[], closed: () => void) {
+  constructor(split: HTMLElement, actions: readonly DetailAction<M>[], closed: () => void) {
     this.split = split;
     this.actions = actions;
     this.closed = closed;
@@ -36,7 +36,7 @@ export class Detail {
     return !this.pane.hidden;
   }
 
-  show(message: Message): void {
+  show(message: M): void {
     const close = button("×", "quiet icon", () => this.hide());
     close.setAttribute("aria-label", "Close the message");
     close.title = "Close (Esc)";
@@ -57,11 +57,20 @@ export class Detail {
   }
 }
 
-function facts(message: Message): HTMLElement {
+/** Why a message is a dead letter, in words. */
+export const REASONS: Readonly<Record<string, string>> = { max_delivery_attempts: "too many attempts", rejected: "rejected" };
+
+function facts(message: Message | DeadLetter): HTMLElement {
   const list = make("dl", "pairs");
   const add = (name: string, value: string | undefined): void => {
     if (value !== undefined) list.append(make("dt", "", name), make("dd", "", value));
   };
+  if ("deadOffset" in message) {
+    add("Given up", moment(message.diedAt));
+    add("Because", REASONS[message.reason] ?? message.reason);
+    add("Note", message.note);
+    add("Attempts", String(message.attempts));
+  }
   add("Partition", String(message.partition));
   add("Offset", String(message.offset));
   add("Sequence", String(message.sequence));

@@ -6,13 +6,18 @@ import "./style/base.css";
 import "./style/controls.css";
 import "./style/layout.css";
 import "./style/lists.css";
+import "./style/tables.css";
 import { byId } from "./dom.ts";
+import { Groups } from "./groups.ts";
 import { History } from "./history.ts";
+import { Limits } from "./limits.ts";
 import { Live } from "./live.ts";
 import { readPlace, writePlace } from "./place.ts";
 import type { Place, View } from "./place.ts";
 import { Publish } from "./publish.ts";
+import { mountQuestion } from "./question.ts";
 import { Rates } from "./rates.ts";
+import { Scheduled } from "./scheduled.ts";
 import { isOwnServer } from "./session.ts";
 import type { Session } from "./session.ts";
 import { mountShortcuts } from "./shortcuts.ts";
@@ -46,6 +51,9 @@ const inHistory = {
 };
 const live = new Live([asDraft, inHistory], remember);
 const history = new History([asDraft], remember);
+const groups = new Groups([inHistory, asDraft], remember);
+const scheduled = new Scheduled();
+const limits = new Limits();
 
 /** A broker is there: shows the workspace with what the link asked for. */
 function enter(entered: Session): void {
@@ -60,6 +68,9 @@ function enter(entered: Session): void {
   publish.start(entered);
   live.start(entered, place.wishes);
   history.start(entered, place.spot);
+  groups.start(entered, place.group);
+  scheduled.start(entered);
+  limits.start(entered);
   rates.start(entered);
   look(view);
   remember();
@@ -71,6 +82,7 @@ function leave(): void {
   const left = session;
   session = undefined;
   rates.stop();
+  watched(undefined);
   workspace.hidden = true;
   byId("disconnect", HTMLButtonElement).hidden = true;
   trouble.hidden = true;
@@ -106,21 +118,31 @@ function look(next: View): void {
   if (next !== "publish" || narrow.matches) view = next;
   else if (view === "publish") view = "live";
   workspace.dataset["view"] = view;
-  const board = view === "history" ? "history" : "live";
-  byId("live", HTMLElement).hidden = board !== "live";
-  byId("history", HTMLElement).hidden = board !== "history";
+  const board = view === "publish" ? "live" : view;
+  for (const panel of document.querySelectorAll<HTMLElement>(".view")) panel.hidden = panel.dataset["view"] !== board;
   for (const tab of document.querySelectorAll<HTMLElement>(".views button")) {
-    if (tab.dataset["view"] === view) tab.setAttribute("aria-current", "page");
-    else tab.removeAttribute("aria-current");
+    if (tab.dataset["view"] === view) {
+      tab.setAttribute("aria-current", "page");
+      // On a narrow screen the tabs scroll.
+      tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+    } else tab.removeAttribute("aria-current");
   }
   if (view === "history") void history.topics.read();
+  watched(view);
   remember();
+}
+
+/** Only what is looked at asks the broker again and again. */
+function watched(seen: View | undefined): void {
+  groups.look(seen === "groups");
+  scheduled.look(seen === "scheduled");
+  limits.look(seen === "limits");
 }
 
 /** Writes down in the address bar where the console is. */
 function remember(): void {
   if (session === undefined) return;
-  place = { broker: session.broker, wishes: live.wishes, view, spot: view === "history" ? history.spot : undefined };
+  place = { broker: session.broker, wishes: live.wishes, view, spot: view === "history" ? history.spot : undefined, group: view === "groups" ? groups.spot : undefined };
   window.history.replaceState(null, "", location.pathname + location.search + writePlace(place));
 }
 
@@ -135,18 +157,22 @@ for (const tab of document.querySelectorAll<HTMLElement>(".views button")) {
 }
 narrow.addEventListener("change", () => look(view));
 byId("disconnect", HTMLButtonElement).addEventListener("click", leave);
+mountQuestion();
 const toggleTheme = mountTheme(() => rates.restyle());
 mountShortcuts([
   { key: "p", words: "Publish: go to the topic", act: () => go("publish", () => publish.focus()) },
   { key: "s", words: "Subscribe: go to the filter", act: () => go("live", () => live.focus()) },
   { key: "h", words: "History: go to the topics", act: () => go("history", () => history.focus()) },
+  { key: "g", words: "Groups: go to the search", act: () => go("groups", () => groups.focus()) },
+  { key: "d", words: "Scheduled: what is due", act: () => go("scheduled", () => scheduled.focus()) },
+  { key: "r", words: "Rate limits: go to the form", act: () => go("limits", () => limits.focus()) },
   { key: "l", words: "Live: go to the messages", act: () => go("live", () => byId("feed", HTMLElement).focus()) },
   { key: " ", words: "Pause or resume the live list", act: () => live.togglePause() },
   { key: "[", words: "Older page of the history", act: () => history.older() },
   { key: "]", words: "Newer page of the history", act: () => history.newer() },
   { key: "↑ or ↓ or ⏎", words: "Choose a message in a list, and open it" },
   { key: "Ctrl or ⏎", words: "Publish from anywhere in the form" },
-  { key: "escape", words: "Close the message", act: () => void (live.escape() || history.escape()) },
+  { key: "escape", words: "Close the message", act: () => void (live.escape() || history.escape() || groups.escape()) },
   { key: "t", words: "Light or dark", act: toggleTheme },
   { key: "?", words: "This help", act: () => byId("help", HTMLDialogElement).showModal() },
 ]);

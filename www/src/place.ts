@@ -18,7 +18,18 @@ export interface Wish {
 }
 
 /** What the board shows; `publish` is a view of its own on narrow screens only. */
-export type View = "publish" | "live" | "history";
+export const VIEWS = ["publish", "live", "history", "groups", "limits", "scheduled"] as const;
+export type View = (typeof VIEWS)[number];
+
+/** Which part of a group's page. */
+export const PARTS = ["partitions", "members", "dead-letters", "settings"] as const;
+export type Part = (typeof PARTS)[number];
+
+/** A part of the page of one group. */
+export interface GroupSpot {
+  readonly group: string;
+  readonly part: Part;
+}
 
 /** A page of a topic's history. */
 export interface Spot {
@@ -32,6 +43,7 @@ export interface Place {
   readonly wishes: readonly Wish[];
   readonly view: View;
   readonly spot: Spot | undefined;
+  readonly group: GroupSpot | undefined;
 }
 
 /** How many subscriptions a link may open: it was written by somebody else. */
@@ -47,13 +59,13 @@ export function isPosition(text: string): text is StartPosition {
 /** Reads a hash; what is not understood is left out. */
 export function readPlace(hash: string): Place {
   const fields = new URLSearchParams(hash.replace(/^#/, ""));
-  const view = fields.get("view");
   const wishes = fields.getAll("sub").map(readWish).filter((wish) => wish !== undefined);
   return {
     broker: readBroker(fields),
     wishes: wishes.slice(0, WISHES_MAX),
-    view: view === "history" || view === "publish" ? view : "live",
+    view: VIEWS.find((view) => view === fields.get("view")) ?? "live",
     spot: readSpot(fields),
+    group: readGroup(fields),
   };
 }
 
@@ -91,10 +103,16 @@ function readSpot(fields: URLSearchParams): Spot | undefined {
   };
 }
 
+function readGroup(fields: URLSearchParams): GroupSpot | undefined {
+  const group = fields.get("group");
+  if (group === null || group === "") return undefined;
+  return { group, part: PARTS.find((part) => part === fields.get("part")) ?? "partitions" };
+}
+
 /** The hash for a place, beginning with `#`; empty for the place where everybody begins. */
 export function writePlace(place: Place): string {
   const fields = new URLSearchParams();
-  const { broker, spot } = place;
+  const { broker, spot, group } = place;
   if (broker !== undefined) {
     fields.set("to", broker.to);
     if (broker.to === "server") fields.set("address", withoutSecrets(broker.address));
@@ -107,6 +125,10 @@ export function writePlace(place: Place): string {
     fields.set("topic", spot.topic);
     fields.set("partition", String(spot.partition));
     if (spot.from !== undefined) fields.set("from", spot.from);
+  }
+  if (group !== undefined) {
+    fields.set("group", group.group);
+    fields.set("part", group.part);
   }
   const text = fields.toString();
   return text === "" ? "" : `#${text.replace(/%2F/g, "/").replace(/%3A/g, ":").replace(/%7C/g, "|")}`;

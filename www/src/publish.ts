@@ -4,7 +4,7 @@ import type { Durability, Message, OutgoingMessage, PublishBatchOptions, Receipt
 
 import { button, byId, choose, chosen, make, valueOf } from "./dom.ts";
 import type { Session } from "./session.ts";
-import { clock, count, counted, problemOf, refused, showProblem } from "./words.ts";
+import { clock, count, counted, moment, problemOf, refused, showProblem, wholeNumber } from "./words.ts";
 import type { Problem } from "./words.ts";
 
 const RECEIPTS_SHOWN = 8;
@@ -107,12 +107,15 @@ export class Publish {
     if (session === undefined) return;
     showProblem(this.problem, undefined);
     const repeat = wholeNumber(valueOf("publish-repeat"), REPEAT_MAX);
-    const ttl = valueOf("publish-ttl").trim();
+    const [ttl, delay] = [valueOf("publish-ttl").trim(), valueOf("publish-delay").trim()];
     const problem =
       this.check() ??
       (repeat === undefined ? refused(`Repeat must be a whole number from 1 to ${count(REPEAT_MAX)}.`) : undefined) ??
       (ttl !== "" && wholeNumber(ttl, Number.MAX_SAFE_INTEGER) === undefined
         ? refused("Expires after must be a whole number of milliseconds, or empty.")
+        : undefined) ??
+      (delay !== "" && wholeNumber(delay, Number.MAX_SAFE_INTEGER) === undefined
+        ? refused("Publish in must be a whole number of milliseconds, or empty.")
         : undefined);
     if (problem !== undefined || repeat === undefined) {
       showProblem(this.problem, problem);
@@ -122,8 +125,8 @@ export class Publish {
     const submit = byId("publish", HTMLButtonElement);
     submit.setAttribute("aria-busy", "true");
     try {
-      const last = await send(session, this.message(ttl), repeat, durability());
-      this.addReceipt(last, repeat, performance.now() - begun);
+      const last = await send(session, this.message(ttl, delay), repeat, durability());
+      this.addReceipt(last, repeat, performance.now() - begun, Number(delay));
     } catch (error) {
       showProblem(this.problem, problemOf(error));
     } finally {
@@ -131,7 +134,7 @@ export class Publish {
     }
   }
 
-  private message(ttl: string): OutgoingMessage {
+  private message(ttl: string, delay: string): OutgoingMessage {
     const key = valueOf("publish-key");
     const type = valueOf("publish-type").trim() || (chosen(this.form, "kind") === "json" ? "application/json" : "");
     const headers: [string, string][] = [];
@@ -146,19 +149,22 @@ export class Publish {
       ...(type === "" ? {} : { contentType: type }),
       ...(headers.length === 0 ? {} : { headers }),
       ...(ttl === "" ? {} : { ttlMs: Number(ttl) }),
+      ...(delay === "" ? {} : { delayMs: Number(delay) }),
     };
   }
 
-  private addReceipt(receipt: Receipt, repeat: number, tookMs: number): void {
+  private addReceipt(receipt: Receipt, repeat: number, tookMs: number, delayMs: number): void {
     byId("receipts-empty", HTMLElement).hidden = true;
-    const place = `partition ${receipt.partition}, offset ${receipt.offset}`;
-    const what = repeat === 1 ? `Stored at ${place}` : `${counted(repeat, "message")}, the last at ${place}`;
+    const waits = receipt.scheduleId !== undefined;
+    const place = waits ? `number ${receipt.scheduleId}` : `partition ${receipt.partition}, offset ${receipt.offset}`;
+    const one = waits ? `Waits until ${moment(Date.now() + delayMs)} as ${place}` : `Stored at ${place}`;
+    const what = repeat === 1 ? one : `${counted(repeat, "message")}, the last at ${place}`;
     const item = make(
       "li",
       "receipt",
       make("span", "receipt-topic", receipt.topic),
       make("span", "receipt-place", receipt.duplicate ? `Was there already: ${place}` : what),
-      make("span", "receipt-took", `sequence ${receipt.sequence} · ${tookMs.toFixed(tookMs < 10 ? 1 : 0)} ms · ${clock(Date.now())}`),
+      make("span", "receipt-took", `${waits ? "" : `sequence ${receipt.sequence} · `}${tookMs.toFixed(tookMs < 10 ? 1 : 0)} ms · ${clock(Date.now())}`),
     );
     this.receipts.prepend(item);
     while (this.receipts.childElementCount > RECEIPTS_SHOWN) this.receipts.lastElementChild?.remove();
@@ -197,10 +203,4 @@ function numbered(message: OutgoingMessage, number: number): OutgoingMessage {
     payload: typeof payload === "string" ? fill(payload) : payload,
     ...(key === undefined ? {} : { key: fill(key) }),
   };
-}
-
-function wholeNumber(text: string, max: number): number | undefined {
-  const trimmed = text.trim();
-  const value = /^\d{1,16}$/.test(trimmed) ? Number(trimmed) : 0;
-  return value >= 1 && value <= max ? value : undefined;
 }

@@ -19,7 +19,7 @@ export function mountShortcuts(shortcuts: readonly Shortcut[]): void {
     ...shortcuts.flatMap(({ key, words }) => [make("dt", "", ...caps(key)), make("dd", "", words)]),
   );
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]") !== null) return;
     const { target } = event;
     if (event.key !== "Escape" && target instanceof Element && target.closest("input, select, textarea, [contenteditable]")) return;
     // A pressed button keeps its own keys.

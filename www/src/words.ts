@@ -49,6 +49,21 @@ export function span(ms: number): string {
   return `${count(ms)} ms`;
 }
 
+/** `in 5 min`, `now`: how far ahead a moment is, in its greatest unit. */
+export function ahead(ms: number): string {
+  for (const [unit, size] of [["d", 86_400_000], ["h", 3_600_000], ["min", 60_000], ["s", 1000]] as const) {
+    if (ms >= size) return `in ${count(Math.floor(ms / size))} ${unit}`;
+  }
+  return "now";
+}
+
+/** The whole number from 1 to `max` that a field says, if it says one. */
+export function wholeNumber(text: string, max: number): number | undefined {
+  const trimmed = text.trim();
+  const value = /^\d{1,16}$/.test(trimmed) ? Number(trimmed) : 0;
+  return value >= 1 && value <= max ? value : undefined;
+}
+
 /** The value of a `datetime-local` field for a moment, and back. */
 export function toLocalField(ms: number): string {
   const shifted = new Date(ms - new Date(ms).getTimezoneOffset() * 60_000);
@@ -76,6 +91,8 @@ export interface Problem {
 }
 
 const ADVICE: Readonly<Record<string, string>> = {
+  forbidden: "Connect with a token that has this right.",
+  unknown_schedule: "It was published meanwhile, or somebody else cancelled it.",
   connection_failed: "Check that the server runs and that the address is right; a server may also want a token.",
   unauthorised: "Type the token of this namespace above.",
   connection_lost: "Whether it took effect is not known. Look into the history before you repeat it.",

@@ -4,7 +4,21 @@
  * It knows no rule of the broker: every message goes to every subscription, and topics are logs of one partition.
  */
 
-import type { Client, Delivery, Gap, Message, PublishOptions, Receipt, StateChange, Subscription } from "../../../wasm/ts/types.ts";
+import type {
+  Client,
+  ConsumerGroup,
+  DeadLetter,
+  Delivery,
+  Gap,
+  GroupDescription,
+  Limit,
+  Message,
+  PublishOptions,
+  Receipt,
+  ScheduledMessage,
+  StateChange,
+  Subscription,
+} from "dunlin";
 
 export class DunlinError extends Error {
   override readonly name = "DunlinError";
@@ -31,6 +45,52 @@ const listeners = new Set<(change: StateChange) => void>();
 let sequence = 0n;
 let refusal: DunlinError | undefined;
 
+/** What there is to look after, as a test says it; `asked` is what the page wanted to be done with it. */
+const kept = {
+  groups: [] as GroupDescription[],
+  letters: [] as DeadLetter[],
+  limits: [] as Limit[],
+  scheduled: [] as ScheduledMessage[],
+  asked: [] as unknown[][],
+};
+
+function allowed(): void {
+  if (refusal !== undefined) throw refusal;
+}
+
+async function done(...asked: unknown[]): Promise<void> {
+  allowed();
+  kept.asked.push(asked);
+}
+
+async function* listed<T>(items: readonly T[]): AsyncGenerator<T, void> {
+  allowed();
+  yield* items;
+}
+
+function describe(name: string): GroupDescription {
+  allowed();
+  const group = kept.groups.find((one) => one.group === name);
+  if (group === undefined) throw new DunlinError("unknown_group", `unknown group "${name}"`);
+  return group;
+}
+
+function group(name: string): ConsumerGroup {
+  const handle: Partial<ConsumerGroup> = {
+    name,
+    describe: async () => describe(name),
+    delete: () => done("delete", name),
+    reset: (to, where) => done("reset", name, to, where),
+    pause: () => done("pause", name),
+    resume: () => done("resume", name),
+    deadLetters: ({ fromOffset = 0n } = {}) => listed(kept.letters.filter(({ deadOffset }) => deadOffset >= fromOffset)),
+    replayDeadLetters: async (options) => done("replay", name, options).then(() => options?.offsets?.length ?? kept.letters.length),
+    deleteDeadLetters: async (options) => done("deleteDead", name, options).then(() => options?.offsets?.length ?? kept.letters.length),
+  };
+  // Whatever else a group can do, the console has no use for.
+  return handle as ConsumerGroup;
+}
+
 function message(topic: string, payload: Uint8Array | string, options: PublishOptions): Delivery {
   const bytes = typeof payload === "string" ? new TextEncoder().encode(payload) : payload;
   const log = logs.get(topic) ?? [];
@@ -46,6 +106,8 @@ function message(topic: string, payload: Uint8Array | string, options: PublishOp
     payload: bytes,
     headers: headers ?? [],
     position: `resume:${sequence}`,
+    expectsAnswer: false,
+    respond: async () => undefined,
     ...(key === undefined ? {} : { key }),
     ...(contentType === undefined ? {} : { contentType }),
     ...(id === undefined ? {} : { id }),
@@ -86,6 +148,10 @@ function subscribe(filter: string, onGap?: (gap: Gap) => void): Subscription {
   return Object.assign(deliveries(), { filter, ready: Promise.resolve(), position: undefined, close }) as unknown as Subscription;
 }
 
+const unsupported = (): never => {
+  throw new DunlinError("unsupported", "the fake does not do that");
+};
+
 const client: Client = {
   state: "open",
   on(_, listener) {
@@ -102,12 +168,20 @@ const client: Client = {
     const start = kind === "offset" ? Number(number) : last;
     yield* log.slice(start, start + limit);
   },
-  configureTopic: async () => { throw refusal ?? new DunlinError("unsupported", "the fake does not configure"); },
+  request: async () => unsupported(),
+  scheduled: () => listed(kept.scheduled),
+  cancelScheduled: (scheduleId) => done("cancel", scheduleId),
+  group,
+  groups: () => listed(kept.groups.map((one) => one.group)),
+  limits: async () => (allowed(), kept.limits),
+  configureLimit: (limit) => done("limit", limit),
+  deleteLimit: (name) => done("unlimit", name),
+  configureTopic: async () => unsupported(),
   async describeTopic(topic) {
     const log = logs.get(topic);
     if (log === undefined) throw new DunlinError("unknown_topic", `unknown topic "${topic}"`);
     const sizeBytes = log.reduce((sum, { payload }) => sum + payload.length, 0);
-    const limits = { maxMessages: 1_000_000, maxBytes: 0, maxAgeMs: 7 * 86_400_000 };
+    const limits = { maxMessages: 1_000_000, maxBytes: 0, maxAgeMs: 7 * 86_400_000, dedupMs: 0 };
     const partitions = [{ logStartOffset: 0n, logEndOffset: BigInt(log.length), sizeBytes }];
     return { topic, kind: "log", ordering: "per_key", durability: "async", ...limits, partitions };
   },
@@ -115,14 +189,15 @@ const client: Client = {
     yield* [...logs.keys()].sort();
   },
   deleteTopic: async (topic) => void logs.delete(topic),
-  export: () => { throw new DunlinError("unsupported", "the fake does not export"); },
-  import: async () => { throw new DunlinError("unsupported", "the fake does not import"); },
+  export: unsupported,
+  import: async () => unsupported(),
   close: async () => undefined,
   [Symbol.asyncDispose]: async () => undefined,
 };
 
 /** What a test can make happen. */
 const remote = {
+  kept,
   publish,
   burst(topic: string, messages: number): void {
     for (let number = 0; number < messages; number += 1) publish(topic, `message ${number}`);
