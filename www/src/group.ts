@@ -56,8 +56,8 @@ export class GroupPage {
       columns: [
         { title: "Member", kind: "name", text: ({ member }) => member },
         { title: "Connection", kind: "words", text: ({ connection }) => (connection === 0 ? "away" : `number ${connection}`), warn: ({ connection }) => connection === 0 },
-        { title: "In flight", kind: "number", text: ({ inFlight }) => count(inFlight) },
-        { title: "Partitions", kind: "number", text: ({ partitions }) => count(partitions) },
+        { title: "In flight", kind: "number", text: ({ inFlight }) => (this.seen?.kind === "queue" ? count(inFlight) : "–") },
+        { title: "Partitions", kind: "number", text: ({ partitions }) => (this.seen?.kind === "queue" ? "–" : count(partitions)) },
       ],
     });
     this.letters = new Letters(actions, () => void this.watch.now());

@@ -31,6 +31,7 @@ export function askReset(client: Client, group: GroupDescription, done: () => vo
   topic.addEventListener("input", () => {
     const indexes = group.partitions.filter((one) => one.topic === topic.value).map((one) => String(one.partition));
     partition.replaceChildren(...choice([["", "All"], ...indexes.map((index) => [index, index] as const)]).children);
+    partition.value = "";
   });
   const words = (): string => {
     partitionField.hidden = topic.value === "";
