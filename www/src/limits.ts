@@ -159,7 +159,7 @@ function wished(): LimitConfig | ReturnType<typeof refused> {
   const [rate, perMs, burst] = ["limit-rate", "limit-per", "limit-burst"].map((id) => valueOf(id).trim());
   const fields: { rate: number; perMs?: number; burst?: number } = { rate: 0 };
   for (const [field, text, label, needed] of [
-    ["rate", rate ?? "", "Messages", true],
+    ["rate", rate ?? "", "How many", true],
     ["perMs", perMs ?? "", "Per", false],
     ["burst", burst ?? "", "At once", false],
   ] as const) {

@@ -89,7 +89,7 @@ export class Scheduled {
       valueOf("scheduled-filter").trim() === ""
         ? {
             title: "Nothing waits for its time",
-            text: "“Publish in” under “Headers and more” lets a message wait, and so does a program:",
+            text: "The form lets a message wait with “Publish in”, and a program so:",
             example: 'await client.publish("reminders", "tea is ready", { delayMs: 180_000 });',
           }
         : { title: "Nothing waits in topics like that", text: "Choose another filter, or none." };
