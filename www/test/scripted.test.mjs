@@ -11,6 +11,25 @@ async function open(options = {}, hash = "") {
   return openTab(context, url + hash);
 }
 
+const look = (page, view) => page.locator(".views").getByRole("button", { name: view, exact: true }).click();
+
+/** Something of everything that the console looks after, all of it called `name`. */
+async function fill(page, name) {
+  await page.evaluate((name) => {
+    const settings = { ackDeadlineMs: 30_000, maxDeliveryAttempts: 5, retry: "exponential", retryMs: 1000, retryMsMax: 3_600_000, sessionMs: 60_000, rebalanceMs: 60_000, deadLettersAlert: 0 };
+    const members = [{ member: name, connection: 3, inFlight: 1, partitions: 0 }];
+    const partitions = [{ topic: name, partition: 0, committedOffset: 1n, logEndOffset: 9n, lag: 8, member: name }];
+    fake.kept.groups.push({ group: name, kind: "queue", strategy: "sticky", generation: 1, paused: false, filters: [name], deadLetters: 2, members, partitions, ...settings });
+    for (const deadOffset of [0n, 1n]) {
+      const message = { topic: name, partition: 0, offset: deadOffset, sequence: deadOffset, timestamp: 5, key: name, headers: [[name, name]], payload: new TextEncoder().encode(name) };
+      fake.kept.letters.push({ ...message, deadOffset, diedAt: 10, reason: "rejected", note: name, attempts: 3 });
+    }
+    fake.kept.limits.push({ scope: "topic", name, rate: 10, perMs: 1000, burst: 10, adaptive: true, factor: 0.7, inherited: false });
+    fake.kept.limits.push({ scope: "user", rate: 10, perMs: 1000, burst: 10, adaptive: false, factor: 1, inherited: true });
+    fake.kept.scheduled.push({ scheduleId: 7, topic: name, deliverAt: Date.now() + 3_600_000, sizeBytes: 9, key: name, id: name });
+  }, name);
+}
+
 describe("console on a scripted client", { concurrency: 2 }, () => {
   test("markup in every field of a message stays text", async () => {
     const { page, troubles } = await open();
@@ -317,5 +336,177 @@ describe("console on a scripted client", { concurrency: 2 }, () => {
     assert.match(page.url(), /address=ws:\/\/broker\.example&/);
     assert.doesNotMatch(page.url(), /token|in-the-address|in-its-field/);
     assert.equal(await page.getByLabel(/^Token/).inputValue(), "");
+  });
+
+  test("markup in what is looked after stays text, and every control there has a name", async () => {
+    const { page, troubles } = await open();
+    await openInPage(page);
+    const hostile = `<img src=x onerror=alert(1)>`;
+    await fill(page, hostile);
+    await look(page, "Groups");
+    await page.getByRole("button", { name: hostile }).click();
+    for (const part of ["Partitions", "Members", "Settings", "Dead letters (2)"]) await page.getByRole("button", { name: part, exact: true }).click();
+    await page.getByRole("table", { name: "Dead letters" }).getByRole("button", { name: hostile }).first().click();
+    await page.getByRole("region", { name: "Message" }).getByRole("heading", { name: hostile }).waitFor();
+    for (const view of ["Limits", "Scheduled"]) {
+      await look(page, view);
+      await page.getByRole("table").getByText(hostile).first().waitFor();
+    }
+    assert.equal(await page.locator("body img, body script:not([src])").count(), 0);
+    const unnamed = await page.evaluate(() =>
+      [...document.querySelectorAll("button, input, select, textarea")]
+        .filter((control) => !control.labels?.length && !control.getAttribute("aria-label") && !control.textContent.trim())
+        .map((control) => control.outerHTML),
+    );
+    assert.deepEqual(unnamed, []);
+    assert.deepEqual(troubles, []);
+  });
+
+  test("a broker that does not let this client manage says so in every place", async () => {
+    const { page, troubles } = await open();
+    await openInPage(page);
+    await fill(page, "jobs");
+    await look(page, "Groups");
+    await page.getByRole("button", { name: "jobs" }).click();
+    await page.getByRole("table", { name: "Partitions" }).waitFor();
+    const no = () => page.evaluate(() => fake.refuse("forbidden", "this connection may not manage"));
+    const yes = () => page.evaluate(() => fake.refuse(undefined));
+    const told = (id) => page.locator(id).filter({ hasText: "This connection may not manage. Connect with a token that has this right." }).filter({ hasText: "forbidden" }).waitFor();
+    await no();
+    await page.getByRole("button", { name: "Pause", exact: true }).click();
+    await told("#group-error");
+    for (const [press, verb] of [["Reset …", "Reset"], ["Delete group …", "Delete group"]]) {
+      await page.getByRole("button", { name: press }).click();
+      await page.getByRole("dialog").getByRole("button", { name: verb, exact: true }).click();
+      await told("#question-error");
+      await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+    }
+    await yes();
+    await page.getByRole("button", { name: "Dead letters (2)" }).click();
+    await page.getByRole("table", { name: "Dead letters" }).waitFor();
+    await no();
+    for (const [press, verb] of [["Replay all …", "Replay"], ["Delete all …", "Delete"]]) {
+      await page.getByRole("button", { name: press }).click();
+      await page.getByRole("dialog").getByRole("button", { name: verb, exact: true }).click();
+      await told("#question-error");
+      await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+    }
+    await page.getByRole("button", { name: "All groups" }).click();
+    await told("#groups-error");
+    await look(page, "Scheduled");
+    await told("#scheduled-error");
+    await look(page, "Limits");
+    await told("#limits-error");
+    await page.getByLabel("How many").fill("5");
+    await page.getByRole("button", { name: "Set limit" }).click();
+    await told("#limit-error");
+    assert.deepEqual(await page.evaluate(() => fake.kept.asked), []);
+    await yes();
+    await page.getByRole("table", { name: "Rate limits" }).waitFor();
+    await page.locator("#limits-error").waitFor({ state: "hidden" });
+    assert.deepEqual(troubles, []);
+  });
+
+  test("only what is looked at is asked for again, and only while the tab is seen", async () => {
+    const { page } = await open();
+    await page.clock.install();
+    await openInPage(page);
+    await fill(page, "jobs");
+    await look(page, "Groups");
+    await page.getByRole("button", { name: "jobs" }).click();
+    const lag = page.locator("#group-facts");
+    await lag.filter({ hasText: "lag 8" }).waitFor();
+    const change = (lag) => page.evaluate((lag) => Object.assign(fake.kept.groups[0].partitions[0], { lag }), lag);
+    await change(5);
+    await page.clock.runFor(2000);
+    await lag.filter({ hasText: "lag 5" }).waitFor();
+    await look(page, "Live");
+    await change(3);
+    await page.clock.runFor(60_000);
+    assert.match(await lag.textContent(), /lag 5/);
+    await look(page, "Groups");
+    await lag.filter({ hasText: "lag 3" }).waitFor();
+    const see = (hidden) =>
+      page.evaluate((hidden) => {
+        Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+      }, hidden);
+    await see(true);
+    await change(1);
+    await page.clock.runFor(60_000);
+    assert.match(await lag.textContent(), /lag 3/);
+    await see(false);
+    await lag.filter({ hasText: "lag 1" }).waitFor();
+  });
+
+  test("a table that is read again keeps the focus and what is selected", async () => {
+    const { page } = await open();
+    await page.clock.install();
+    await openInPage(page);
+    await fill(page, "jobs");
+    await look(page, "Groups");
+    await page.getByRole("button", { name: "jobs" }).click();
+    await page.getByRole("button", { name: "Dead letters (2)" }).click();
+    await page.getByLabel("Select dead letter 1").check();
+    await page.evaluate(() => {
+      fake.kept.letters.shift();
+      fake.kept.groups[0].deadLetters = 1;
+    });
+    await page.clock.runFor(2000);
+    await page.getByLabel("Select dead letter 0").waitFor({ state: "detached" });
+    assert.equal(await page.getByLabel("Select dead letter 1").evaluate((box) => box.checked && box === document.activeElement), true);
+    await page.getByRole("button", { name: "Replay 1 selected …" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Replay" }).click();
+    await page.getByText("1 dead letter on the way to the group again.").waitFor();
+    assert.deepEqual(await page.evaluate(() => fake.kept.asked.map(([what, group, { offsets }]) => `${what} ${group} ${offsets}`)), ["replay jobs 1"]);
+  });
+
+  test("an inherited limit can be overridden, but not removed", async () => {
+    const { page } = await open();
+    await openInPage(page);
+    await fill(page, "jobs");
+    await look(page, "Limits");
+    await page.getByRole("button", { name: "Override each user" }).click();
+    assert.equal(await page.getByLabel("Limit for").inputValue(), "user");
+    await page.getByRole("button", { name: "Remove topic jobs" }).waitFor();
+    assert.equal(await page.getByRole("button", { name: "Remove each user" }).count(), 0);
+    await page.getByLabel("How many").fill("11");
+    await page.getByRole("button", { name: "Set limit" }).click();
+    await page.waitForFunction(() => fake.kept.asked.length === 1);
+    const [[, limit]] = await page.evaluate(() => fake.kept.asked);
+    assert.deepEqual(limit, { scope: "user", rate: 11, perMs: 1000, burst: 10, adaptive: false });
+  });
+
+  test("what is looked after fits a small telephone, and the keyboard reaches it", async () => {
+    const { page } = await open({ viewport: { width: 360, height: 640 } });
+    await openInPage(page);
+    await fill(page, "a-name-that-is-rather-long-and-goes-on-and-on-without-any-place-to-break-it");
+    const overflow = () => page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    await page.getByRole("button", { name: "Live", exact: true }).focus();
+    for (const [key, view] of [["d", "Scheduled"], ["r", "Limits"], ["g", "Groups"]]) {
+      await page.keyboard.press(key);
+      await page.locator(".views [aria-current]").filter({ hasText: view }).waitFor();
+      await page.locator(".view:not([hidden]) tbody tr").first().waitFor();
+      assert.equal(await overflow(), 0, view);
+      await look(page, view);
+    }
+    await page.getByRole("button", { name: "a-name" }).focus();
+    await page.keyboard.press("Enter");
+    for (const part of ["Partitions", "Members", "Settings", "Dead letters (2)"]) {
+      await page.getByRole("button", { name: part, exact: true }).click();
+      assert.equal(await overflow(), 0, part);
+    }
+    await page.getByRole("table", { name: "Dead letters" }).getByRole("button").first().click();
+    assert.equal(await overflow(), 0, "an open letter");
+    await page.keyboard.press("Escape");
+    await page.getByRole("region", { name: "Message" }).waitFor({ state: "hidden" });
+    await page.getByRole("button", { name: "Reset …" }).click();
+    assert.equal(await overflow(), 0, "a question");
+    // Letters typed or pressed in a question are no shortcuts.
+    await page.keyboard.press("l");
+    await page.getByRole("dialog", { name: /^Reset group/ }).waitFor();
+    await page.keyboard.press("Escape");
+    await page.getByRole("dialog").waitFor({ state: "hidden" });
+    assert.match(page.url(), /view=groups&group=a-name[a-z-]+&part=dead-letters/);
   });
 });

@@ -72,7 +72,7 @@ function describe(name: string): GroupDescription {
   allowed();
   const group = kept.groups.find((one) => one.group === name);
   if (group === undefined) throw new DunlinError("unknown_group", `unknown group "${name}"`);
-  return group;
+  return { ...group };
 }
 
 function group(name: string): ConsumerGroup {
