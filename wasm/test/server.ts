@@ -20,8 +20,8 @@ import type { Client } from "../ts/types.ts";
 // Tests run from dist/test.
 const guest = new WebAssembly.Module(readFileSync(new URL("../guest.wasm", import.meta.url)));
 
-/** Waits are a hundredth of what they are, so that tests need not wait for connections to come back. */
-const HASTY: Surroundings = { ...REAL, after: (ms, callback) => REAL.after(ms / 100, callback) };
+/** Short waits are a hundredth of what they are, so that tests need not wait for connections to come back. */
+const HASTY: Surroundings = { ...REAL, after: (ms, callback) => REAL.after(ms > 5_000 ? ms : ms / 100, callback) };
 
 interface Peer {
   send(data: Uint8Array | string): void;
@@ -35,6 +35,8 @@ export class Server {
   poison = false;
   /** With this the next message of the broker is lost, and the connection that it was for. */
   loseNext = false;
+  /** What was said by connections that are not heard for a while. */
+  readonly #unheard = new Map<number, (() => void)[]>();
   #server: WebSocketServer | undefined;
   #drive: Drive | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -80,11 +82,16 @@ export class Server {
       this.#peers.set(connection, socket);
       drive.connect(connection, "binary", { namespace, user: "", device: "", rights: RIGHTS_ALL });
       socket.on("message", (data, isBinary) => {
-        if (isBinary) drive.frame(connection, new Uint8Array(data));
-        else if (String(data) === "ping") {
-          drive.seen(connection, Date.now());
-          socket.send("pong");
-        }
+        const take = (): void => {
+          if (isBinary) drive.frame(connection, new Uint8Array(data));
+          else if (String(data) === "ping") {
+            drive.seen(connection, Date.now());
+            socket.send("pong");
+          }
+        };
+        const unheard = this.#unheard.get(connection);
+        if (unheard === undefined) take();
+        else unheard.push(take);
       });
       socket.on("close", () => {
         this.#peers.delete(connection);
@@ -107,6 +114,16 @@ export class Server {
   client(namespace: string): Promise<Client> {
     const create = (url: string, protocol: string): Socket => new WebSocket(url, protocol, {}) as Socket;
     return TransportClient.open(new SocketTransport(endpoint(this.url, { namespace }), SUBPROTOCOL_BINARY, create), HASTY, {});
+  }
+
+  /** Hears nothing from those that are connected now, until the returned function is called, and then all of it. */
+  unhear(): () => void {
+    for (const connection of this.#peers.keys()) this.#unheard.set(connection, []);
+    return () => {
+      const said = [...this.#unheard.values()].flat();
+      this.#unheard.clear();
+      for (const take of said) take();
+    };
   }
 
   /** Cuts every connection; the broker goes on. */

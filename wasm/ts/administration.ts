@@ -1,4 +1,4 @@
-/** The commands that look after a namespace: limits, groups, dead letters, what waits for its time. Loaded when needed. */
+/** What is asked of a broker now and then: what it has stored, and how it is configured. */
 
 import type { Connection, Unnumbered } from "./connection.ts";
 import { DunlinError, invalid } from "./errors.ts";
@@ -11,11 +11,13 @@ import type {
   DeadReason,
   GroupConfig,
   GroupDescription,
+  HistoryOptions,
   Limit,
   LimitConfig,
   LimitName,
   LimitScope,
   ListOptions,
+  Message,
   ReplayOptions,
   ResetOptions,
   ScheduledMessage,
@@ -23,12 +25,41 @@ import type {
   TransferOptions,
 } from "./types.ts";
 
-/** How many names, or messages that wait, are asked for at once. */
+/** How many names or messages are asked for at once. */
 const PAGE_NAMES = 1000;
 const PAGE_MESSAGES = 256;
 
 /** The headers that tell of a death begin with this. */
 const DEAD_PREFIX = "dunlin-dead-";
+
+export async function* history(connection: Connection, topic: string, options: HistoryOptions): AsyncGenerator<Message, void> {
+  const { partition = 0, signal, limit = Number.MAX_SAFE_INTEGER } = options;
+  if (!Number.isSafeInteger(limit) || limit < 0) throw invalid(`limit must be an integer from 0 on, not ${limit}`);
+  let from: string = options.from ?? "earliest";
+  let end: bigint | undefined;
+  for (let left = limit; left > 0; ) {
+    const command: Unnumbered = { type: "read", topic, partition, from, messagesMax: Math.min(left, PAGE_MESSAGES) };
+    const page = await connection.ask("page", command, "resend", signal);
+    end ??= page.logEndOffset;
+    for (const record of page.records) {
+      if (record.offset >= end) return;
+      yield new Received(topic, partition, record);
+      left -= 1;
+    }
+    if (page.nextOffset >= end) return;
+    from = `offset:${page.nextOffset}`;
+  }
+}
+
+export async function* listTopics(connection: Connection, { filter, signal }: ListOptions): AsyncGenerator<string, void> {
+  let after: string | undefined;
+  for (;;) {
+    const { topics, more } = await connection.ask("topics", { type: "list_topics", filter, after, topicsMax: PAGE_NAMES }, "resend", signal);
+    yield* topics;
+    after = topics.at(-1);
+    if (!more || after === undefined) return;
+  }
+}
 
 export async function* scheduled(connection: Connection, { filter, signal }: ListOptions): AsyncGenerator<ScheduledMessage, void> {
   const listed = new Set<number>();

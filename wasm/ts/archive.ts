@@ -1,4 +1,4 @@
-/** Archives on their way from and to a broker, part by part. What is in them is its business. Loaded when it is needed. */
+/** Archives on their way from and to a broker, part by part. What is in them is its business. */
 
 import type { Connection } from "./connection.ts";
 import { DunlinError } from "./errors.ts";

@@ -4,12 +4,12 @@ import { Connection } from "./connection.ts";
 import type { OnLoss, Unnumbered } from "./connection.ts";
 import { DunlinError, invalid } from "./errors.ts";
 import type { MessageFields, Place, Reply } from "./frames.ts";
-import { Group, administration } from "./group.ts";
+import { Group, later } from "./group.ts";
+import type { Listener, Owner } from "./inbox.ts";
 import type { Surroundings, Transport } from "./link.ts";
-import { Received, ReceivedAnswer } from "./message.ts";
+import { ReceivedAnswer } from "./message.ts";
 import type { Respond } from "./message.ts";
 import { ActiveSubscription } from "./subscription.ts";
-import type { SubscriptionOwner } from "./subscription.ts";
 import type {
   Answer,
   ArchiveSource,
@@ -38,44 +38,46 @@ import type {
 } from "./types.ts";
 import { utf8 } from "./wire.ts";
 
-/** How many messages or names are asked for at once. */
-const PAGE_MESSAGES = 256;
-const PAGE_NAMES = 1000;
 /** How long a request waits for its answer that does not say so, in milliseconds, as with the broker. */
 const REQUEST_MS = 30_000;
 
-const archives = () => import("./archive.ts");
-
-export class TransportClient implements Client, SubscriptionOwner {
-  readonly #connection: Connection;
-  readonly #surroundings: Surroundings;
-  readonly #subscriptions = new Map<number, ActiveSubscription>();
+export class TransportClient implements Client, Owner {
+  readonly connection: Connection;
+  readonly surroundings: Surroundings;
+  /** Those that the broker is to know, by their numbers. */
+  readonly #listeners = new Map<number, Listener>();
   #numbers = 0;
   #over: (() => void) | undefined;
 
   private constructor(transport: Transport, surroundings: Surroundings, clientName?: string) {
-    this.#surroundings = surroundings;
-    this.#connection = new Connection(
+    this.surroundings = surroundings;
+    this.connection = new Connection(
       transport,
       surroundings,
       {
         ready: (again) => {
-          for (const subscription of this.#subscriptions.values()) {
+          for (const listener of this.#listeners.values()) {
             // One that was on its way when the broker was restored may exist already.
-            if (again) void this.#forget(subscription);
-            this.#ask(subscription);
+            if (again) void this.#unsubscribe(listener);
+            this.ask(listener);
           }
         },
-        event: (reply) => this.#event(reply),
+        event: (reply) => {
+          // Deliveries for one that has ended here may still be on their way.
+          if ("subscription" in reply) this.#listeners.get(reply.subscription)?.hear(reply);
+        },
         over: (error) => {
-          const subscriptions = [...this.#subscriptions.values()];
-          this.#subscriptions.clear();
-          for (const subscription of subscriptions) subscription.endedWith(error);
+          const listeners = [...this.#listeners.values()];
+          this.#listeners.clear();
+          for (const listener of listeners) listener.end(error);
           this.#over?.();
         },
       },
       clientName,
     );
+    this.connection.listen(({ state }) => {
+      if (state !== "open") for (const listener of this.#listeners.values()) listener.lost?.();
+    });
   }
 
   /** Connects. Resolves when the broker has greeted, or at once for `background`; `over` is called at the very end. */
@@ -94,9 +96,9 @@ export class TransportClient implements Client, SubscriptionOwner {
       const client = new TransportClient(transport, surroundings, options.clientName);
       client.#over = over;
       if (options.background !== true) {
-        const abort = (): void => client.#connection.close(new DunlinError("closed", "the attempt to connect was aborted"));
+        const abort = (): void => client.connection.close(new DunlinError("closed", "the attempt to connect was aborted"));
         options.signal?.addEventListener("abort", abort);
-        const forget = client.#connection.listen(({ state, error, retryInMs }) => {
+        const forget = client.connection.listen(({ state, error, retryInMs }) => {
           // Whoever answered went, and there is another at once.
           if (state === "connecting" && retryInMs === 0) return;
           forget();
@@ -105,28 +107,28 @@ export class TransportClient implements Client, SubscriptionOwner {
             resolve(client);
             return;
           }
-          client.#connection.close();
+          client.connection.close();
           reject(options.signal?.aborted === true ? options.signal.reason : error);
         });
       }
-      client.#connection.start();
+      client.connection.start();
       if (options.background === true) resolve(client);
     });
   }
 
   get state(): ClientState {
-    return this.#connection.state;
+    return this.connection.state;
   }
 
   on(event: "state", listener: (change: StateChange) => void): () => void {
     if (event !== "state") throw invalid(`there is no event ${JSON.stringify(event)}, only "state"`);
-    return this.#connection.listen(listener);
+    return this.connection.listen(listener);
   }
 
   async publish(topic: string, payload: Uint8Array | string, options: PublishOptions = {}): Promise<Receipt> {
     const { durability, waitMs, retry, signal } = options;
     const message = this.#message({ ...options, topic, payload }, retry);
-    const reply = await this.#connection.ask("receipt", { type: "publish", ...message, durability, waitMs }, onLoss(retry), signal);
+    const reply = await this.connection.ask("receipt", { type: "publish", ...message, durability, waitMs }, onLoss(retry), signal);
     return receipt(topic, reply);
   }
 
@@ -134,7 +136,7 @@ export class TransportClient implements Client, SubscriptionOwner {
     const { durability, waitMs, retry, signal } = options;
     const batch = messages.map((message) => this.#message(message, retry));
     const command: Unnumbered = { type: "publish_batch", messages: batch, durability, waitMs };
-    const { receipts } = await this.#connection.ask("receipts", command, onLoss(retry), signal);
+    const { receipts } = await this.connection.ask("receipts", command, onLoss(retry), signal);
     return receipts.map((place, index) => receipt(messages[index]?.topic ?? "", place));
   }
 
@@ -146,11 +148,11 @@ export class TransportClient implements Client, SubscriptionOwner {
     const ending = new AbortController();
     const abort = (): void => ending.abort(signal?.reason);
     signal?.addEventListener("abort", abort);
-    const disarm = this.#surroundings.after(timeoutMs, () => {
+    const disarm = this.surroundings.after(timeoutMs, () => {
       ending.abort(new DunlinError("timeout", `nobody answered the request to ${JSON.stringify(topic)} within ${timeoutMs} ms`));
     });
     try {
-      return new ReceivedAnswer(topic, await this.#connection.ask("response", command, "reject", ending.signal));
+      return new ReceivedAnswer(topic, await this.connection.ask("response", command, "reject", ending.signal));
     } finally {
       disarm();
       signal?.removeEventListener("abort", abort);
@@ -158,151 +160,114 @@ export class TransportClient implements Client, SubscriptionOwner {
   }
 
   async *scheduled(options: ListOptions = {}): AsyncIterableIterator<ScheduledMessage> {
-    yield* (await administration()).scheduled(this.#connection, options);
+    yield* (await later()).scheduled(this.connection, options);
   }
 
   async cancelScheduled(scheduleId: number): Promise<void> {
-    await this.#connection.ask("ok", { type: "cancel_scheduled", scheduleId }, "reject");
+    await this.connection.ask("ok", { type: "cancel_scheduled", scheduleId }, "reject");
   }
 
   subscribe(filter: string, options: SubscribeOptions = {}): Subscription {
     if (typeof filter !== "string") throw invalid(`the filter must be a string, not ${typeof filter}`);
-    const { credit } = options;
-    if (credit !== undefined && !(Number.isSafeInteger(credit) && credit >= 1 && credit <= this.#connection.creditMax)) {
-      throw invalid(`credit must be an integer from 1 to ${this.#connection.creditMax}, not ${credit}`);
-    }
-    const subscription = new ActiveSubscription(++this.#numbers, filter, options, this);
-    if (this.state === "closed") {
-      subscription.endedWith(new DunlinError("closed", "the client is closed: open another"));
-    } else if (!subscription.hasEnded) {
-      this.#subscriptions.set(subscription.id, subscription);
-      if (this.#connection.isOpen) this.#ask(subscription);
-    }
+    const subscription = new ActiveSubscription(this, filter, options);
+    this.begin(subscription);
     return subscription;
   }
 
   async *history(topic: string, options: HistoryOptions = {}): AsyncIterableIterator<Message> {
-    const { partition = 0, signal, limit = Number.MAX_SAFE_INTEGER } = options;
-    if (!Number.isSafeInteger(limit) || limit < 0) throw invalid(`limit must be an integer from 0 on, not ${limit}`);
-    let from: string = options.from ?? "earliest";
-    let end: bigint | undefined;
-    for (let left = limit; left > 0; ) {
-      const command: Unnumbered = { type: "read", topic, partition, from, messagesMax: Math.min(left, PAGE_MESSAGES) };
-      const page = await this.#connection.ask("page", command, "resend", signal);
-      end ??= page.logEndOffset;
-      for (const record of page.records) {
-        if (record.offset >= end) return;
-        yield new Received(topic, partition, record);
-        left -= 1;
-      }
-      if (page.nextOffset >= end) return;
-      from = `offset:${page.nextOffset}`;
-    }
+    yield* (await later()).history(this.connection, topic, options);
   }
 
   async configureTopic(topic: string, config: TopicConfig = {}): Promise<TopicDescription> {
-    return description(await this.#connection.ask("topic", { ...config, type: "configure_topic", topic }, "resend"));
+    return description(await this.connection.ask("topic", { ...config, type: "configure_topic", topic }, "resend"));
   }
 
   async describeTopic(topic: string): Promise<TopicDescription> {
-    return description(await this.#connection.ask("topic", { type: "describe_topic", topic }, "resend"));
+    return description(await this.connection.ask("topic", { type: "describe_topic", topic }, "resend"));
   }
 
-  async *listTopics({ filter, signal }: ListOptions = {}): AsyncIterableIterator<string> {
-    let after: string | undefined;
-    for (;;) {
-      const command: Unnumbered = { type: "list_topics", filter, after, topicsMax: PAGE_NAMES };
-      const { topics, more } = await this.#connection.ask("topics", command, "resend", signal);
-      yield* topics;
-      after = topics.at(-1);
-      if (!more || after === undefined) return;
-    }
+  async *listTopics(options: ListOptions = {}): AsyncIterableIterator<string> {
+    yield* (await later()).listTopics(this.connection, options);
   }
 
   async deleteTopic(topic: string): Promise<void> {
-    await this.#connection.ask("ok", { type: "delete_topic", topic }, "reject");
+    await this.connection.ask("ok", { type: "delete_topic", topic }, "reject");
   }
 
   group(name: string): ConsumerGroup {
-    return new Group(name, this.#connection);
+    return new Group(name, this);
   }
 
   async *groups(options: TransferOptions = {}): AsyncIterableIterator<string> {
-    yield* (await administration()).groups(this.#connection, options);
+    yield* (await later()).groups(this.connection, options);
   }
 
   async limits(): Promise<Limit[]> {
-    return (await administration()).limits(this.#connection);
+    return (await later()).limits(this.connection);
   }
 
   async configureLimit(limit: LimitConfig): Promise<void> {
-    await (await administration()).configureLimit(this.#connection, limit);
+    await (await later()).configureLimit(this.connection, limit);
   }
 
   async deleteLimit({ scope, name }: LimitName): Promise<void> {
-    await (await administration()).deleteLimit(this.#connection, { scope, ...(name !== undefined && { name }) });
+    await (await later()).deleteLimit(this.connection, { scope, ...(name !== undefined && { name }) });
   }
 
   async *export(options: TransferOptions = {}): AsyncIterableIterator<Uint8Array> {
-    yield* (await archives()).exportArchive(this.#connection, options);
+    yield* (await later()).exportArchive(this.connection, options);
   }
 
   async import(source: ArchiveSource, options: TransferOptions = {}): Promise<Imported> {
-    return (await archives()).importArchive(this.#connection, source, options);
+    return (await later()).importArchive(this.connection, source, options);
   }
 
   async close(): Promise<void> {
-    this.#connection.close();
+    this.connection.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 
-  /** Called by a subscription that has ended here. A broker that has forgotten it, or is gone, is as good. */
-  async unsubscribe(subscription: ActiveSubscription): Promise<void> {
-    if (!this.#subscriptions.delete(subscription.id) || !this.#connection.isOpen) return;
-    await this.#forget(subscription);
+  number(): number {
+    return ++this.#numbers;
+  }
+
+  begin(listener: Listener): void {
+    if (this.state === "closed") {
+      listener.end(new DunlinError("closed", "the client is closed: open another"));
+    } else if (!listener.hasEnded) {
+      this.#listeners.set(listener.id, listener);
+      if (this.connection.isOpen) this.ask(listener);
+    }
+  }
+
+  ask(listener: Listener): void {
+    this.connection.request(listener.ask(), "reject").catch((error: DunlinError) => {
+      // When the link is lost it is asked for again on the next.
+      if (error.code !== "connection_lost" && this.#listeners.has(listener.id)) listener.refused(error);
+    });
+  }
+
+  forget(listener: Listener): void {
+    this.#listeners.delete(listener.id);
+  }
+
+  /** A broker that has forgotten it, or is gone, is as good. */
+  async leave(listener: Listener): Promise<void> {
+    if (this.#listeners.delete(listener.id) && this.connection.isOpen) await this.#unsubscribe(listener);
+  }
+
+  /** Resolves whatever comes of it. */
+  async #unsubscribe({ id }: Listener): Promise<void> {
+    await this.connection.request({ type: "unsubscribe", subscription: id }, "reject").catch(() => {});
   }
 
   readonly respond: Respond = async (replyTo, given, { contentType, headers } = {}) => {
     const payload = this.#payload("an answer", given);
-    await this.#connection.ask("ok", { type: "respond", replyTo, payload, contentType, headers }, "reject");
+    await this.connection.ask("ok", { type: "respond", replyTo, payload, contentType, headers }, "reject");
   };
-
-  credit(subscription: ActiveSubscription, messages: number): void {
-    if (this.#subscriptions.has(subscription.id)) {
-      this.#connection.post({ type: "credit", subscription: subscription.id, messages });
-    }
-  }
-
-  /** Resolves whatever comes of it. */
-  async #forget(subscription: ActiveSubscription): Promise<void> {
-    await this.#connection.request({ type: "unsubscribe", subscription: subscription.id }, "reject").catch(() => {});
-  }
-
-  #ask(subscription: ActiveSubscription): void {
-    const refused = (error: unknown): void => {
-      // When the link is lost it is asked for again on the next.
-      if (error instanceof DunlinError && error.code === "connection_lost") return;
-      if (this.#subscriptions.delete(subscription.id)) subscription.endedWith(error as DunlinError);
-    };
-    this.#connection.request({ type: "subscribe", ...subscription.ask() }, "reject").catch(refused);
-  }
-
-  #event(reply: Reply): void {
-    if (reply.type !== "delivery" && reply.type !== "gap" && reply.type !== "ended" && reply.type !== "subscribed") return;
-    // Deliveries of a subscription that has ended here may still be on their way.
-    const subscription = this.#subscriptions.get(reply.subscription);
-    if (subscription === undefined) return;
-    if (reply.type === "delivery") subscription.delivered(reply);
-    else if (reply.type === "gap") subscription.missed(reply);
-    else if (reply.type === "subscribed") subscription.subscribed(reply);
-    else {
-      this.#subscriptions.delete(subscription.id);
-      subscription.endedWith(new DunlinError(reply.code, reply.message));
-    }
-  }
 
   #message(message: OutgoingMessage, retry: boolean | undefined): MessageFields {
     const { topic, key, contentType, headers, id, ttlMs, delayMs, deliverAt, producer, producerSequence } = message;
@@ -327,7 +292,7 @@ export class TransportClient implements Client, SubscriptionOwner {
     if (!(payload instanceof Uint8Array)) {
       throw invalid("the payload must be a string or a Uint8Array: use JSON.stringify for anything else");
     }
-    const max = this.#connection.payloadBytesMax;
+    const max = this.connection.payloadBytesMax;
     if (payload.length > max) {
       throw new DunlinError("too_large", `the payload for ${what} has ${payload.length} bytes, the broker takes at most ${max}`);
     }

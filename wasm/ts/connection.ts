@@ -10,10 +10,13 @@ import { DunlinError } from "./errors.ts";
 import { PROTOCOL_VERSION, decodeReplies, encodeCommand } from "./frames.ts";
 import type { Command, Reply, Welcome } from "./frames.ts";
 import type { Closing, Link, Surroundings, Transport } from "./link.ts";
+import type { Told } from "./inbox.ts";
 import type { ClientState, StateChange } from "./types.ts";
 import { concat } from "./wire.ts";
 
 const PING_EVERY_MS = 25_000;
+/** Who is a member of a group says so as often as the broker asks, but not without end. */
+const PING_EVERY_MS_MIN = 10;
 const SILENCE_MAX_MS = 60_000;
 const CONNECT_TIMEOUT_MS = 20_000;
 const RETRY_MIN_MS = 1_000;
@@ -56,7 +59,7 @@ export interface ConnectionEvents {
   /** The broker greets, or has lost what it knew of this link (`again`): subscriptions are to be asked for. */
   ready(again: boolean): void;
   /** A reply that is about a subscription, or about no command at all. */
-  event(reply: Reply): void;
+  event(reply: Told | Extract<Reply, { type: "going_away" }>): void;
   /** It is over; without an error it was closed by its owner. */
   over(error: DunlinError | undefined): void;
 }
@@ -76,6 +79,7 @@ export class Connection {
   #failures = 0;
   #openedAt = 0;
   #heardAt = 0;
+  #pingEveryMs = PING_EVERY_MS;
   #reconnectAfterMs: number | undefined;
   #lastError: DunlinError | undefined;
   #cancelTimer: () => void = () => {};
@@ -337,6 +341,7 @@ export class Connection {
         const pending = this.#pending.get(reply.request);
         // At once: deliveries may follow in the same message.
         if (pending !== undefined && (reply.type === "subscribed" || reply.type === "joined")) this.#events.event(reply);
+        if (reply.type === "joined") this.#pingEvery(reply.heartbeatMs);
         pending?.resolve(reply);
       }
     }
@@ -348,6 +353,7 @@ export class Connection {
     this.#openedAt = this.#surroundings.now();
     this.#reconnectAfterMs = undefined;
     this.#cancelTimer();
+    this.#pingEveryMs = PING_EVERY_MS;
     if (this.#transport.canDie) this.#watch();
     this.#changeState({ state: "open" });
     this.#resubscribe(false);
@@ -381,6 +387,14 @@ export class Connection {
     return new DunlinError("connection_lost", `the broker at ${address} was restored before it answered`);
   }
 
+  /** Who is silent for longer on this link is no member any more. */
+  #pingEvery(ms: number): void {
+    if (!this.#transport.canDie || ms >= this.#pingEveryMs) return;
+    this.#pingEveryMs = Math.max(ms, PING_EVERY_MS_MIN);
+    this.#cancelTimer();
+    this.#watch();
+  }
+
   /** Says `ping` from time to time, and gives up a link that was silent for too long. */
   #watch(): void {
     const silence = this.#surroundings.now() - this.#heardAt;
@@ -388,7 +402,7 @@ export class Connection {
       this.#lost(this.#failure(`it was silent for ${SILENCE_MAX_MS / 1000} s`));
       return;
     }
-    this.#cancelTimer = this.#surroundings.after(Math.min(PING_EVERY_MS, SILENCE_MAX_MS - silence), () => {
+    this.#cancelTimer = this.#surroundings.after(Math.min(this.#pingEveryMs, SILENCE_MAX_MS - silence), () => {
       this.#send("ping");
       if (this.isOpen) this.#watch();
     });

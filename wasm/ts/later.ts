@@ -1,0 +1,9 @@
+/**
+ * What a client loads when it is first asked for more than publishing and subscribing. It is one file: with several, what
+ * they share with the client would be cut into as many.
+ */
+
+export * from "./administration.ts";
+export { exportArchive, importArchive } from "./archive.ts";
+export { ActivePartitionedMember } from "./partitioned.ts";
+export { ActiveQueueMember } from "./queue.ts";
