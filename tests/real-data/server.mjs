@@ -2,9 +2,9 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 
-/** Runs a program to its end; its standard output. Fails with what it said if it fails. */
-export async function run(program, args, { input = "", mayFail = false } = {}) {
-  const child = spawn(program, args);
+/** Runs a program to its end; its standard output. Fails with what it said if it fails, or goes on beyond `timeoutMs`. */
+export async function run(program, args, { input = "", mayFail = false, timeoutMs } = {}) {
+  const child = spawn(program, args, { timeout: timeoutMs });
   child.stdin.on("error", () => undefined);
   child.stdin.end(input);
   const [output, errors, [code]] = await Promise.all([text(child.stdout), text(child.stderr), once(child, "close")]);
