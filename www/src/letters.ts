@@ -92,6 +92,9 @@ export class Letters {
     if (group === undefined) {
       this.detail.hide();
       this.table.show([]);
+      this.count.textContent = "";
+      showProblem(this.problem, undefined);
+      showEmpty(byId("letters-empty", HTMLElement), undefined);
       this.attempt += 1;
     } else if (before?.group !== group.group || before.deadLetters !== group.deadLetters) {
       void this.read(before?.group === group.group ? this.from : 0n);

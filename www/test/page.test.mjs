@@ -52,4 +52,33 @@ describe("console on the broker in the page", { concurrency: 2 }, () => {
     await liveMessage(second, "from tab to tab").waitFor();
     assert.deepEqual([...troubles, ...others], []);
   });
+
+  test("limits hold and scheduled messages come without a server", async () => {
+    const { page, troubles } = await openTab(await browser.newContext(), url);
+    await openInPage(page);
+    const look = (view) => page.locator(".views").getByRole("button", { name: view, exact: true }).click();
+    await look("Limits");
+    await page.getByLabel("Limit for").selectOption("topic");
+    await page.getByLabel(/^Which one/).fill("slow");
+    await page.getByLabel("How many").fill("1");
+    await page.getByLabel("Per, ms").fill("3600000");
+    await page.getByRole("button", { name: "Set limit" }).click();
+    await page.getByRole("table", { name: "Rate limits" }).getByText("topic slow").waitFor();
+    await publish(page, "slow", "one");
+    await page.getByText("Stored at partition 0, offset 0").waitFor();
+    await publish(page, "slow", "two");
+    await page.locator("#publish-error").filter({ hasText: "rate_limited" }).waitFor();
+    await look("Live");
+    await subscribe(page, "later");
+    await page.getByText("Headers and more").click();
+    await page.getByLabel("Publish in, ms").fill("20");
+    await publish(page, "later", "in its time");
+    await liveMessage(page, "in its time").waitFor();
+    await look("Scheduled");
+    await page.getByText("Nothing waits for its time").waitFor();
+    await look("Groups");
+    await page.getByText("No groups yet").waitFor();
+    assert.match(await page.locator("#groups-empty pre").textContent(), /joinQueue/);
+    assert.deepEqual(troubles, []);
+  });
 });
