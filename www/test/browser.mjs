@@ -8,7 +8,7 @@ import { build, preview } from "vite";
 export const root = join(import.meta.dirname, "..");
 
 /** Nothing that a test waits for takes this long unless it never comes, however busy the machine is. */
-const PATIENCE_MS = 60_000;
+export const PATIENCE_MS = 60_000;
 const FLAGS = [
   "--headless",
   "--no-sandbox",

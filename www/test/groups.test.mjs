@@ -1,13 +1,13 @@
 // Groups, dead letters, scheduled messages and limits in the console, against `dunlin serve`: what is shown is the truth,
 // whoever changed it, and what is done there is done.
 import assert from "node:assert/strict";
+import { EventEmitter, once } from "node:events";
 import { after, describe, test } from "node:test";
 
 import { connect } from "dunlin";
 
-import { launch, openTab } from "./browser.mjs";
+import { launch, openTab, PATIENCE_MS } from "./browser.mjs";
 import { dataDirectory, startHost } from "./host.mjs";
-import { join } from "./member.mjs";
 
 const browser = await launch();
 // Before its data directory goes, which has a hook of its own.
@@ -21,6 +21,33 @@ async function open(view) {
   const client = await connect(host.url.replace(/^http/, "ws"));
   after(() => client.close());
   return { page, troubles, client };
+}
+
+/** A member of a queue, which settles each message as its `verdict` says at that time. */
+function join(client, group, filter, verdict) {
+  const heard = [];
+  const news = new EventEmitter();
+  const member = {
+    verdict,
+    times: (payload) => heard.filter((one) => one === payload).length,
+    async hears(payload, times) {
+      while (member.times(payload) < times) await once(news, "message", { signal: AbortSignal.timeout(PATIENCE_MS) });
+    },
+  };
+  void (async () => {
+    for await (const job of client.group(group).joinQueue(filter)) {
+      heard.push(job.text());
+      news.emit("message");
+      await member.verdict(job);
+    }
+  })();
+  return member;
+}
+
+/** Runs what an empty page shows as an example, as a program would that it was copied to. */
+function follow(example, names) {
+  const AsyncFunction = (async () => undefined).constructor;
+  return new AsyncFunction(...Object.keys(names), example)(...Object.values(names));
 }
 
 const row = (page, table, text) => page.getByRole("table", { name: table }).getByRole("row").filter({ hasText: text });
@@ -44,10 +71,13 @@ describe("what the console looks after", { concurrency: 2 }, () => {
     assert.equal(await cell(page, "Partitions", "watched/a", "End"), "2");
     await page.getByRole("button", { name: "Members" }).click();
     await page.getByText("Nobody is a member").waitFor();
-    const member = await join(browser, host.url, "watched", "watched/#", "keep");
+    const said = new EventEmitter();
+    const hears = once(said, "log", { signal: AbortSignal.timeout(PATIENCE_MS) });
+    const example = await page.locator("#group-members-empty pre").textContent();
+    const ended = assert.rejects(follow(example, { client, console: { log: (text) => said.emit("log", text) } }), { code: "unknown_group" });
     await row(page, "Members", "member-").waitFor();
     await page.getByRole("button", { name: "Resume" }).click();
-    await member.hears("one");
+    assert.deepEqual(await hears, ["one"]);
     await page.getByRole("button", { name: "Pause", exact: true }).waitFor();
     assert.equal((await client.group("watched").describe()).paused, false);
     await row(page, "Members", "member-").locator('td[data-title="In flight"]', { hasText: "1" }).waitFor();
@@ -55,6 +85,7 @@ describe("what the console looks after", { concurrency: 2 }, () => {
     await page.reload();
     await row(page, "Members", "member-").waitFor();
     await client.group("watched").delete();
+    await ended;
     await page.locator("#group-error").filter({ hasText: "unknown_group" }).waitFor();
     await page.getByRole("button", { name: "All groups" }).click();
     await row(page, "Groups", "watched").waitFor({ state: "detached" });
@@ -115,8 +146,9 @@ describe("what the console looks after", { concurrency: 2 }, () => {
     await openGroup(page, "mailer");
     await page.getByRole("button", { name: "Dead letters" }).click();
     await page.getByText("No dead letters").waitFor();
-    assert.match(await page.locator("#letters-empty pre").textContent(), /job\.reject/);
-    const member = await join(browser, host.url, "mailer", "mail/#", "reject");
+    const example = await page.locator("#letters-empty pre").textContent();
+    const rejects = (job) => follow(example, { job });
+    const member = join(client, "mailer", "mail/#", rejects);
     for (const number of [1, 2, 3]) await client.publish("mail/in", `{"letter": ${number}}`);
     await client.publish("mail/out", "to nobody");
     const letters = page.getByRole("table", { name: "Dead letters" }).locator("tbody tr");
@@ -140,7 +172,7 @@ describe("what the console looks after", { concurrency: 2 }, () => {
     await letters.filter({ hasText: `"letter": 2` }).getByRole("button").click();
     const shown = page.getByRole("region", { name: "Message" });
     for (const text of ["rejected", "no such customer", `"letter": 2`]) await shown.getByText(text).first().waitFor();
-    await member.decide("ack");
+    member.verdict = (job) => job.ack();
     await shown.getByRole("button", { name: "Replay …" }).click();
     const replay = dialog(page).getByRole("button", { name: "Replay" });
     for (const wrong of ["fast", "0", "-1"]) {
@@ -169,11 +201,10 @@ describe("what the console looks after", { concurrency: 2 }, () => {
     await member.hears(`{"letter": 3}`, 2);
     await member.hears("to nobody", 2);
     await page.getByText("No dead letters").waitFor();
-    const heard = await member.heard();
-    assert.equal(heard.filter((payload) => payload === `{"letter": 1}`).length, 1, "what was deleted does not come again");
+    assert.equal(member.times(`{"letter": 1}`), 1, "what was deleted does not come again");
 
     // What somebody else deals with meanwhile is told where it is tried.
-    await member.decide("reject");
+    member.verdict = rejects;
     await client.publish("mail/in", "late");
     await letters.filter({ hasText: "late" }).getByRole("button").click();
     await shown.getByRole("button", { name: "Delete …" }).click();
@@ -188,6 +219,9 @@ describe("what the console looks after", { concurrency: 2 }, () => {
   test("limits are set, changed and removed, and hold", async () => {
     const { page, troubles, client } = await open("limits");
     await page.getByText("Nothing is limited").waitFor();
+    await follow(await page.locator("#limits-empty pre").textContent(), { client });
+    await row(page, "Rate limits", "each user").filter({ hasText: "100 in 1 s" }).waitFor();
+    await client.deleteLimit({ scope: "user" });
     const set = page.getByRole("button", { name: "Set limit" });
     const problem = page.locator("#limit-error");
     await set.click();
@@ -228,6 +262,11 @@ describe("what the console looks after", { concurrency: 2 }, () => {
 
   test("scheduled messages are listed and cancelled", async () => {
     const { page, troubles, client } = await open("scheduled");
+    await page.getByText("Nothing waits for its time").waitFor();
+    await follow(await page.locator("#scheduled-empty pre").textContent(), { client });
+    await page.getByRole("button", { name: /^Cancel message/ }).click();
+    await dialog(page).getByText("It will not be published to reminders").waitFor();
+    await dialog(page).getByRole("button", { name: "Cancel message" }).click();
     await page.getByText("Nothing waits for its time").waitFor();
     await page.getByText("Headers and more").click();
     const form = page.locator("#publish-form");
