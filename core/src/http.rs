@@ -9,6 +9,14 @@
 //! POST /v1/{namespace}/topics/{topic}                               publish the body
 //! GET  /v1/{namespace}/topics/{topic}?from=&partition=&limit=       history, one record a line
 //! GET  /v1/{namespace}/subscribe?filter=&from=&partition=           server-sent events
+//! POST /v1/{namespace}/requests/{topic}                             publish the body and wait for an answer
+//! GET  /v1/{namespace}/groups?after=&limit=                         the names of consumer groups
+//! GET  /v1/{namespace}/groups/{group}                               who is in it, and how far it is
+//! GET  /v1/{namespace}/groups/{group}/dead-letters                  one a line; ?from=&limit=&filter=&reason=
+//! POST /v1/{namespace}/groups/{group}/dead-letters/replay           ?offsets=&rate=
+//! GET  /v1/{namespace}/scheduled?filter=&after=&limit=              messages that wait for their time
+//! DELETE /v1/{namespace}/scheduled/{schedule_id}                    take one back
+//! GET  /v1/{namespace}/limits                                       the rate limits
 //! GET  /v1/{namespace}/export                                       the namespace as an archive
 //! PUT  /v1/{namespace}/import                                       an archive becomes the namespace
 //! GET  /healthz, /readyz                                            the host's own
@@ -23,15 +31,15 @@ mod query;
 mod response;
 mod route;
 
-pub use command::{LIMIT_DEFAULT, export_frames, import_frames, publish_frames, read_frames};
+pub use command::{Asked, LIMIT_DEFAULT, export_frames, import_frames};
 pub use event::{Event, STREAM_RETRY_MS, event, subscribe_frames};
 pub use problem::{
     CODES, FORBIDDEN_ORIGIN, MALFORMED_REQUEST, METHOD_NOT_ALLOWED, MISCONFIGURED, Problem,
     UNAUTHORISED, UNKNOWN_ROUTE, UPGRADE_REQUIRED, status_of,
 };
 pub use query::query_parameter;
-pub use response::{Response, close_response, health_response, lost_response, response};
-pub use route::{Route, subprotocol};
+pub use response::{Response, close_response, health_response, lost_response, object, response};
+pub use route::{Action, Route, subprotocol};
 
 /// The number of the one command that a request becomes; the reply carries it.
 pub const REQUEST: u64 = 1;
@@ -45,8 +53,17 @@ pub const JSON: &str = "application/json";
 /// The media type of history: one JSON object a line.
 pub const NDJSON: &str = "application/x-ndjson";
 
+/// The media type of an answer that names none.
+const OCTETS: &str = "application/octet-stream";
+
 /// The media type of an archive.
 pub const ARCHIVE: &str = "application/vnd.dunlin.archive";
 
 /// How many bytes of an archive a host gives to the broker at once.
 pub const IMPORT_PART_BYTES: usize = 256 << 10;
+
+/// The methods that some path has, for pages of other origins (the Fetch standard's CORS protocol).
+pub const METHODS: &str = "GET, POST, PUT, DELETE";
+
+/// The headers of responses that such pages may read.
+pub const EXPOSED_HEADERS: &str = "content-disposition, dunlin-next-offset, dunlin-log-start-offset, dunlin-log-end-offset, dunlin-more, retry-after";

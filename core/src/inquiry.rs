@@ -19,7 +19,7 @@ use crate::publish::check_sizes;
 use crate::topic::Kind;
 
 /// How long a request waits for an answer that does not say so, in milliseconds.
-const TIMEOUT_MS: u64 = 30_000;
+pub(crate) const TIMEOUT_MS: u64 = 30_000;
 
 /// Somebody who waits for an answer.
 pub(crate) struct Inquiry {

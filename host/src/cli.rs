@@ -7,6 +7,7 @@ mod doctor;
 mod publish;
 mod serve;
 mod subscribe;
+mod time;
 mod topic;
 
 use std::io::{self, Write as _};

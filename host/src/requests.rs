@@ -9,7 +9,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use dunlin_core::frame::{Command, Credit, Reply};
-use dunlin_core::http::{self, MALFORMED_REQUEST, Problem, SUBSCRIPTION};
+use dunlin_core::http::{self, Action, MALFORMED_REQUEST, Problem, SUBSCRIPTION};
 use dunlin_core::{Encoding, ErrorCode, Reader};
 use futures_util::stream;
 
@@ -29,10 +29,10 @@ const STREAM_CREDIT: u64 = 256;
 /// How often a stream without events gives a sign of life, for proxies that end silent ones.
 const STREAM_ALIVE_EVERY: Duration = Duration::from_secs(15);
 
-/// Publishes the body.
-pub(crate) async fn publish(
+/// Gives the broker one command, and makes a response of its reply.
+pub(crate) async fn command(
     client: Client<'_>,
-    topic: &str,
+    action: &Action,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
@@ -61,8 +61,28 @@ pub(crate) async fn publish(
             },
         )
         .collect::<Result<Vec<_>, _>>()?;
-    let frames = http::publish_frames(topic, headers, &body)?;
-    exchange(client, topic, frames).await
+    let query = parts.uri.query().unwrap_or_default();
+    let asked = action.ask(query, headers, &body)?;
+    let within = REPLY_WITHIN + Duration::from_millis(asked.answer_ms);
+    let answer = async {
+        let (mut connection, _admission) = client.open(Encoding::Binary).await?;
+        connection.frame(Bytes::from(asked.frames)).await?;
+        loop {
+            let message = match connection.outgoing.recv().await.ok_or(Stopped)? {
+                Outgoing::Message(message) => message,
+                Outgoing::Close(code, reason) => return Ok(http::close_response(code, &reason)),
+            };
+            let answer = Replies::new(&message).find_map(|reply| action.response(&reply));
+            if let Some(answer) = answer {
+                return Ok(answer);
+            }
+        }
+    };
+    match tokio::time::timeout(within, answer).await {
+        Ok(Ok(answer)) => Ok(respond(answer)),
+        Ok(Err(Stopped)) => Err(stopping()),
+        Err(_) => Ok(respond(http::lost_response())),
+    }
 }
 
 fn too_large() -> Problem {
@@ -71,39 +91,6 @@ fn too_large() -> Problem {
         ErrorCode::TooLarge.as_str(),
         "the body is longer than 1 MiB, or broke off; publish less at once",
     )
-}
-
-/// Reads a page of history.
-pub(crate) async fn read(
-    client: Client<'_>,
-    topic: &str,
-    query: &str,
-) -> Result<Response, Problem> {
-    let frames = http::read_frames(topic, query)?;
-    exchange(client, topic, frames).await
-}
-
-/// Sends a command and makes a response of its reply.
-async fn exchange(client: Client<'_>, topic: &str, frames: Vec<u8>) -> Result<Response, Problem> {
-    let answer = async {
-        let (mut connection, _admission) = client.open(Encoding::Binary).await?;
-        connection.frame(Bytes::from(frames)).await?;
-        loop {
-            let message = match connection.outgoing.recv().await.ok_or(Stopped)? {
-                Outgoing::Message(message) => message,
-                Outgoing::Close(code, reason) => return Ok(http::close_response(code, &reason)),
-            };
-            let answer = Replies::new(&message).find_map(|reply| http::response(topic, &reply));
-            if let Some(answer) = answer {
-                return Ok(answer);
-            }
-        }
-    };
-    match tokio::time::timeout(REPLY_WITHIN, answer).await {
-        Ok(Ok(answer)) => Ok(respond(answer)),
-        Ok(Err(Stopped)) => Err(stopping()),
-        Err(_) => Ok(respond(http::lost_response())),
-    }
 }
 
 /// A stream of events. The answer begins once the broker has accepted or refused the subscription.
@@ -291,14 +278,12 @@ pub(crate) fn respond(response: http::Response) -> Response {
     *answer.status_mut() =
         StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = answer.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static(response.content_type),
-    );
-    for (name, value) in response.headers {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
-    }
+    let content_type = HeaderValue::from_str(&response.content_type);
+    let pairs = response.headers.into_iter().filter_map(|(name, value)| {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        Some((name, HeaderValue::from_str(&value).ok()?))
+    });
+    headers.extend(content_type.map(|value| (header::CONTENT_TYPE, value)));
+    headers.extend(pairs);
     answer
 }

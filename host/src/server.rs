@@ -250,15 +250,12 @@ fn allow_origin(origin: &str, headers: &mut HeaderMap) {
     };
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     for (name, value) in [
-        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PUT"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, http::METHODS),
         (
             header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "authorization, content-type, last-event-id, dunlin-key, dunlin-id, dunlin-ttl-ms, dunlin-durability",
+            "authorization, content-type, last-event-id, dunlin-key, dunlin-id, dunlin-ttl-ms, dunlin-delay-ms, dunlin-deliver-at, dunlin-durability, dunlin-wait-ms, dunlin-producer, dunlin-producer-sequence, dunlin-timeout-ms",
         ),
-        (
-            header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            "content-disposition, dunlin-next-offset, dunlin-log-start-offset, dunlin-log-end-offset, retry-after",
-        ),
+        (header::ACCESS_CONTROL_EXPOSE_HEADERS, http::EXPOSED_HEADERS),
         (header::VARY, "origin"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
@@ -286,8 +283,7 @@ async fn route(host: &Host, ip: IpAddr, request: Request<Body>) -> Result<Respon
     let client = Client { host, claims, ip };
     match route {
         Route::Connect { .. } => websocket::connect(client, request).await,
-        Route::Publish { topic, .. } => requests::publish(client, &topic, request).await,
-        Route::Read { topic, .. } => requests::read(client, &topic, &query).await,
+        Route::Command { action, .. } => requests::command(client, &action, request).await,
         Route::Subscribe { .. } => requests::subscribe(client, &query, request.headers()).await,
         Route::Export { namespace } => archives::export(client, namespace).await,
         Route::Import { .. } => archives::import(client, request.into_body()).await,

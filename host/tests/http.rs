@@ -3,8 +3,9 @@
 mod common;
 
 use std::io::BufRead as _;
+use std::sync::Arc;
 
-use common::{Answer, Broker, history, http, publish, read_headers, stream};
+use common::{Answer, Broker, Socket, history, http, publish, read_headers, stream};
 use serde_json::json;
 
 fn get(broker: &Broker, target: &str) -> Answer {
@@ -110,6 +111,45 @@ fn wrong_requests_are_refused_with_their_code() {
         ),
         ("GET", "/v1/main/subscribe?filter=a&from=never", (400, bad)),
         ("GET", "/v1/main/subscribe?filter=a&filter=b", (400, bad)),
+        ("POST", "/v1/main/requests/t", (503, "no_responders")),
+        ("POST", "/v1/main/requests/a/%23", (400, "invalid_topic")),
+        ("GET", "/v1/main/requests/t", (405, "method_not_allowed")),
+        ("GET", "/v1/main/groups?limit=0", (400, bad)),
+        ("GET", "/v1/main/groups/none", (404, "unknown_group")),
+        (
+            "GET",
+            "/v1/main/groups/none/dead-letters",
+            (404, "unknown_group"),
+        ),
+        (
+            "GET",
+            "/v1/main/groups/none/dead-letters?from=x",
+            (400, bad),
+        ),
+        (
+            "POST",
+            "/v1/main/groups/none/dead-letters/replay",
+            (404, "unknown_group"),
+        ),
+        (
+            "POST",
+            "/v1/main/groups/none/dead-letters/replay?offsets=1;2",
+            (400, bad),
+        ),
+        (
+            "GET",
+            "/v1/main/scheduled?after=7",
+            (404, "unknown_schedule"),
+        ),
+        (
+            "GET",
+            "/v1/main/scheduled?filter=a/%23/b",
+            (400, "invalid_filter"),
+        ),
+        ("DELETE", "/v1/main/scheduled/7", (404, "unknown_schedule")),
+        ("DELETE", "/v1/main/scheduled/x", (400, bad)),
+        ("DELETE", "/v1/main/scheduled", (405, "method_not_allowed")),
+        ("GET", "/v1/main/limits?scope=user", (400, bad)),
     ] {
         let answer = http(&broker, method, target, &[], b"");
         let (status, code) = answer.refusal();
@@ -119,6 +159,142 @@ fn wrong_requests_are_refused_with_their_code() {
             "{method} {target}: {answer:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_request_gets_its_answer_or_is_refused() {
+    let broker = Arc::new(Broker::in_memory(&[]));
+    let mut clock = Socket::hello(&broker).await;
+    clock
+        .say(r#"{"type":"subscribe","request":1,"subscription":1,"filter":"time"}"#)
+        .await;
+    clock.hear().await;
+    let ask = |headers: &'static [(&str, &str)]| {
+        let broker = Arc::clone(&broker);
+        tokio::task::spawn_blocking(move || {
+            http(&broker, "POST", "/v1/main/requests/time", headers, b"?")
+        })
+    };
+    let asked = ask(&[("dunlin-key", "k"), ("dunlin-header-zone", "UTC")]);
+    let delivery = clock.hear().await;
+    assert_eq!(
+        (&delivery["payload"], &delivery["key"], &delivery["headers"]),
+        (&json!("?"), &json!("k"), &json!([["zone", "UTC"]]))
+    );
+    let respond = json!({
+        "type": "respond", "request": 2, "reply_to": delivery["reply_to"], "payload": "12:00",
+        "content_type": "text/plain", "headers": [["Zone", "UTC"], ["no token", "x"]],
+    });
+    clock.say(&respond.to_string()).await;
+    let answer = asked.await.unwrap();
+    assert_eq!((answer.status, answer.body.as_str()), (200, "12:00"));
+    assert_eq!(answer.header("content-type"), Some("text/plain"));
+    assert_eq!(answer.header("dunlin-header-zone"), Some("UTC"));
+
+    let unanswered = ask(&[("dunlin-timeout-ms", "50")]).await.unwrap();
+    assert_eq!(unanswered.refusal(), (504, "timeout".to_owned()));
+    for header in [
+        &[("dunlin-timeout-ms", "0")] as &'static [(&str, &str)],
+        &[("dunlin-timeout-ms", "300001")],
+        &[("dunlin-ttl-ms", "1")],
+    ] {
+        let refused = ask(header).await.unwrap();
+        assert_eq!(refused.refusal(), (400, "invalid_argument".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_group_and_its_dead_letters_are_looked_after() {
+    let broker = Broker::in_memory(&[]);
+    let mut member = Socket::hello(&broker).await;
+    member
+        .say(r#"{"type":"join","request":1,"subscription":1,"group":"g h","filters":["jobs"]}"#)
+        .await;
+    assert_eq!(
+        member.hear().await["heartbeat_ms"],
+        3_333,
+        "10 s, in thirds"
+    );
+    for text in ["one", "two"] {
+        publish(&broker, "jobs", text, &[]);
+        let delivery = member.hear_all("delivery", 1).await.remove(0);
+        let lease = &delivery["lease"];
+        let reject =
+            json!({"type": "reject", "request": 2, "leases": [{"lease": lease}], "reason": "no"});
+        member.say(&reject.to_string()).await;
+        member.hear_all("settled", 1).await;
+    }
+    assert_eq!(
+        get(&broker, "/v1/main/groups").json(),
+        json!({"groups": ["g h"], "more": false})
+    );
+    let group = get(&broker, "/v1/main/groups/g%20h").json();
+    assert_eq!(
+        (&group["group"], &group["dead_letters"]),
+        (&json!("g h"), &json!(2))
+    );
+    assert_eq!(group["members"][0]["member"], "member-1", "{group}");
+    assert_eq!(group["partitions"][0]["lag"], 0, "{group}");
+    assert_eq!(group.get("request"), None);
+
+    let letters = "/v1/main/groups/g%20h/dead-letters";
+    let first = get(&broker, &format!("{letters}?limit=1"));
+    assert_eq!(first.header("content-type"), Some("application/x-ndjson"));
+    assert_eq!(first.header("dunlin-next-offset"), Some("1"));
+    assert_eq!(first.header("dunlin-more"), Some("true"));
+    assert_eq!(first.lines()[0]["payload"], "one");
+    let rest = get(
+        &broker,
+        &format!("{letters}?from=1&filter=jobs&reason=rejected"),
+    );
+    assert_eq!(rest.header("dunlin-more"), Some("false"));
+    assert_eq!(rest.lines()[0]["payload"], "two");
+    assert_eq!(
+        get(&broker, &format!("{letters}?filter=else"))
+            .lines()
+            .len(),
+        0
+    );
+
+    let replay = |query: &str, body: &[u8]| {
+        let target = format!("{letters}/replay{query}");
+        http(&broker, "POST", &target, &[], body)
+    };
+    let refused = replay("", br#"{"offsets":[1]}"#).refusal();
+    assert_eq!(refused, (400, "invalid_argument".to_owned()));
+    let refused = replay("?offsets=9", b"").refusal();
+    assert_eq!(refused, (416, "offset_out_of_range".to_owned()));
+    assert_eq!(replay("?offsets=1", b"").json(), json!({"messages": 1}));
+    let again = member.hear_all("delivery", 1).await.remove(0);
+    assert_eq!(
+        (&again["payload"], &again["attempt"]),
+        (&json!("two"), &json!(1))
+    );
+}
+
+#[test]
+fn scheduled_messages_and_limits_are_listed() {
+    let broker = Broker::in_memory(&[]);
+    let receipt = publish(&broker, "t", "later", &[("dunlin-delay-ms", "3600000")]);
+    let id = receipt["schedule_id"].as_u64().expect("it waits");
+    let listed = get(&broker, "/v1/main/scheduled?filter=t&limit=5").json();
+    assert_eq!(listed["more"], false);
+    assert_eq!(listed["scheduled"][0]["schedule_id"], id, "{listed}");
+    let cancel = || {
+        http(
+            &broker,
+            "DELETE",
+            &format!("/v1/main/scheduled/{id}"),
+            &[],
+            b"",
+        )
+    };
+    assert_eq!(cancel().json(), json!({"ok": true}));
+    assert_eq!(cancel().refusal(), (404, "unknown_schedule".to_owned()));
+    assert_eq!(
+        get(&broker, "/v1/main/limits").json(),
+        json!({"limits": []})
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use dunlin_core::frame::{Command, JsonError, Layouts, Reply, frame_to_json, json_to_frame};
-use dunlin_core::http::{self, Route};
+use dunlin_core::http::{self, Action, Route};
 use dunlin_core::{CloseCode, ErrorCode, Partition, Reader, partition_of};
 
 static SPECIFICATION: LazyLock<String> = LazyLock::new(|| {
@@ -207,6 +207,14 @@ fn every_route_and_header_is_specified() {
         ("POST", "/v1/{namespace}/topics/{topic}"),
         ("GET", "/v1/{namespace}/topics/{topic}"),
         ("GET", "/v1/{namespace}/subscribe"),
+        ("POST", "/v1/{namespace}/requests/{topic}"),
+        ("GET", "/v1/{namespace}/groups"),
+        ("GET", "/v1/{namespace}/groups/{group}"),
+        ("GET", "/v1/{namespace}/groups/{group}/dead-letters"),
+        ("POST", "/v1/{namespace}/groups/{group}/dead-letters/replay"),
+        ("GET", "/v1/{namespace}/scheduled"),
+        ("DELETE", "/v1/{namespace}/scheduled/{schedule_id}"),
+        ("GET", "/v1/{namespace}/limits"),
         ("GET", "/v1/{namespace}/export"),
         ("PUT", "/v1/{namespace}/import"),
         ("GET", "/healthz"),
@@ -215,20 +223,25 @@ fn every_route_and_header_is_specified() {
         let row = format!("| `{method} {path}` |");
         assert!(SPECIFICATION.contains(&row), "PROTOCOL.md has no row {row}");
         let path = path.replace("{namespace}", "n").replace("{topic}", "a/b");
+        let path = path.replace("{group}", "g").replace("{schedule_id}", "7");
         let route = Route::parse(method, &path);
         assert!(matches!(route, Some(Ok(_))), "{method} {path}: {route:?}");
     }
-    // The headers that publishing takes, as their refusal lists them.
-    let unknown = http::publish_frames("t", [("dunlin-unknown", "x")], b"").unwrap_err();
-    let mut known = 0;
-    for word in unknown.message.split([' ', ',']).skip(3) {
-        if word.starts_with("dunlin-") {
-            known += 1;
+    // The headers that publishing and asking take, as their refusal lists them.
+    let topic = || "t".to_owned();
+    for (action, count) in [
+        (Action::Publish { topic: topic() }, 10),
+        (Action::Request { topic: topic() }, 4),
+    ] {
+        let unknown = action.ask("", [("dunlin-unknown", "x")], b"").unwrap_err();
+        let words = unknown.message.split([' ', ',']).skip(3);
+        let known: Vec<&str> = words.filter(|word| word.starts_with("dunlin-")).collect();
+        for word in &known {
             let row = format!("| `{word}` |");
             assert!(SPECIFICATION.contains(&row), "PROTOCOL.md has no row {row}");
         }
+        assert_eq!(known.len(), count, "{}", unknown.message);
     }
-    assert_eq!(known, 10, "{}", unknown.message);
 }
 
 #[test]

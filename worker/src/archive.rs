@@ -24,7 +24,7 @@ pub(crate) async fn import(
     for part in 0.. {
         let (bytes, last) = body.part().await?;
         let frames = http::import_frames(import, part, last, &bytes);
-        let replies = peer.exchange(namespace, &frames).await?;
+        let replies = peer.exchange(namespace, &frames, 0).await?;
         match answer(&replies) {
             Some(Reply::Imported(imported)) if !last => import = imported.import,
             reply => {

@@ -18,9 +18,6 @@ use crate::{archive, stream};
 /// The largest body that is read. What fits exactly the broker decides, which also counts headers.
 const BODY_BYTES_MAX: usize = 1024 * 1024 + 128 * 1024;
 
-/// The headers of a response that a page of an allowed origin may read.
-const EXPOSED: &str = "content-disposition, dunlin-next-offset, dunlin-log-start-offset, dunlin-log-end-offset, retry-after";
-
 /// The headers that such a page may send; `dunlin-header-*` can only be listed one by one, as the browser asks.
 const PREFLIGHT_SECONDS: &str = "600";
 
@@ -95,16 +92,16 @@ async fn answer(request: &mut Request, env: &Env) -> core::result::Result<Respon
             )?;
             Ok(peer.connect(&namespace, spoken).await?)
         }
-        Route::Publish { namespace, topic } => {
+        Route::Command { namespace, action } => {
             let headers: Vec<(String, String)> = request.headers().entries().collect();
             let body = body(request).await?;
             let headers = headers.iter().map(|(name, value)| (&**name, &**value));
-            let frames = http::publish_frames(&topic, headers, &body)?;
-            command(&peer, &namespace, &topic, &frames).await
-        }
-        Route::Read { namespace, topic } => {
-            let frames = http::read_frames(&topic, target.query)?;
-            command(&peer, &namespace, &topic, &frames).await
+            let asked = action.ask(target.query, headers, &body)?;
+            let replies = peer
+                .exchange(&namespace, &asked.frames, asked.answer_ms)
+                .await?;
+            let response = decoded(&replies).find_map(|reply| action.response(&reply));
+            Ok(plain(response.unwrap_or_else(http::lost_response))?)
         }
         Route::Subscribe { namespace } => {
             let resume = header("last-event-id");
@@ -151,12 +148,18 @@ impl<'e> Peer<'e> {
         self.fetch(namespace, &door, &init).await
     }
 
-    /// Lets the object handle frames, and returns its replies.
-    pub(crate) async fn exchange(&self, namespace: &str, frames: &[u8]) -> Result<Vec<u8>> {
+    /// Lets the object handle frames, and returns its replies, for which it may wait so much longer than usual.
+    pub(crate) async fn exchange(
+        &self,
+        namespace: &str,
+        frames: &[u8],
+        answer_ms: u64,
+    ) -> Result<Vec<u8>> {
         let mut init = RequestInit::new();
         init.with_method(Method::Post)
             .with_body(Some(Uint8Array::from(frames).into()));
-        let mut response = self.fetch(namespace, "frames?", &init).await?;
+        let door = format!("frames?answer_ms={answer_ms}&");
+        let mut response = self.fetch(namespace, &door, &init).await?;
         match response.status_code() {
             200 => response.bytes().await,
             _ => Err(response.text().await?.into()),
@@ -175,18 +178,6 @@ impl<'e> Peer<'e> {
         let object = self.env.durable_object("BROKER")?.get_by_name(namespace)?;
         object.fetch_with_request(request).await
     }
-}
-
-/// One command and its response.
-async fn command(
-    peer: &Peer<'_>,
-    namespace: &str,
-    topic: &str,
-    frames: &[u8],
-) -> core::result::Result<Response, Failure> {
-    let replies = peer.exchange(namespace, frames).await?;
-    let response = decoded(&replies).find_map(|reply| http::response(topic, &reply));
-    Ok(plain(response.unwrap_or_else(http::lost_response))?)
 }
 
 /// The frames of a message that can be read.
@@ -244,7 +235,7 @@ async fn other(
 
 fn preflight(request: &Request) -> Result<Response> {
     let headers = Headers::new();
-    headers.set("access-control-allow-methods", "GET, POST, PUT")?;
+    headers.set("access-control-allow-methods", http::METHODS)?;
     headers.set("access-control-max-age", PREFLIGHT_SECONDS)?;
     if let Some(wanted) = request.headers().get("access-control-request-headers")? {
         headers.set("access-control-allow-headers", &wanted)?;
@@ -261,14 +252,14 @@ fn with_cors(response: Response, origin: &str) -> Result<Response> {
         headers.append(&name, &value)?;
     }
     headers.set("access-control-allow-origin", origin)?;
-    headers.set("access-control-expose-headers", EXPOSED)?;
+    headers.set("access-control-expose-headers", http::EXPOSED_HEADERS)?;
     headers.append("vary", "origin")?;
     Ok(response.with_headers(headers))
 }
 
 pub(crate) fn plain(response: http::Response) -> Result<Response> {
     let headers = Headers::new();
-    headers.set("content-type", response.content_type)?;
+    headers.set("content-type", &response.content_type)?;
     for (name, value) in &response.headers {
         headers.set(name, value)?;
     }
@@ -280,7 +271,7 @@ pub(crate) fn plain(response: http::Response) -> Result<Response> {
             // `from_bytes` names a media type of its own.
             let _ = finished
                 .headers_mut()
-                .set("content-type", response.content_type);
+                .set("content-type", &response.content_type);
             finished
         })
 }

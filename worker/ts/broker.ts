@@ -67,7 +67,7 @@ export class Broker extends DurableObject<BrokerEnvironment> {
     if (url.pathname === "/connect") return this.#connect(request, url.searchParams, claims, ip);
     const commands = new Uint8Array(await request.arrayBuffer());
     try {
-      const { connection, replies } = this.#peers.openDoor(commands);
+      const { connection, replies } = this.#peers.openDoor(commands, Number(url.searchParams.get("answer_ms")));
       this.#drive.connect(connection, "binary", claims, ip);
       this.#drive.frame(connection, commands);
       const answer = await replies;

@@ -18,6 +18,8 @@ export interface Peer extends Attachment {
 
 /** A command that has no answer after this long is given up, and the client told that nobody knows. */
 const DOOR_WAITS_MS = 30_000;
+/** A timer that is set for longer is due at once. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
 
 export class Peers implements Sockets {
   readonly #context: DurableObjectState;
@@ -68,10 +70,10 @@ export class Peers implements Sockets {
     this.#sockets.delete(connection);
   }
 
-  /** Opens a door for a batch of commands; its answer is every reply, once each command has one. */
-  openDoor(commands: Uint8Array): { readonly connection: number; readonly replies: Promise<Uint8Array> } {
+  /** Opens a door for a batch of commands; its answer is every reply, once each command has one, for which the broker may wait so much longer than usual. */
+  openDoor(commands: Uint8Array, answerMs: number): { readonly connection: number; readonly replies: Promise<Uint8Array> } {
     const connection = this.#next++;
-    const door = new Door(countFrames(commands));
+    const door = new Door(countFrames(commands), answerMs);
     this.#doors.set(connection, door);
     const replies = door.replies.finally(() => this.#doors.delete(connection));
     return { connection, replies };
@@ -109,12 +111,12 @@ class Door {
   #missing: number;
   #settle: (replies: Uint8Array) => void = () => {};
 
-  constructor(commands: number) {
+  constructor(commands: number, answerMs: number) {
     this.#missing = commands;
     this.replies = new Promise((settle) => {
       this.#settle = settle;
     });
-    const patience = setTimeout(() => this.end(), DOOR_WAITS_MS);
+    const patience = setTimeout(() => this.end(), Math.min(DOOR_WAITS_MS + answerMs, TIMER_MS_MAX));
     void this.replies.then(() => clearTimeout(patience));
     if (commands === 0) this.end();
   }

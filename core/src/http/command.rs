@@ -1,20 +1,165 @@
 //! What a request asks of the broker, as frames: `hello` and one command.
 
 use alloc::format;
-use alloc::string::ToString as _;
+use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
 use super::REQUEST;
 use super::problem::Problem;
 use super::query::{Query, parse_u64};
-use crate::protocol::field::Headers;
-use crate::protocol::frame::{Command, Export, Hello, Import, PROTOCOL_VERSION, Publish, Read};
+use super::response::{Response, response};
+use super::route::Action;
+use crate::inquiry::TIMEOUT_MS;
+use crate::protocol::field::{Headers, List};
+use crate::protocol::frame::{
+    CancelScheduled, Command, DeadOffset, DescribeGroup, Export, Hello, Import, ListGroups,
+    ListLimits, ListScheduled, PROTOCOL_VERSION, Publish, Read, ReadDeadLetters, ReplayDeadLetters,
+    Reply, Request,
+};
 
-/// The most records that one page of history asks for when the request names no limit.
+/// The most records that one page of history or of dead letters asks for when the request names no limit.
 pub const LIMIT_DEFAULT: u64 = 100;
 
-/// The frames that publish `body`. Reads the headers `content-type` and `dunlin-…`; other headers mean nothing here.
-pub fn publish_frames<'h>(
+/// A request as the broker will hear it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// `hello` and the command, as one message in the binary encoding.
+    pub frames: Vec<u8>,
+    /// How long the broker may wait for somebody else before it replies, in milliseconds.
+    pub answer_ms: u64,
+}
+
+impl Action {
+    /// What the request says. `query` is the raw query of the URL, without the question mark. Of the headers those that
+    /// are `content-type` or begin with `dunlin-` mean something to who publishes.
+    pub fn ask<'h>(
+        &self,
+        query: &str,
+        headers: impl IntoIterator<Item = (&'h str, &'h str)>,
+        body: &[u8],
+    ) -> Result<Asked, Problem> {
+        let frames = match self {
+            Self::Publish { topic } => publish_frames(topic, headers, body)?,
+            Self::Read { topic } => read_frames(topic, query)?,
+            Self::Request { topic } => return request(topic, query, headers, body),
+            Self::ListGroups => {
+                let query = Query::parse(query, &["after", "limit"])?;
+                frames(&Command::ListGroups(ListGroups {
+                    request: REQUEST,
+                    after: query.get("after"),
+                    groups_max: query.limit()?,
+                }))
+            }
+            Self::DescribeGroup { group } => {
+                Query::parse(query, &[])?;
+                let request = REQUEST;
+                frames(&Command::DescribeGroup(DescribeGroup { request, group }))
+            }
+            Self::ReadDeadLetters { group } => {
+                let query = Query::parse(query, &["from", "limit", "filter", "reason"])?;
+                frames(&Command::ReadDeadLetters(ReadDeadLetters {
+                    request: REQUEST,
+                    group,
+                    from_offset: query.u64("from")?,
+                    messages_max: Some(query.limit()?.unwrap_or(LIMIT_DEFAULT)),
+                    filter: query.get("filter"),
+                    reason: query.get("reason"),
+                }))
+            }
+            Self::ReplayDeadLetters { group } => replay_frames(group, query, body)?,
+            Self::ListScheduled => {
+                let query = Query::parse(query, &["filter", "after", "limit"])?;
+                frames(&Command::ListScheduled(ListScheduled {
+                    request: REQUEST,
+                    filter: query.get("filter"),
+                    after: query.u64("after")?,
+                    scheduled_max: query.limit()?,
+                }))
+            }
+            Self::CancelScheduled { schedule_id } => {
+                Query::parse(query, &[])?;
+                frames(&Command::CancelScheduled(CancelScheduled {
+                    request: REQUEST,
+                    schedule_id: *schedule_id,
+                }))
+            }
+            Self::ListLimits => {
+                Query::parse(query, &[])?;
+                frames(&Command::ListLimits(ListLimits { request: REQUEST }))
+            }
+        };
+        Ok(Asked {
+            frames,
+            answer_ms: 0,
+        })
+    }
+
+    /// The response to the command, or `None` for a frame that does not answer it.
+    pub fn response(&self, reply: &Reply<'_>) -> Option<Response> {
+        let topic = match self {
+            Self::Publish { topic } => topic,
+            _ => "",
+        };
+        response(topic, reply)
+    }
+}
+
+/// The headers that say something of every message.
+#[derive(Default)]
+struct Described<'h> {
+    key: Option<&'h str>,
+    content_type: Option<&'h str>,
+    id: Option<&'h str>,
+    /// The message's own headers, as a frame spells them.
+    pairs: Vec<u8>,
+}
+
+impl<'h> Described<'h> {
+    /// Reads the headers; the `further` ones, which are named here without `dunlin-`, are given to `take`.
+    fn read(
+        headers: impl IntoIterator<Item = (&'h str, &'h str)>,
+        further: &[&str],
+        mut take: impl FnMut(&str, &'h str) -> Result<(), Problem>,
+    ) -> Result<Self, Problem> {
+        let mut described = Self::default();
+        let mut pairs = Vec::new();
+        for (name, value) in headers {
+            let lower = name.to_ascii_lowercase();
+            if lower == "content-type" {
+                described.content_type = Some(value);
+                continue;
+            }
+            let Some(own) = lower.strip_prefix("dunlin-") else {
+                continue;
+            };
+            match (own, own.strip_prefix("header-")) {
+                ("key", _) => described.key = Some(value),
+                ("id", _) => described.id = Some(value),
+                (_, Some(header)) if !header.is_empty() => pairs.push((header.to_string(), value)),
+                _ if further.contains(&own) => take(own, value)?,
+                _ => {
+                    let further: String = further
+                        .iter()
+                        .map(|own| format!(", dunlin-{own}"))
+                        .collect();
+                    return Err(Problem::invalid(format!(
+                        "unknown header {lower}; known are dunlin-key, dunlin-id{further} and dunlin-header-NAME"
+                    )));
+                }
+            }
+        }
+        described.pairs =
+            Headers::encode(pairs.iter().map(|(name, value)| (name.as_str(), *value)));
+        Ok(described)
+    }
+
+    fn headers(&self) -> Option<Headers<'_>> {
+        let headers = Headers::parse(&self.pairs).ok();
+        headers.filter(|_| !self.pairs.is_empty())
+    }
+}
+
+fn publish_frames<'h>(
     topic: &str,
     headers: impl IntoIterator<Item = (&'h str, &'h str)>,
     body: &[u8],
@@ -35,64 +180,102 @@ pub fn publish_frames<'h>(
         durability: None,
         wait_ms: None,
     };
-    let mut pairs = Vec::new();
-    for (name, value) in headers {
-        let lower = name.to_ascii_lowercase();
-        if lower == "content-type" {
-            publish.content_type = Some(value);
-            continue;
-        }
-        let Some(own) = lower.strip_prefix("dunlin-") else {
-            continue;
-        };
-        match own {
-            "key" => publish.key = Some(value),
-            "id" => publish.id = Some(value),
-            "ttl-ms" => publish.ttl_ms = Some(parse_u64("header dunlin-ttl-ms", value)?),
-            "delay-ms" => publish.delay_ms = Some(parse_u64("header dunlin-delay-ms", value)?),
-            "deliver-at" => {
-                publish.deliver_at = Some(parse_u64("header dunlin-deliver-at", value)?);
-            }
-            "durability" => publish.durability = Some(value),
+    let further = [
+        "ttl-ms",
+        "delay-ms",
+        "deliver-at",
+        "durability",
+        "wait-ms",
+        "producer",
+        "producer-sequence",
+    ];
+    let described = Described::read(headers, &further, |name, value| {
+        let number = || parse_u64(&format!("header dunlin-{name}"), value);
+        match name {
+            "ttl-ms" => publish.ttl_ms = Some(number()?),
+            "delay-ms" => publish.delay_ms = Some(number()?),
+            "deliver-at" => publish.deliver_at = Some(number()?),
+            "wait-ms" => publish.wait_ms = Some(number()?),
+            "producer-sequence" => publish.producer_sequence = Some(number()?),
             "producer" => publish.producer = Some(value),
-            "producer-sequence" => {
-                publish.producer_sequence =
-                    Some(parse_u64("header dunlin-producer-sequence", value)?);
-            }
-            "wait-ms" => publish.wait_ms = Some(parse_u64("header dunlin-wait-ms", value)?),
-            _ => match own.strip_prefix("header-") {
-                Some(header) if !header.is_empty() => pairs.push((header.to_string(), value)),
-                _ => {
-                    return Err(Problem::invalid(format!(
-                        "unknown header {lower}; known are dunlin-key, dunlin-id, dunlin-ttl-ms, dunlin-delay-ms, dunlin-deliver-at, dunlin-durability, dunlin-wait-ms, dunlin-producer, dunlin-producer-sequence and dunlin-header-NAME"
-                    )));
-                }
-            },
+            _ => publish.durability = Some(value),
         }
-    }
-    let pairs = Headers::encode(pairs.iter().map(|(name, value)| (name.as_str(), *value)));
-    if !pairs.is_empty() {
-        publish.headers = Headers::parse(&pairs).ok();
-    }
-    Ok(frames(&Command::Publish(publish)))
+        Ok(())
+    })?;
+    Ok(frames(&Command::Publish(Publish {
+        key: described.key,
+        content_type: described.content_type,
+        headers: described.headers(),
+        id: described.id,
+        ..publish
+    })))
 }
 
-/// The frames that read a page of history; `query` is the raw query of the URL, without the question mark.
-pub fn read_frames(topic: &str, query: &str) -> Result<Vec<u8>, Problem> {
+/// What asks for an answer to `body`.
+fn request<'h>(
+    topic: &str,
+    query: &str,
+    headers: impl IntoIterator<Item = (&'h str, &'h str)>,
+    body: &[u8],
+) -> Result<Asked, Problem> {
+    Query::parse(query, &[])?;
+    let mut timeout_ms = None;
+    let described = Described::read(headers, &["timeout-ms"], |_, value| {
+        timeout_ms = Some(parse_u64("header dunlin-timeout-ms", value)?);
+        Ok(())
+    })?;
+    let command = Command::Request(Request {
+        request: REQUEST,
+        topic,
+        payload: body,
+        key: described.key,
+        content_type: described.content_type,
+        headers: described.headers(),
+        id: described.id,
+        timeout_ms,
+    });
+    Ok(Asked {
+        frames: frames(&command),
+        answer_ms: timeout_ms.unwrap_or(TIMEOUT_MS),
+    })
+}
+
+/// The frames that read a page of history.
+fn read_frames(topic: &str, query: &str) -> Result<Vec<u8>, Problem> {
     let query = Query::parse(query, &["from", "partition", "limit"])?;
-    let limit = query.u64("limit")?.unwrap_or(LIMIT_DEFAULT);
-    if limit == 0 {
-        return Err(Problem::invalid(
-            "limit 0 reads nothing; ask for at least 1",
-        ));
-    }
     Ok(frames(&Command::Read(Read {
         request: REQUEST,
         topic,
         partition: query.u32("partition")?.unwrap_or(0),
         from: query.get("from"),
-        messages_max: Some(limit),
+        messages_max: Some(query.limit()?.unwrap_or(LIMIT_DEFAULT)),
         bytes_max: None,
+    })))
+}
+
+/// The frames that deliver dead letters again: those of `offsets`, or all.
+fn replay_frames(group: &str, query: &str, body: &[u8]) -> Result<Vec<u8>, Problem> {
+    if !body.is_empty() {
+        // Taken for none, it would replay everything.
+        return Err(Problem::invalid(
+            "a replay has no body; name the dead letters in the URL, like ?offsets=3,5",
+        ));
+    }
+    let query = Query::parse(query, &["offsets", "rate"])?;
+    let mut offsets = Vec::new();
+    for offset in query
+        .get("offsets")
+        .into_iter()
+        .flat_map(|list| list.split(','))
+    {
+        let offset = parse_u64("an offset of parameter offsets", offset)?;
+        List::push(&mut offsets, &DeadOffset { offset });
+    }
+    Ok(frames(&Command::ReplayDeadLetters(ReplayDeadLetters {
+        request: REQUEST,
+        group,
+        offsets: (!offsets.is_empty()).then(|| List::new(&offsets)),
+        rate: query.u64("rate")?,
     })))
 }
 
@@ -240,6 +423,115 @@ pub(super) mod tests {
         ] {
             let problem = read_frames("t", query).unwrap_err();
             assert_eq!(problem.status, 400, "{query}");
+            assert!(problem.message.contains(named), "{}", problem.message);
+        }
+    }
+
+    const ASK: fn(&Action, &str, &[(&str, &str)], &[u8]) -> Result<Asked, Problem> =
+        |action, query, headers, body| action.ask(query, headers.iter().copied(), body);
+
+    #[test]
+    fn a_request_waits_as_long_as_it_says() {
+        let action = Action::Request { topic: "t".into() };
+        let headers = [
+            ("content-type", "text/plain"),
+            ("dunlin-timeout-ms", "700"),
+            ("dunlin-header-trace", "1"),
+        ];
+        let asked = ASK(&action, "", &headers, b"?").unwrap();
+        assert_eq!(asked.answer_ms, 700);
+        let Command::Request(request) = command(&asked.frames) else {
+            panic!("not a request");
+        };
+        assert_eq!((request.topic, request.payload), ("t", b"?".as_slice()));
+        assert_eq!(request.timeout_ms, Some(700));
+        assert_eq!(request.content_type, Some("text/plain"));
+        assert_eq!(request.headers.unwrap().iter().count(), 1);
+        let asked = ASK(&action, "", &[], b"?").unwrap();
+        assert_eq!(asked.answer_ms, TIMEOUT_MS);
+        assert!(matches!(
+            command(&asked.frames),
+            Command::Request(request) if request.timeout_ms.is_none()
+        ));
+    }
+
+    #[test]
+    fn a_replay_names_its_offsets_or_none() {
+        let action = Action::ReplayDeadLetters { group: "g".into() };
+        let asked = ASK(&action, "offsets=3,5&rate=10", &[], b"").unwrap();
+        let Command::ReplayDeadLetters(replay) = command(&asked.frames) else {
+            panic!("not a replay");
+        };
+        let offsets = replay.offsets.unwrap().iter().flatten();
+        let offsets: Vec<u64> = offsets.map(|offset| offset.offset).collect();
+        assert_eq!((offsets, replay.rate), ([3, 5].to_vec(), Some(10)));
+        let asked = ASK(&action, "", &[], b"").unwrap();
+        assert!(matches!(
+            command(&asked.frames),
+            Command::ReplayDeadLetters(replay) if replay.offsets.is_none() && replay.group == "g"
+        ));
+    }
+
+    #[test]
+    fn parameters_become_fields() {
+        let letters = Action::ReadDeadLetters { group: "g".into() };
+        let query = "from=4&limit=2&filter=a/%23&reason=rejected";
+        let asked = ASK(&letters, query, &[], b"").unwrap();
+        let Command::ReadDeadLetters(read) = command(&asked.frames) else {
+            panic!("not a read");
+        };
+        assert_eq!((read.from_offset, read.messages_max), (Some(4), Some(2)));
+        assert_eq!((read.filter, read.reason), (Some("a/#"), Some("rejected")));
+        let query = "filter=a&after=7&limit=2";
+        let asked = ASK(&Action::ListScheduled, query, &[], b"").unwrap();
+        let Command::ListScheduled(list) = command(&asked.frames) else {
+            panic!("not a list");
+        };
+        assert_eq!(
+            (list.filter, list.after, list.scheduled_max),
+            (Some("a"), Some(7), Some(2))
+        );
+        let asked = ASK(&Action::ListGroups, "after=g%20h&limit=2", &[], b"").unwrap();
+        let Command::ListGroups(list) = command(&asked.frames) else {
+            panic!("not a list");
+        };
+        assert_eq!((list.after, list.groups_max), (Some("g h"), Some(2)));
+    }
+
+    #[test]
+    fn a_wrong_request_names_what_is_wrong() {
+        let group = || "g".into();
+        let letters = Action::ReadDeadLetters { group: group() };
+        let replay = Action::ReplayDeadLetters { group: group() };
+        let request = Action::Request { topic: group() };
+        let describe = Action::DescribeGroup { group: group() };
+        let cancel = Action::CancelScheduled { schedule_id: 1 };
+        for (action, query, headers, body, named) in [
+            (&letters, "from=first", &[] as &[_], "", "from"),
+            (&letters, "limit=0", &[], "", "limit"),
+            (&letters, "offsets=1", &[], "", "offsets"),
+            (&replay, "offsets=1,", &[], "", "offsets"),
+            (&replay, "offsets=", &[], "", "offsets"),
+            (&replay, "offsets=1,-2", &[], "", "-2"),
+            (&replay, "rate=fast", &[], "", "rate"),
+            (&replay, "", &[], "{\"offsets\":[1]}", "body"),
+            (&request, "timeout=1", &[], "", "timeout"),
+            (
+                &request,
+                "",
+                &[("dunlin-timeout-ms", "1s")],
+                "",
+                "dunlin-timeout-ms",
+            ),
+            (&request, "", &[("dunlin-ttl-ms", "1")], "", "dunlin-ttl-ms"),
+            (&describe, "limit=1", &[], "", "there is none here"),
+            (&cancel, "x=1", &[], "", "\"x\""),
+            (&Action::ListLimits, "scope=user", &[], "", "scope"),
+            (&Action::ListGroups, "limit=0", &[], "", "limit"),
+            (&Action::ListScheduled, "after=x", &[], "", "after"),
+        ] {
+            let problem = ASK(action, query, headers, body.as_bytes()).unwrap_err();
+            assert_eq!((problem.status, problem.code), (400, "invalid_argument"));
             assert!(problem.message.contains(named), "{}", problem.message);
         }
     }

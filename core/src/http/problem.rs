@@ -69,7 +69,7 @@ impl Problem {
     pub fn response(&self) -> Response {
         let mut response = error_response(self.status, self.code, &self.message, None);
         if let Some(allow) = self.allow {
-            response.headers.push(("allow", allow.to_string()));
+            response.headers.push(("allow".into(), allow.to_string()));
         }
         response
     }
@@ -127,7 +127,7 @@ mod tests {
         ] {
             let headers = Problem::new(status, "code", "why").response().headers;
             let expected: Vec<_> = header
-                .map(|(name, value)| (name, value.to_string()))
+                .map(|(name, value)| (name.into(), value.to_string()))
                 .into_iter()
                 .collect();
             assert_eq!(headers, expected, "{status}");

@@ -2,6 +2,7 @@
 
 use alloc::borrow::Cow;
 use alloc::format;
+use alloc::string::ToString as _;
 use alloc::vec::Vec;
 
 use percent_encoding::percent_decode_str;
@@ -23,9 +24,12 @@ impl<'q> Query<'q> {
                 continue;
             }
             if !known.contains(&name) {
+                let known = match known {
+                    [] => "there is none here".to_string(),
+                    _ => format!("known are {}", known.join(", ")),
+                };
                 return Err(Problem::invalid(format!(
-                    "unknown parameter \"{name}\"; known are {}",
-                    known.join(", ")
+                    "unknown parameter \"{name}\"; {known}"
                 )));
             }
             if pairs.iter().any(|(earlier, _)| *earlier == name) {
@@ -47,6 +51,16 @@ impl<'q> Query<'q> {
         self.get(name)
             .map(|value| parse_u64(&format!("parameter {name}"), value))
             .transpose()
+    }
+
+    /// The parameter `limit`.
+    pub(super) fn limit(&self) -> Result<Option<u64>, Problem> {
+        match self.u64("limit")? {
+            Some(0) => Err(Problem::invalid(
+                "limit 0 asks for nothing; ask for at least 1",
+            )),
+            limit => Ok(limit),
+        }
     }
 
     pub(super) fn u32(&self, name: &str) -> Result<Option<u32>, Problem> {

@@ -1,15 +1,19 @@
 //! Replies of the broker as responses.
 
+use alloc::borrow::Cow;
+use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec;
 use alloc::vec::Vec;
 
 use super::problem::{Problem, status_of};
-use super::{JSON, NDJSON, REQUEST};
+use super::{JSON, NDJSON, OCTETS, REQUEST};
 use crate::effect::CloseCode;
 use crate::error::ErrorCode;
-use crate::protocol::field::Item;
-use crate::protocol::frame::{Failed, Imported, Page, Receipt, Reply};
+use crate::protocol::field::{Headers, Item, List};
+use crate::protocol::frame::{
+    DeadLetters, Failed, Page, Receipt, Record, Reply, Response as Answer,
+};
 use crate::protocol::json::{put_json_members, put_json_str};
 use crate::wire::Reader;
 
@@ -22,9 +26,9 @@ pub struct Response {
     /// The HTTP status.
     pub status: u16,
     /// The media type of the body.
-    pub content_type: &'static str,
-    /// Further headers.
-    pub headers: Vec<(&'static str, String)>,
+    pub content_type: Cow<'static, str>,
+    /// Further headers, their names in lower case.
+    pub headers: Vec<(Cow<'static, str>, String)>,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -34,7 +38,15 @@ pub fn response(topic: &str, reply: &Reply<'_>) -> Option<Response> {
     match reply {
         Reply::Receipt(receipt) => Some(receipt_response(topic, receipt)),
         Reply::Page(page) => Some(page_response(page)),
-        Reply::Imported(imported) => Some(imported_response(imported)),
+        Reply::Imported(imported) => Some(object_response(imported, 3)),
+        Reply::Response(answer) => Some(answer_response(answer)),
+        Reply::Groups(groups) => Some(object_response(groups, 1)),
+        Reply::GroupDescription(group) => Some(object_response(group, 1)),
+        Reply::DeadLetters(letters) => Some(dead_letters_response(letters)),
+        Reply::Affected(affected) => Some(object_response(affected, 1)),
+        Reply::Scheduled(scheduled) => Some(object_response(scheduled, 1)),
+        Reply::Limits(limits) => Some(object_response(limits, 1)),
+        Reply::Done(_) => Some(line(200, b"{\"ok\":true}".to_vec())),
         // A request greets first, so that the broker which heard that is gone.
         Reply::Failed(failed) if failed.code == ErrorCode::OutOfState.as_str() => {
             Some(lost_response())
@@ -90,27 +102,84 @@ fn receipt_response(topic: &str, receipt: &Receipt) -> Response {
 }
 
 fn page_response(page: &Page<'_>) -> Response {
+    records_response(
+        &page.records,
+        vec![
+            ("dunlin-next-offset".into(), page.next_offset.to_string()),
+            (
+                "dunlin-log-start-offset".into(),
+                page.log_start_offset.to_string(),
+            ),
+            (
+                "dunlin-log-end-offset".into(),
+                page.log_end_offset.to_string(),
+            ),
+        ],
+    )
+}
+
+fn dead_letters_response(letters: &DeadLetters<'_>) -> Response {
+    records_response(
+        &letters.records,
+        vec![
+            ("dunlin-next-offset".into(), letters.next_offset.to_string()),
+            ("dunlin-more".into(), letters.more.to_string()),
+        ],
+    )
+}
+
+fn records_response(
+    records: &List<'_, Record<'_>>,
+    headers: Vec<(Cow<'static, str>, String)>,
+) -> Response {
     let mut body = Vec::new();
-    for record in page.records.iter().flatten() {
+    for record in records.iter().flatten() {
         put_object(&record, 0, &mut body);
         body.push(b'\n');
     }
     Response {
         status: 200,
-        content_type: NDJSON,
-        headers: vec![
-            ("dunlin-next-offset", page.next_offset.to_string()),
-            ("dunlin-log-start-offset", page.log_start_offset.to_string()),
-            ("dunlin-log-end-offset", page.log_end_offset.to_string()),
-        ],
+        content_type: NDJSON.into(),
+        headers,
         body,
     }
 }
 
-fn imported_response(imported: &Imported) -> Response {
-    let mut body = Vec::new();
-    put_object(imported, 3, &mut body);
-    line(200, body)
+/// The answer to a request as it is. What HTTP cannot carry in a header is left out.
+fn answer_response(answer: &Answer<'_>) -> Response {
+    let content_type = answer.content_type.filter(|text| is_header_value(text));
+    let pairs = answer.headers.iter().flat_map(Headers::iter);
+    let carried = pairs.filter(|(name, value)| is_token(name) && is_header_value(value));
+    Response {
+        status: 200,
+        content_type: content_type.map_or(OCTETS.into(), |text| Cow::Owned(text.to_string())),
+        headers: carried
+            .map(|(name, value)| {
+                let name = format!("dunlin-header-{}", name.to_ascii_lowercase());
+                (Cow::Owned(name), value.to_string())
+            })
+            .collect(),
+        body: answer.payload.to_vec(),
+    }
+}
+
+/// Whether HTTP knows the text as the name of a header (RFC 9110, section 5.6.2).
+fn is_token(text: &str) -> bool {
+    let is_mark = |byte| b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || is_mark(byte))
+}
+
+/// Whether the text is visible ASCII and blanks, which all that speak HTTP carry as it is.
+fn is_header_value(text: &str) -> bool {
+    text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.trim() == text
+}
+
+/// The reply as one object, without its first fields, which are numbers.
+fn object_response<'a, T: Item<'a>>(item: &T, first: usize) -> Response {
+    line(200, object(item, first).into_bytes())
 }
 
 fn failed_response(failed: &Failed<'_>) -> Response {
@@ -141,13 +210,15 @@ pub(super) fn error_response(
     let mut response = line(status, body);
     if let Some(ms) = retry_after_ms {
         let seconds = ms.div_ceil(1_000).to_string();
-        response.headers.push(("retry-after", seconds));
+        response.headers.push(("retry-after".into(), seconds));
     }
     match status {
         401 => response
             .headers
-            .push(("www-authenticate", "Bearer".to_string())),
-        426 => response.headers.push(("upgrade", "websocket".to_string())),
+            .push(("www-authenticate".into(), "Bearer".to_string())),
+        426 => response
+            .headers
+            .push(("upgrade".into(), "websocket".to_string())),
         _ => {}
     }
     response
@@ -175,6 +246,13 @@ pub(super) fn put_members<'a, T: Item<'a>>(item: &T, first: usize, out: &mut Vec
         .expect("the broker's own frames are sound");
 }
 
+/// An item as an object of the JSON encoding, from its required field `first` on; those in front of it must be numbers.
+pub fn object<'a, T: Item<'a>>(item: &T, first: usize) -> String {
+    let mut out = Vec::new();
+    put_object(item, first, &mut out);
+    String::from_utf8(out).expect("JSON is UTF-8")
+}
+
 /// Appends the same as an object.
 fn put_object<'a, T: Item<'a>>(item: &T, first: usize, out: &mut Vec<u8>) {
     let start = out.len();
@@ -188,7 +266,7 @@ fn line(status: u16, mut body: Vec<u8>) -> Response {
     body.push(b'\n');
     Response {
         status,
-        content_type: JSON,
+        content_type: JSON.into(),
         headers: Vec::new(),
         body,
     }
@@ -197,14 +275,14 @@ fn line(status: u16, mut body: Vec<u8>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::field::{Headers, List};
-    use crate::protocol::frame::Record;
+    use crate::protocol::field::Strings;
+    use crate::protocol::frame::{Affected, Done, Groups};
 
     #[test]
     fn health_is_told_in_json() {
         let response = health_response(None);
         assert_eq!(
-            (response.status, response.content_type, &*response.body),
+            (response.status, &*response.content_type, &*response.body),
             (200, JSON, b"{\"ok\":true}\n".as_slice())
         );
         let problem = Problem::new(503, "storage_unavailable", "the disk is full");
@@ -274,9 +352,9 @@ mod tests {
         assert_eq!(
             response.headers,
             [
-                ("dunlin-next-offset", "5".to_string()),
-                ("dunlin-log-start-offset", "1".to_string()),
-                ("dunlin-log-end-offset", "5".to_string()),
+                ("dunlin-next-offset".into(), "5".to_string()),
+                ("dunlin-log-start-offset".into(), "1".to_string()),
+                ("dunlin-log-end-offset".into(), "5".to_string()),
             ]
         );
         assert_eq!(
@@ -298,7 +376,7 @@ mod tests {
         });
         let response = response("t", &reply).unwrap();
         assert_eq!(response.status, 503);
-        assert_eq!(response.headers, [("retry-after", "2".to_string())]);
+        assert_eq!(response.headers, [("retry-after".into(), "2".to_string())]);
         assert_eq!(
             response.body,
             b"{\"code\":\"storage_unavailable\",\"message\":\"the store is full\",\"retry_after_ms\":1500}\n"
@@ -334,6 +412,98 @@ mod tests {
         assert_eq!(
             response.body,
             b"{\"code\":\"draining\",\"message\":\"bye\",\"retry_after_ms\":1000}\n"
+        );
+    }
+
+    #[test]
+    fn an_answer_is_the_body_and_what_http_carries_of_the_rest() {
+        let headers = Headers::encode([
+            ("Trace", "7"),
+            ("two words", "x"),
+            ("", "x"),
+            ("line", "a\r\nset-cookie: b"),
+            ("city", "Zürich"),
+        ]);
+        let answer = Answer {
+            request: REQUEST,
+            payload: &[0xff, 0],
+            content_type: Some("image/png"),
+            headers: Headers::parse(&headers).ok(),
+        };
+        let told = response("", &Reply::Response(answer)).unwrap();
+        assert_eq!((told.status, &*told.content_type), (200, "image/png"));
+        assert_eq!(
+            told.headers,
+            [("dunlin-header-trace".into(), "7".to_string())]
+        );
+        assert_eq!(told.body, [0xff, 0]);
+        for content_type in [None, Some("text/html\r\nx: y"), Some(" text/html")] {
+            let bare = Answer {
+                content_type,
+                headers: None,
+                ..answer
+            };
+            let told = response("", &Reply::Response(bare)).unwrap();
+            assert_eq!(told.content_type, OCTETS, "{content_type:?}");
+        }
+    }
+
+    #[test]
+    fn dead_letters_become_lines_and_the_place_to_read_on() {
+        let mut records = Vec::new();
+        let record = Record {
+            offset: 3,
+            sequence: 8,
+            timestamp: 1_000,
+            payload: b"x",
+            key: None,
+            content_type: None,
+            headers: None,
+            id: None,
+            expires_at: None,
+            reply_to: None,
+        };
+        List::push(&mut records, &record);
+        let told = response(
+            "",
+            &Reply::DeadLetters(DeadLetters {
+                request: REQUEST,
+                next_offset: 4,
+                more: true,
+                records: List::new(&records),
+            }),
+        )
+        .unwrap();
+        assert_eq!(
+            told.headers,
+            [
+                ("dunlin-next-offset".into(), "4".to_string()),
+                ("dunlin-more".into(), "true".to_string()),
+            ]
+        );
+        assert_eq!(
+            told.body,
+            b"{\"offset\":3,\"sequence\":8,\"timestamp\":1000,\"payload\":\"x\"}\n"
+        );
+    }
+
+    #[test]
+    fn what_a_command_did_becomes_an_object() {
+        let body = |reply| String::from_utf8(response("", &reply).unwrap().body).unwrap();
+        let request = REQUEST;
+        assert_eq!(body(Reply::Done(Done { request })), "{\"ok\":true}\n");
+        let messages = 3;
+        let affected = Affected { request, messages };
+        assert_eq!(body(Reply::Affected(affected)), "{\"messages\":3}\n");
+        let names = Strings::encode(["a", "b"]);
+        let groups = Groups {
+            request,
+            groups: Strings::parse(&names).unwrap(),
+            more: false,
+        };
+        assert_eq!(
+            body(Reply::Groups(groups)),
+            "{\"groups\":[\"a\",\"b\"],\"more\":false}\n"
         );
     }
 }

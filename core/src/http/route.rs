@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::problem::{METHOD_NOT_ALLOWED, Problem, UNKNOWN_ROUTE, status_of};
-use super::query::decode;
+use super::query::{decode, parse_u64};
 use crate::error::ErrorCode;
 use crate::input::Encoding;
 use crate::namespace::check_namespace;
@@ -23,20 +23,6 @@ pub enum Route {
         /// The namespace, decoded.
         namespace: String,
     },
-    /// Publish the body.
-    Publish {
-        /// The namespace, decoded.
-        namespace: String,
-        /// The topic, decoded; the broker judges it.
-        topic: String,
-    },
-    /// Read stored messages.
-    Read {
-        /// The namespace, decoded.
-        namespace: String,
-        /// The topic, decoded; the broker judges it.
-        topic: String,
-    },
     /// A stream of events.
     Subscribe {
         /// The namespace, decoded.
@@ -52,6 +38,76 @@ pub enum Route {
         /// The namespace, decoded.
         namespace: String,
     },
+    /// One command to the broker.
+    Command {
+        /// The namespace, decoded.
+        namespace: String,
+        /// Which.
+        action: Action,
+    },
+}
+
+/// What a request asks of the broker in one command, whose reply becomes the response. Names are decoded; the broker
+/// judges them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Publish the body.
+    Publish {
+        /// Where to.
+        topic: String,
+    },
+    /// Read stored messages.
+    Read {
+        /// Of which topic.
+        topic: String,
+    },
+    /// Publish the body and wait for an answer.
+    Request {
+        /// Where to.
+        topic: String,
+    },
+    /// List the names of consumer groups.
+    ListGroups,
+    /// Tell who is in a group and how far it is.
+    DescribeGroup {
+        /// Which group.
+        group: String,
+    },
+    /// Read the dead letters of a group.
+    ReadDeadLetters {
+        /// Which group.
+        group: String,
+    },
+    /// Deliver dead letters to their group again.
+    ReplayDeadLetters {
+        /// Which group.
+        group: String,
+    },
+    /// List the messages that wait for their time.
+    ListScheduled,
+    /// Take back a message that waits for its time.
+    CancelScheduled {
+        /// Which message.
+        schedule_id: u64,
+    },
+    /// List the rate limits.
+    ListLimits,
+}
+
+impl Action {
+    /// The methods of its path, as the header `allow` lists them.
+    const fn allow(&self) -> &'static str {
+        match self {
+            Self::Publish { .. } | Self::Read { .. } => "GET, HEAD, POST",
+            Self::Request { .. } | Self::ReplayDeadLetters { .. } => "POST",
+            Self::CancelScheduled { .. } => "DELETE",
+            Self::ListGroups
+            | Self::DescribeGroup { .. }
+            | Self::ReadDeadLetters { .. }
+            | Self::ListScheduled
+            | Self::ListLimits => "GET, HEAD",
+        }
+    }
 }
 
 impl Route {
@@ -60,11 +116,10 @@ impl Route {
         match self {
             Self::Healthz | Self::Readyz => None,
             Self::Connect { namespace }
-            | Self::Publish { namespace, .. }
-            | Self::Read { namespace, .. }
             | Self::Subscribe { namespace }
             | Self::Export { namespace }
-            | Self::Import { namespace } => Some(namespace),
+            | Self::Import { namespace }
+            | Self::Command { namespace, .. } => Some(namespace),
         }
     }
 
@@ -78,16 +133,13 @@ impl Route {
                 Err(problem) => return Some(Err(problem)),
             },
         };
-        let allow = match route {
-            Self::Publish { .. } | Self::Read { .. } => "GET, HEAD, POST",
+        let allow = match &route {
+            Self::Command { action, .. } => action.allow(),
             Self::Export { .. } => "GET",
             Self::Import { .. } => "PUT",
             _ => "GET, HEAD",
         };
-        let allowed = match route {
-            Self::Publish { .. } => method == "POST",
-            _ => method != "POST" && allow.split(", ").any(|allowed| allowed == method),
-        };
+        let allowed = allow.split(", ").any(|allowed| allowed == method);
         Some(if allowed {
             Ok(route)
         } else {
@@ -107,27 +159,50 @@ impl Route {
             Problem::new(status_of(code), code, refusal.message)
         })?;
         let namespace = namespace.into_owned();
-        match rest.split_once('/').unwrap_or((rest, "")) {
-            ("connect", "") => Ok(Self::Connect { namespace }),
-            ("subscribe", "") => Ok(Self::Subscribe { namespace }),
-            ("export", "") => Ok(Self::Export { namespace }),
-            ("import", "") => Ok(Self::Import { namespace }),
-            ("topics", topic) if !topic.is_empty() => {
-                let topic = decode(topic, "topic")?.into_owned();
-                Ok(if method == "POST" {
-                    Self::Publish { namespace, topic }
-                } else {
-                    Self::Read { namespace, topic }
-                })
-            }
-            _ => Err(Problem::new(
+        let unknown = || {
+            Problem::new(
                 404,
                 UNKNOWN_ROUTE,
                 format!(
-                    "nothing is at /v1/{path}; there are connect, subscribe, topics/{{topic}}, export and import below /v1/{{namespace}}/"
+                    "nothing is at /v1/{path}; there are connect, subscribe, topics/{{topic}}, requests/{{topic}}, groups, scheduled, limits, export and import below /v1/{{namespace}}/"
                 ),
-            )),
-        }
+            )
+        };
+        let action = match rest.split_once('/').unwrap_or((rest, "")) {
+            ("connect", "") => return Ok(Self::Connect { namespace }),
+            ("subscribe", "") => return Ok(Self::Subscribe { namespace }),
+            ("export", "") => return Ok(Self::Export { namespace }),
+            ("import", "") => return Ok(Self::Import { namespace }),
+            ("topics", topic) if !topic.is_empty() => {
+                let topic = decode(topic, "topic")?.into_owned();
+                if method == "POST" {
+                    Action::Publish { topic }
+                } else {
+                    Action::Read { topic }
+                }
+            }
+            ("requests", topic) if !topic.is_empty() => Action::Request {
+                topic: decode(topic, "topic")?.into_owned(),
+            },
+            ("groups", "") => Action::ListGroups,
+            ("groups", rest) => {
+                let (group, rest) = rest.split_once('/').unwrap_or((rest, ""));
+                let group = decode(group, "group")?.into_owned();
+                match rest {
+                    "" => Action::DescribeGroup { group },
+                    "dead-letters" => Action::ReadDeadLetters { group },
+                    "dead-letters/replay" => Action::ReplayDeadLetters { group },
+                    _ => return Err(unknown()),
+                }
+            }
+            ("scheduled", "") => Action::ListScheduled,
+            ("scheduled", id) => Action::CancelScheduled {
+                schedule_id: parse_u64("the number of a scheduled message", id)?,
+            },
+            ("limits", "") => Action::ListLimits,
+            _ => return Err(unknown()),
+        };
+        Ok(Self::Command { namespace, action })
     }
 }
 
@@ -179,16 +254,20 @@ mod tests {
     fn a_topic_is_the_decoded_rest_of_the_path() {
         assert_eq!(
             route("POST", "/v1/main/topics/a/b%20c/%2B%C3%A9"),
-            Route::Publish {
+            Route::Command {
                 namespace: "main".into(),
-                topic: "a/b c/+é".into()
+                action: Action::Publish {
+                    topic: "a/b c/+é".into()
+                }
             }
         );
         assert_eq!(
             route("GET", "/v1/m%2dn/topics//a/"),
-            Route::Read {
+            Route::Command {
                 namespace: "m-n".into(),
-                topic: "/a/".into()
+                action: Action::Read {
+                    topic: "/a/".into()
+                }
             }
         );
     }
@@ -228,6 +307,48 @@ mod tests {
     }
 
     #[test]
+    fn every_action_has_its_path() {
+        let text = |text: &str| String::from(text);
+        for (method, path, expected) in [
+            (
+                "POST",
+                "requests/a/b",
+                Action::Request { topic: text("a/b") },
+            ),
+            ("GET", "groups", Action::ListGroups),
+            ("HEAD", "groups/", Action::ListGroups),
+            (
+                "GET",
+                "groups/g%20h",
+                Action::DescribeGroup { group: text("g h") },
+            ),
+            (
+                "GET",
+                "groups/g/dead-letters",
+                Action::ReadDeadLetters { group: text("g") },
+            ),
+            (
+                "POST",
+                "groups/g/dead-letters/replay",
+                Action::ReplayDeadLetters { group: text("g") },
+            ),
+            ("GET", "scheduled", Action::ListScheduled),
+            (
+                "DELETE",
+                "scheduled/7",
+                Action::CancelScheduled { schedule_id: 7 },
+            ),
+            ("GET", "limits", Action::ListLimits),
+        ] {
+            let Route::Command { namespace, action } = route(method, &format!("/v1/n/{path}"))
+            else {
+                panic!("{path} is no command");
+            };
+            assert_eq!((namespace.as_str(), action), ("n", expected), "{path}");
+        }
+    }
+
+    #[test]
     fn a_wrong_path_is_refused_with_its_code() {
         let long = format!("/v1/{}/connect", "n".repeat(65));
         for (method, path, expected) in [
@@ -246,6 +367,13 @@ mod tests {
             ("POST", "/v1/n/connect", (405, METHOD_NOT_ALLOWED)),
             ("DELETE", "/v1/n/topics/a", (405, METHOD_NOT_ALLOWED)),
             ("POST", "/healthz", (405, METHOD_NOT_ALLOWED)),
+            ("POST", "/v1/n/requests", (404, UNKNOWN_ROUTE)),
+            ("GET", "/v1/n/groups/g/members", (404, UNKNOWN_ROUTE)),
+            ("GET", "/v1/n/groups/g/dead-letters/x", (404, UNKNOWN_ROUTE)),
+            ("GET", "/v1/n/groups/%ff", (400, MALFORMED_REQUEST)),
+            ("GET", "/v1/n/limits/user", (404, UNKNOWN_ROUTE)),
+            ("DELETE", "/v1/n/scheduled/first", (400, "invalid_argument")),
+            ("DELETE", "/v1/n/scheduled/-1", (400, "invalid_argument")),
         ] {
             assert_eq!(refused(method, path), expected, "{method} {path}");
         }
@@ -260,9 +388,17 @@ mod tests {
             ("POST", "/v1/n/import", "PUT"),
             ("GET", "/v1/n/import", "PUT"),
             ("DELETE", "/v1/n/topics/a", "GET, HEAD, POST"),
+            ("GET", "/v1/n/requests/a", "POST"),
+            ("POST", "/v1/n/groups", "GET, HEAD"),
+            ("DELETE", "/v1/n/groups/g", "GET, HEAD"),
+            ("DELETE", "/v1/n/groups/g/dead-letters", "GET, HEAD"),
+            ("GET", "/v1/n/groups/g/dead-letters/replay", "POST"),
+            ("DELETE", "/v1/n/scheduled", "GET, HEAD"),
+            ("GET", "/v1/n/scheduled/7", "DELETE"),
+            ("PUT", "/v1/n/limits", "GET, HEAD"),
         ] {
             let problem = Route::parse(method, path).unwrap().unwrap_err();
-            let allow = ("allow", allow.to_string());
+            let allow = ("allow".into(), allow.to_string());
             assert_eq!(problem.response().headers, [allow], "{method} {path}");
         }
     }

@@ -11,9 +11,11 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
+use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::print_line;
+use super::time::millis;
 use crate::access::Access;
 use crate::console::Console;
 use crate::engine::{EngineKind, Engines};
@@ -24,6 +26,10 @@ use crate::store::{MemoryStore, NativeStore, Store, StoreKind};
 /// How long after the first signal to stop another one means more than the first. One stop often arrives twice: a
 /// terminal or a supervisor signals the whole group, and whoever started the broker passes the signal on.
 const INSIST_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a member of a consumer group may be silent. Sockets of a native server end or are heard of at once, so this
+/// is shorter than the broker's own default, which lets hosts sleep.
+const SESSION_MS: u64 = 10_000;
 
 /// The flags of `dunlin serve`.
 #[derive(Args, Debug)]
@@ -46,6 +52,10 @@ pub(super) struct Serve {
     /// A JSON file with the broker's bounds and defaults
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// How long a member of a consumer group may be silent before others get its messages, like 10s; for groups that do
+    /// not say so themselves [default: that of --config, or 10s]
+    #[arg(long, value_name = "DURATION", value_parser = millis)]
+    session: Option<u64>,
     /// A directory with the console's files, instead of those built in
     #[arg(long, value_name = "DIR")]
     console: Option<PathBuf>,
@@ -64,7 +74,8 @@ impl Serve {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let access =
             Access::new(&self.tokens, &self.origins).map_err(|error| anyhow::anyhow!(error.0))?;
-        let (kind, config) = (self.engine, config_json(self.config.as_deref())?);
+        let config = with_session(config_json(self.config.as_deref())?, self.session);
+        let kind = self.engine;
         // The guest is compiled while the store is opened: either takes a part of a second.
         let engines = thread::spawn(move || Engines::new(kind, &config));
         let shards = self.shards.unwrap_or_else(|| {
@@ -148,6 +159,22 @@ pub(super) fn config_json(file: Option<&Path>) -> Result<String> {
     }
 }
 
+/// The configuration with the time that a silent member of a group has: the one that was asked for, or else the one
+/// that the configuration names, or else [`SESSION_MS`]. What is no configuration is left for the broker to refuse.
+fn with_session(config: String, asked_ms: Option<u64>) -> String {
+    let Ok(Value::Object(mut members)) = serde_json::from_str(&config) else {
+        return config;
+    };
+    match (asked_ms, members.contains_key("session_ms")) {
+        (None, true) => return config,
+        (asked_ms, _) => members.insert(
+            "session_ms".to_owned(),
+            asked_ms.unwrap_or(SESSION_MS).into(),
+        ),
+    };
+    Value::Object(members).to_string()
+}
+
 /// The next signal to stop.
 async fn asked_to_stop(terminate: &mut Signal, interrupt: &mut Signal) {
     tokio::select! {
@@ -181,6 +208,21 @@ mod tests {
         for (after_ms, expected) in [(0, false), (30, false), (999, false), (1_000, true)] {
             let again = first + Duration::from_millis(after_ms);
             assert_eq!(insists(first, again), expected, "{after_ms} ms");
+        }
+    }
+
+    #[test]
+    fn the_session_is_the_one_that_was_asked_for() {
+        for (config, asked_ms, expected) in [
+            ("{}", None, "{\"session_ms\":10000}"),
+            ("{}", Some(500), "{\"session_ms\":500}"),
+            ("{\"session_ms\": 7}", None, "{\"session_ms\": 7}"),
+            ("{\"session_ms\": 7}", Some(500), "{\"session_ms\":500}"),
+            ("[]", Some(500), "[]"),
+            ("nonsense", None, "nonsense"),
+        ] {
+            let told = with_session(config.to_owned(), asked_ms);
+            assert_eq!(told, expected, "{config} {asked_ms:?}");
         }
     }
 
