@@ -150,12 +150,64 @@ test("the broker's refusals are responses with its codes", async () => {
     ["topics/a", { method: "POST", body: new Uint8Array(1024 * 1024 + 1) }, [413, "too_large"]],
     ["subscribe?filter=a/%23/b", {}, [400, "invalid_filter"]],
     ["subscribe?filter=a&from=tomorrow", {}, [400, "invalid_argument"]],
+    ["requests/a/%23", { method: "POST", body: "x" }, [400, "invalid_topic"]],
+    ["requests/a", {}, [405, "method_not_allowed"]],
+    ["groups/none", {}, [404, "unknown_group"]],
+    ["groups/none/dead-letters?from=x", {}, [400, "invalid_argument"]],
+    ["groups/none/dead-letters/replay", { method: "POST", body: "{}" }, [400, "invalid_argument"]],
+    ["scheduled/7", { method: "DELETE" }, [404, "unknown_schedule"]],
+    ["limits?scope=user", {}, [400, "invalid_argument"]],
   ]) {
     const { status, code } = await refusal(await ask(path, init));
     assert.deepEqual([status, code], expected, path);
   }
   await publish("x");
   assert.deepEqual((await refusal(await ask(`topics/${topic}?from=offset:9`))).code, "offset_out_of_range");
+});
+
+test("a request over HTTP gets the answer of who hears it, or a refusal", async () => {
+  const path = `requests/${topic}`;
+  const post = (init) => ask(path, { method: "POST", body: "?", ...init });
+  assert.deepEqual((await refusal(await post())).code, "no_responders");
+  const client = await Client.ready(worker);
+  client.say({ type: "subscribe", request: 1, subscription: 1, filter: topic });
+  await client.next("subscribed");
+  const asked = post();
+  const { reply_to } = await client.next("delivery");
+  client.say({ type: "respond", request: 2, reply_to, payload: "12:00", content_type: "text/plain", headers: [["Zone", "UTC"], ["no token", "x"]] });
+  const answer = await asked;
+  assert.deepEqual([answer.status, await answer.text()], [200, "12:00"]);
+  assert.deepEqual([answer.headers.get("content-type"), answer.headers.get("dunlin-header-zone")], ["text/plain", "UTC"]);
+  const late = await refusal(await post({ headers: { "dunlin-timeout-ms": "50" } }));
+  assert.deepEqual([late.status, late.code], [504, "timeout"]);
+  client.close();
+});
+
+test("a group, its dead letters, scheduled messages and limits are looked after over HTTP", async () => {
+  const client = await Client.ready(worker);
+  client.say({ type: "join", request: 1, subscription: 1, group: "workers", filters: [topic] });
+  await client.next("joined");
+  await publish("job");
+  const { lease } = await client.next("delivery");
+  client.say({ type: "reject", request: 2, leases: [{ lease }] });
+  await client.next("settled");
+  assert.deepEqual(await (await ask("groups")).json(), { groups: ["workers"], more: false });
+  const group = await (await ask("groups/workers")).json();
+  assert.deepEqual([group.dead_letters, group.members[0].member], [1, "member-1"]);
+  const letters = await ask("groups/workers/dead-letters?reason=rejected");
+  assert.deepEqual([letters.headers.get("dunlin-more"), JSON.parse(await letters.text()).payload], ["false", "job"]);
+  const replayed = await ask("groups/workers/dead-letters/replay?offsets=0", { method: "POST" });
+  assert.deepEqual(await replayed.json(), { messages: 1 });
+  assert.equal((await client.next("delivery")).payload, "job");
+  client.close();
+
+  const { schedule_id } = await publish("later", { "dunlin-delay-ms": "3600000" });
+  const { scheduled } = await (await ask(`scheduled?filter=${topic}`)).json();
+  assert.deepEqual(scheduled.map((message) => message.schedule_id), [schedule_id]);
+  const cancel = () => ask(`scheduled/${schedule_id}`, { method: "DELETE" });
+  assert.deepEqual(await (await cancel()).json(), { ok: true });
+  assert.deepEqual((await refusal(await cancel())).code, "unknown_schedule");
+  assert.deepEqual(await (await ask("limits")).json(), { limits: [] });
 });
 
 test("events stream as they come, and a reconnect goes on where the client was", async () => {
