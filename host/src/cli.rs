@@ -3,10 +3,17 @@
 mod archive;
 mod bench;
 mod client;
+mod dead_letters;
 mod doctor;
+mod group;
+mod limit;
+mod member;
 mod publish;
+mod request;
+mod scheduled;
 mod serve;
 mod subscribe;
+mod table;
 mod time;
 mod topic;
 
@@ -14,7 +21,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// A messaging broker: one deterministic core, here as a native server.
@@ -31,10 +38,22 @@ enum Verb {
     Serve(serve::Serve),
     /// Publishes messages from the command line, a file or standard input
     Pub(publish::Publish),
-    /// Prints messages as they come
+    /// Prints messages as they come, to one of many or, with --group, to one of a group
     Sub(subscribe::Subscribe),
+    /// Publishes a message, waits for its answer and prints that
+    ///
+    /// Ends with `no_responders` if nobody would hear it, and with `timeout` if nobody answers in time.
+    Request(request::Ask),
     /// Lists, describes, configures and deletes topics
     Topic(topic::Topic),
+    /// Lists, describes, configures, moves, pauses and deletes consumer groups
+    Group(group::Group),
+    /// Lists, replays and deletes the messages that a group gave up
+    DeadLetters(dead_letters::DeadLetters),
+    /// Lists and cancels messages that wait for their time
+    Scheduled(scheduled::Scheduled),
+    /// Lists, sets and removes rate limits
+    Limit(limit::Limit),
     /// Writes a namespace to a file: the backup of a running broker, or the way to another one
     ///
     /// The archive shows the namespace as it was at one moment, when the export began, however long it takes and
@@ -74,6 +93,16 @@ struct Target {
     token: Option<String>,
 }
 
+/// How something is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Lines for people
+    #[default]
+    Human,
+    /// A JSON object a line
+    Json,
+}
+
 /// Does what the command line says. Wrong usage exits with 2, anything that fails with 1.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
@@ -88,7 +117,12 @@ pub fn run() -> ExitCode {
                 Verb::Serve(serve) => serve.run().await,
                 Verb::Pub(publish) => publish.run().await,
                 Verb::Sub(subscribe) => subscribe.run().await,
+                Verb::Request(request) => request.run().await,
                 Verb::Topic(topic) => topic.run().await,
+                Verb::Group(group) => group.run().await,
+                Verb::DeadLetters(dead_letters) => dead_letters.run().await,
+                Verb::Scheduled(scheduled) => scheduled.run().await,
+                Verb::Limit(limit) => limit.run().await,
                 Verb::Export(export) => export.run().await,
                 Verb::Import(import) => import.run().await,
                 Verb::Doctor(doctor) => doctor.run(),

@@ -153,6 +153,19 @@ impl Client {
         Ok(frame)
     }
 
+    /// Connects for one command; the frame that answers it.
+    pub(super) async fn once(target: &Target, command: &Command<'_>) -> Result<Bytes> {
+        let mut client = Self::connect(target).await?;
+        let frame = client.ask(command).await?;
+        client.close().await;
+        Ok(frame)
+    }
+
+    /// Gives a sign of life.
+    pub(super) async fn ping(&mut self) -> Result<()> {
+        self.socket.send(Message::text("ping")).await.map_err(lost)
+    }
+
     /// Refuses a frame that says that the broker does not do what it was asked.
     pub(super) async fn check(&self, frame: &[u8]) -> Result<()> {
         match Reply::decode(frame) {
@@ -229,6 +242,11 @@ impl Client {
             while let Some(Ok(_)) = self.socket.next().await {}
         }
     }
+}
+
+/// What to say of a reply that does not answer the command.
+pub(super) fn unexpected(command: &str) -> anyhow::Error {
+    anyhow!("the broker answers `{command}` in a way that this program does not know")
 }
 
 fn lost(error: tungstenite::Error) -> anyhow::Error {

@@ -3,13 +3,14 @@
 use core::fmt::Write as _;
 use core::time::Duration;
 
-use anyhow::{Error, Result, anyhow};
+use anyhow::{Error, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use dunlin_core::frame::{self, Command, Delivery, Reply};
 use dunlin_core::http;
 
 use super::client::Client;
-use super::{Target, print_line};
+use super::member::{Member, Membership};
+use super::{Format, Target, print_line};
 
 /// How many deliveries may be under way.
 const CREDIT: u64 = 1024;
@@ -25,23 +26,27 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub(super) struct Subscribe {
     #[command(flatten)]
     target: Target,
-    /// A topic, or a pattern: `+` stands for one level, `#` for the rest
-    filter: String,
-    /// Where to begin: latest, earliest, offset:N, timestamp:MS, last:N or resume:TOKEN:SEQUENCE
-    #[arg(long, value_name = "PLACE", default_value = "latest")]
-    from: String,
-    /// Ends after so many messages
+    /// A topic, or a pattern: `+` stands for one level, `#` for the rest; a member of a group may name several
+    #[arg(required = true, value_name = "FILTER")]
+    filters: Vec<String>,
+    /// Where to begin: latest (the default), earliest, offset:N, timestamp:MS, last:N or resume:TOKEN:SEQUENCE; where a
+    /// group begins that is new: earliest (the default), latest or timestamp:MS
+    #[arg(long, value_name = "PLACE")]
+    from: Option<String>,
+    /// Ends after so many messages; a member of a group is done with exactly so many
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// What becomes of messages that come faster than they are printed [default: the broker's]
-    #[arg(long, value_enum, value_name = "POLICY")]
+    #[arg(long, value_enum, value_name = "POLICY", conflicts_with = "group")]
     on_lag: Option<OnLag>,
     /// Ends when the connection breaks off, instead of connecting again and going on after the last message
     #[arg(long)]
     no_reconnect: bool,
-    /// How to print a message
+    /// How to print a message; as JSON gaps are printed too
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    #[command(flatten)]
+    membership: Membership,
 }
 
 /// What becomes of messages for a subscriber that is too slow.
@@ -69,16 +74,6 @@ impl OnLag {
     }
 }
 
-/// How a message is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// A line for people
-    #[default]
-    Human,
-    /// A JSON object a line, gaps included
-    Json,
-}
-
 /// The place that a subscription has come to.
 #[derive(Default)]
 struct Place {
@@ -90,16 +85,16 @@ struct Place {
 
 impl Place {
     /// Where to begin, or to go on.
-    fn from(&self, first: &str) -> String {
+    fn from(&self, first: Option<&str>) -> String {
         match self.token.as_str() {
-            "" => first.to_owned(),
+            "" => first.unwrap_or("latest").to_owned(),
             token => format!("resume:{token}:{}", self.sequence),
         }
     }
 }
 
 /// Why a subscription does not go on.
-enum End {
+pub(super) enum End {
     /// The connection is gone; another one may do.
     Lost(Error),
     Refused(Error),
@@ -107,29 +102,53 @@ enum End {
 
 impl Subscribe {
     pub(super) async fn run(self) -> Result<()> {
-        let mut place = Place::default();
-        let outcome = tokio::select! {
-            outcome = self.listen_on(&mut place) => outcome,
-            _ = tokio::signal::ctrl_c() => Ok(()),
+        let mut member = match (&self.membership.group, &self.filters[..]) {
+            (Some(group), _) => Some(Member::new(
+                group,
+                &self.membership,
+                &self.filters,
+                self.from.as_deref(),
+                (self.count, self.format),
+            )),
+            (None, [_]) => None,
+            (None, _) => bail!("several filters are for members of a group; add --group NAME"),
         };
-        if outcome.is_err() && !place.token.is_empty() {
-            let from = place.from(&self.from);
+        let mut place = Place::default();
+        let mut client = Client::connect(&self.target).await?;
+        let outcome = tokio::select! {
+            outcome = self.listen_on(&mut client, &mut place, member.as_mut()) => outcome,
+            _ = tokio::signal::ctrl_c() => {
+                if let Some(member) = &mut member {
+                    member.leave(&mut client).await;
+                }
+                return Ok(());
+            }
+        };
+        if outcome.is_ok() {
+            client.close().await;
+        } else if !place.token.is_empty() {
+            let from = place.from(self.from.as_deref());
             eprintln!("dunlin: to go on after the last message, use --from {from}");
         }
         outcome
     }
 
     /// Listens over one connection after the other.
-    async fn listen_on(&self, place: &mut Place) -> Result<()> {
-        let mut client = Client::connect(&self.target).await?;
+    async fn listen_on(
+        &self,
+        client: &mut Client,
+        place: &mut Place,
+        mut member: Option<&mut Member<'_>>,
+    ) -> Result<()> {
         let mut pause = PAUSE.0;
         loop {
             let printed = place.printed;
-            let lost = match self.listen(&mut client, place).await {
-                Ok(()) => {
-                    client.close().await;
-                    return Ok(());
-                }
+            let end = match &mut member {
+                None => self.listen(client, place).await,
+                Some(member) => member.listen(client, &mut place.printed).await,
+            };
+            let lost = match end {
+                Ok(()) => return Ok(()),
                 Err(End::Refused(error)) => return Err(error),
                 Err(End::Lost(error)) if self.no_reconnect => return Err(error),
                 Err(End::Lost(error)) => error,
@@ -138,7 +157,7 @@ impl Subscribe {
                 pause = PAUSE.0;
             }
             eprintln!("dunlin: {lost:#}; connecting again");
-            client = loop {
+            *client = loop {
                 tokio::time::sleep(with_jitter(pause)).await;
                 pause = (pause * 2).min(PAUSE.1);
                 if let Ok(client) = Client::connect(&self.target).await {
@@ -163,7 +182,7 @@ impl Subscribe {
                 }
                 Reply::Delivery(delivery) => {
                     place.sequence = delivery.sequence;
-                    self.print(&reply, || human(delivery))?;
+                    print(self.format, &reply, || human(delivery))?;
                     place.printed += 1;
                     taken += 1;
                     if self.count == Some(place.printed) {
@@ -177,11 +196,7 @@ impl Subscribe {
                         (None, _) => place.sequence = gap.to,
                         (Some(_), _) => {}
                     }
-                    let text = gap_text(gap);
-                    if self.format == Format::Human {
-                        eprintln!("dunlin: {text}");
-                    }
-                    self.print(&reply, String::new)?;
+                    print_gap(self.format, gap)?;
                 }
                 Reply::Failed(failed) => {
                     return Err(refused(failed.code, failed.message));
@@ -209,11 +224,11 @@ impl Subscribe {
     }
 
     async fn subscribe(&self, client: &mut Client, place: &Place) -> Result<(), End> {
-        let from = place.from(&self.from);
+        let from = place.from(self.from.as_deref());
         let command = Command::Subscribe(frame::Subscribe {
             request: 1,
             subscription: SUBSCRIPTION,
-            filter: &self.filter,
+            filter: &self.filters[0],
             from: Some(&from),
             credit: Some(CREDIT),
             on_lag: self.on_lag.map(OnLag::as_str),
@@ -222,23 +237,33 @@ impl Subscribe {
         });
         client.send(&command).await.map_err(End::Lost)
     }
-
-    fn print(&self, reply: &Reply<'_>, human: impl FnOnce() -> String) -> Result<(), End> {
-        let line = match self.format {
-            Format::Human => human(),
-            Format::Json => match http::event("", reply) {
-                Some(event) => event.data,
-                None => return Ok(()),
-            },
-        };
-        if !line.is_empty() {
-            print_line(&line).map_err(|error| End::Refused(error.into()))?;
-        }
-        Ok(())
-    }
 }
 
-fn refused(code: &str, message: &str) -> End {
+/// Prints a delivery or a gap; one that has no text for people is not printed for them.
+pub(super) fn print(
+    format: Format,
+    reply: &Reply<'_>,
+    human: impl FnOnce() -> String,
+) -> Result<(), End> {
+    let line = match format {
+        Format::Human => human(),
+        Format::Json => http::event("", reply).map_or_else(String::new, |event| event.data),
+    };
+    if !line.is_empty() {
+        print_line(&line).map_err(|error| End::Refused(error.into()))?;
+    }
+    Ok(())
+}
+
+/// Prints a gap, for people beside the messages.
+pub(super) fn print_gap(format: Format, gap: &frame::Gap<'_>) -> Result<(), End> {
+    if format == Format::Human {
+        eprintln!("dunlin: {}", gap_text(gap));
+    }
+    print(format, &Reply::Gap(*gap), String::new)
+}
+
+pub(super) fn refused(code: &str, message: &str) -> End {
     End::Refused(anyhow!("{code}: {message}"))
 }
 
@@ -248,29 +273,37 @@ fn with_jitter(pause: Duration) -> Duration {
     pause.mul_f64(0.8 + 0.4 * share)
 }
 
-fn human(delivery: &Delivery<'_>) -> String {
+pub(super) fn human(delivery: &Delivery<'_>) -> String {
     let mut line = format!(
         "{} {}@{} ",
         delivery.topic, delivery.partition, delivery.offset
     );
+    if let Some(attempt) = delivery.attempt.filter(|attempt| *attempt > 1) {
+        let _ = write!(line, "(attempt {attempt}) ");
+    }
     if let Some(key) = delivery.key {
         let _ = write!(line, "[{key}] ");
     }
     match core::str::from_utf8(delivery.payload) {
-        // A message must not steer somebody's terminal.
-        Ok(text) => line.extend(text.chars().flat_map(|character| {
-            let shown = if character.is_control() && character != '\t' {
-                character.escape_default().collect::<Vec<_>>()
-            } else {
-                vec![character]
-            };
-            shown.into_iter()
-        })),
+        Ok(text) => line.push_str(&harmless(text)),
         Err(_) => {
             let _ = write!(line, "({} bytes, not text)", delivery.payload.len());
         }
     }
     line
+}
+
+/// A text in one line that does not steer anybody's terminal.
+pub(super) fn harmless(text: &str) -> String {
+    let shown = text.chars().flat_map(|character| {
+        let shown = if character.is_control() && character != '\t' {
+            character.escape_default().collect::<Vec<_>>()
+        } else {
+            vec![character]
+        };
+        shown.into_iter()
+    });
+    shown.collect()
 }
 
 fn gap_text(gap: &frame::Gap<'_>) -> String {
@@ -313,8 +346,12 @@ mod tests {
             attempt: None,
         };
         assert_eq!(human(&delivery), "a/b 2@3 [k] é\\n\\u{1b}[2J");
+        delivery.attempt = Some(2);
         delivery.payload = &[0xff];
-        assert_eq!(human(&delivery), "a/b 2@3 [k] (1 bytes, not text)");
+        assert_eq!(
+            human(&delivery),
+            "a/b 2@3 (attempt 2) [k] (1 bytes, not text)"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use humantime::{format_rfc3339_millis, parse_duration, parse_rfc3339_weak};
+use humantime::{format_duration, format_rfc3339_millis, parse_duration, parse_rfc3339_weak};
 
 /// A duration in milliseconds.
 pub(super) fn millis(text: &str) -> Result<u64, String> {
@@ -14,6 +14,11 @@ pub(super) fn millis(text: &str) -> Result<u64, String> {
         return Err(wrong(&"it is not a whole number of milliseconds"));
     }
     Ok(millis)
+}
+
+/// A duration in milliseconds for people.
+pub(super) fn span(millis: u64) -> String {
+    format_duration(Duration::from_millis(millis)).to_string()
 }
 
 /// A moment in milliseconds since the Unix epoch, in UTC where the text names no zone.
@@ -56,6 +61,7 @@ mod tests {
         ] {
             assert_eq!(millis(text), Ok(expected), "{text}");
         }
+        assert_eq!(span(90_500), "1m 30s 500ms");
         for text in ["", "30", "-1s", "soon", "1us", "99999999999999years"] {
             let told = millis(text).unwrap_err();
             assert!(told.contains("30s"), "{text}: {told}");

@@ -1,13 +1,13 @@
 //! `dunlin topic`: what topics there are, what they hold, and how they are kept.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Args, Subcommand};
 use dunlin_core::frame::{
     Command, ConfigureTopic, DeleteTopic, DescribeTopic, ListTopics, Reply, TopicDescription,
 };
 use dunlin_core::http::REQUEST;
 
-use super::client::Client;
+use super::client::{Client, unexpected};
 use super::{Target, print_line};
 
 /// The flags of `dunlin topic`.
@@ -105,13 +105,11 @@ impl Topic {
                 describe(&configure.target, &command).await
             }
             Verb::Delete(Named { target, topic }) => {
-                let mut client = Client::connect(&target).await?;
                 let command = Command::DeleteTopic(DeleteTopic {
                     request: REQUEST,
                     topic: &topic,
                 });
-                client.ask(&command).await?;
-                client.close().await;
+                Client::once(&target, &command).await?;
                 print_line(&format!("deleted {topic:?}"))?;
                 Ok(())
             }
@@ -132,7 +130,7 @@ impl List {
             });
             let frame = client.ask(&command).await?;
             let Ok(Reply::Topics(topics)) = Reply::decode(&frame) else {
-                bail!("the broker answers `list_topics` with something else");
+                return Err(unexpected("list_topics"));
             };
             for topic in topics.topics.iter() {
                 print_line(topic)?;
@@ -166,11 +164,9 @@ impl Configure {
 
 /// Prints what answers a command that asks for a topic.
 async fn describe(target: &Target, command: &Command<'_>) -> Result<()> {
-    let mut client = Client::connect(target).await?;
-    let frame = client.ask(command).await?;
-    client.close().await;
+    let frame = Client::once(target, command).await?;
     let Ok(Reply::TopicDescription(topic)) = Reply::decode(&frame) else {
-        bail!("the broker describes the topic in a way that this program does not know");
+        return Err(unexpected("describe_topic"));
     };
     for line in lines(&topic) {
         print_line(&line)?;
