@@ -68,10 +68,9 @@ struct Print {
 
 /// Which dead letters are dealt with. Not to say so could be a mistake that nobody can undo.
 #[derive(Args, Debug)]
-#[group(required = true, multiple = true)]
 struct Selection {
-    /// Those in these places, as `list` prints them
-    #[arg(long, value_name = "N,N...", value_delimiter = ',', conflicts_with_all = ["filter", "reason", "all"])]
+    /// Those in these places, as `list` prints them; or else say --filter, --reason or --all
+    #[arg(long, value_name = "N,N...", value_delimiter = ',', required_unless_present_any = ["filter", "reason", "all"], conflicts_with_all = ["filter", "reason", "all"])]
     offsets: Vec<u64>,
     #[command(flatten)]
     wanted: Wanted,

@@ -19,6 +19,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::client::Client;
+use super::time::{millis, moment};
 use super::{Target, print_line};
 
 /// The most batches that wait for their receipts.
@@ -44,7 +45,8 @@ pub(super) struct Publish {
     /// Reads lines from a file instead of standard input
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Every line is an object with payload or payload_base64, and perhaps topic, key, id, content_type, headers, ttl_ms
+    /// Every line is an object with payload or payload_base64, and perhaps topic, key, id, content_type, headers, ttl_ms,
+    /// delay_ms, deliver_at, producer and producer_sequence
     #[arg(long)]
     json_lines: bool,
     /// The key of messages that name none
@@ -56,6 +58,24 @@ pub(super) struct Publish {
     /// What the receipts wait for; the stronger of this and the topic's holds
     #[arg(long, value_enum)]
     durability: Option<Level>,
+    /// The message's name, under which it is published once within the topic's window
+    #[arg(long, requires = "payload", conflicts_with = "producer")]
+    id: Option<String>,
+    /// Who publishes: a message with the same producer and sequence is published once for ever
+    #[arg(long, value_name = "NAME", requires = "sequence")]
+    producer: Option<String>,
+    /// The producer's number of the message, or of the first line; every further line has one more
+    #[arg(long, value_name = "N", requires = "producer")]
+    sequence: Option<u64>,
+    /// Publishes so much later, like 30s
+    #[arg(long, value_name = "DURATION", value_parser = millis)]
+    delay: Option<u64>,
+    /// Publishes at this time, like 2030-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with = "delay")]
+    deliver_at: Option<u64>,
+    /// Waits so long for a rate limit, like 500ms, instead of being refused at once
+    #[arg(long, value_name = "DURATION", value_parser = millis)]
+    wait: Option<u64>,
 }
 
 /// A durability level, as the protocol spells it.
@@ -89,6 +109,10 @@ struct Draft {
     headers: Vec<(String, String)>,
     id: Option<String>,
     ttl_ms: Option<u64>,
+    delay_ms: Option<u64>,
+    deliver_at: Option<u64>,
+    producer: Option<String>,
+    producer_sequence: Option<u64>,
 }
 
 impl Publish {
@@ -97,6 +121,7 @@ impl Publish {
         let mut client = Client::connect(&self.target).await?;
         let mut run = Run {
             durability: self.durability.map(Level::as_str),
+            wait_ms: self.wait,
             waiting: VecDeque::new(),
             next_request: 1,
             receipts: Receipts::default(),
@@ -114,16 +139,24 @@ impl Publish {
         let draft = {
             let topic = self.topic.clone();
             let key = self.key.clone();
-            move |payload| Draft {
+            let id = self.id.clone();
+            let (delay_ms, deliver_at) = (self.delay, self.deliver_at);
+            let (producer, sequence) = (self.producer.clone(), self.sequence);
+            move |payload, index| Draft {
                 topic: topic.clone().unwrap_or_default(),
                 payload,
                 key: key.clone(),
+                id: id.clone(),
+                delay_ms,
+                deliver_at,
+                producer: producer.clone(),
+                producer_sequence: sequence.map(|first| first.saturating_add(index)),
                 ..Draft::default()
             }
         };
         if let Some(payload) = &self.payload {
             // The channel is new and has room.
-            let _ = sender.try_send(Ok(draft(payload.clone().into_bytes())));
+            let _ = sender.try_send(Ok(draft(payload.clone().into_bytes(), 0)));
             return Ok(receiver);
         }
         let reader: Box<dyn BufRead + Send> = match &self.file {
@@ -136,10 +169,10 @@ impl Publish {
         };
         let json = self.json_lines;
         std::thread::spawn(move || {
-            for (index, line) in reader.split(b'\n').enumerate() {
+            for (index, line) in (0..).zip(reader.split(b'\n')) {
                 let line = line.context("the input cannot be read");
                 let message = line.and_then(|line| {
-                    let draft = draft(line);
+                    let draft = draft(line, index);
                     if !json {
                         return Ok(Some(draft));
                     }
@@ -170,6 +203,10 @@ fn parse_line(mut draft: Draft) -> Result<Draft> {
     };
     let mut has_payload = false;
     for (name, value) in members {
+        let number = |value: &Value| {
+            let number = value.as_u64();
+            number.ok_or_else(|| anyhow!("{name} is {value}; it must be a whole number from 0"))
+        };
         let text = |value: Value| match value {
             Value::String(text) => Ok(text),
             other => Err(anyhow!("{name} is {other}; it must be a string")),
@@ -179,11 +216,11 @@ fn parse_line(mut draft: Draft) -> Result<Draft> {
             "key" => draft.key = Some(text(value)?),
             "id" => draft.id = Some(text(value)?),
             "content_type" => draft.content_type = Some(text(value)?),
-            "ttl_ms" => {
-                draft.ttl_ms = Some(value.as_u64().ok_or_else(|| {
-                    anyhow!("ttl_ms is {value}; it must be a whole number from 0")
-                })?);
-            }
+            "ttl_ms" => draft.ttl_ms = Some(number(&value)?),
+            "delay_ms" => draft.delay_ms = Some(number(&value)?),
+            "deliver_at" => draft.deliver_at = Some(number(&value)?),
+            "producer" => draft.producer = Some(text(value)?),
+            "producer_sequence" => draft.producer_sequence = Some(number(&value)?),
             "headers" => {
                 draft.headers = serde_json::from_value(value)
                     .context("headers must be like [[\"name\",\"value\"]]")?;
@@ -210,7 +247,7 @@ fn parse_line(mut draft: Draft) -> Result<Draft> {
                 };
             }
             _ => bail!(
-                "unknown member {name:?}; known are topic, key, payload, payload_base64, content_type, headers, id and ttl_ms"
+                "unknown member {name:?}; known are topic, key, payload, payload_base64, content_type, headers, id, ttl_ms, delay_ms, deliver_at, producer and producer_sequence"
             ),
         }
     }
@@ -226,6 +263,7 @@ fn parse_line(mut draft: Draft) -> Result<Draft> {
 /// Batches on their way.
 struct Run {
     durability: Option<&'static str>,
+    wait_ms: Option<u64>,
     waiting: VecDeque<(u64, Vec<Draft>)>,
     next_request: u64,
     receipts: Receipts,
@@ -298,10 +336,10 @@ impl Run {
                         .filter(|_| !headers.is_empty()),
                     id: draft.id.as_deref(),
                     ttl_ms: draft.ttl_ms,
-                    delay_ms: None,
-                    deliver_at: None,
-                    producer: None,
-                    producer_sequence: None,
+                    delay_ms: draft.delay_ms,
+                    deliver_at: draft.deliver_at,
+                    producer: draft.producer.as_deref(),
+                    producer_sequence: draft.producer_sequence,
                 },
             );
         }
@@ -312,7 +350,7 @@ impl Run {
                 request,
                 messages: List::new(&messages),
                 durability: self.durability,
-                wait_ms: None,
+                wait_ms: self.wait_ms,
             }))
             .await?;
         self.waiting.push_back((request, batch));
@@ -346,6 +384,8 @@ impl Run {
 struct Receipts {
     count: u64,
     duplicates: u64,
+    /// The numbers of those that wait for their time.
+    scheduled: Vec<u64>,
     /// First and last offset by topic and partition.
     places: BTreeMap<(String, u32), (u64, u64)>,
 }
@@ -358,6 +398,14 @@ impl Receipts {
         self.count += 1;
         if place.duplicate {
             self.duplicates += 1;
+        }
+        if let Some(schedule_id) = place.schedule_id {
+            // It has no place before its time comes.
+            return self.scheduled.push(schedule_id);
+        }
+        if place.duplicate && place.sequence == 0 {
+            // Its place is not remembered any more.
+            return;
         }
         let key = (topic.to_owned(), place.partition);
         let (first, last) = self
@@ -379,6 +427,14 @@ impl Receipts {
         };
         if self.duplicates > 0 {
             text.push_str(&format!(", {} of them duplicates", self.duplicates));
+        }
+        if let [first, .., last] = self.scheduled[..] {
+            let count = self.scheduled.len();
+            text.push_str(&format!(
+                "\n  {count} wait for their time: numbers {first} to {last}"
+            ));
+        } else if let [number] = self.scheduled[..] {
+            text.push_str(&format!("\n  it waits for its time: number {number}"));
         }
         for ((topic, partition), (first, last)) in self.places.iter().take(PLACES_SHOWN_MAX) {
             let range = if first == last {
@@ -412,12 +468,15 @@ mod tests {
     #[test]
     fn a_line_of_json_says_what_it_says() {
         let draft =
-            parse(r#"{"payload":"é","topic":"a","headers":[["x","1"]],"ttl_ms":5}"#).unwrap();
+            parse(r#"{"payload":"é","topic":"a","headers":[["x","1"]],"ttl_ms":5,"delay_ms":6,"producer":"p","producer_sequence":7}"#).unwrap();
         assert_eq!(draft.topic, "a");
         assert_eq!(draft.payload, "é".as_bytes());
         assert_eq!(draft.key.as_deref(), Some("k"));
         assert_eq!(draft.headers, [("x".to_owned(), "1".to_owned())]);
         assert_eq!(draft.ttl_ms, Some(5));
+        assert_eq!(draft.delay_ms, Some(6));
+        assert_eq!(draft.producer.as_deref(), Some("p"));
+        assert_eq!(draft.producer_sequence, Some(7));
 
         let draft = parse(r#"{"payload":{"b":1},"key":"other"}"#).unwrap();
         assert_eq!(draft.topic, "given");
@@ -443,6 +502,13 @@ mod tests {
             (r#"{"payload":"a","topic":1}"#, "topic"),
             (r#"{"payload":"a","topic":""}"#, "no topic"),
             (r#"{"payload":"a","ttl_ms":-1}"#, "ttl_ms"),
+            (r#"{"payload":"a","delay_ms":"1s"}"#, "delay_ms"),
+            (r#"{"payload":"a","deliver_at":1.5}"#, "deliver_at"),
+            (r#"{"payload":"a","producer":1}"#, "producer"),
+            (
+                r#"{"payload":"a","producer_sequence":-1}"#,
+                "producer_sequence",
+            ),
             (r#"{"payload":"a","headers":{"a":"b"}}"#, "headers"),
         ] {
             let told = format!("{:#}", parse(line).unwrap_err());
@@ -468,6 +534,29 @@ mod tests {
         assert_eq!(
             receipts.summary(1.0),
             "published 3 messages in 1.00 s (3/s), 1 of them duplicates\n  a partition 0: offsets 4 to 6"
+        );
+    }
+
+    #[test]
+    fn a_summary_names_what_waits() {
+        let mut receipts = Receipts::default();
+        let place = |schedule_id| Place {
+            partition: 0,
+            offset: 0,
+            sequence: 0,
+            duplicate: false,
+            schedule_id: Some(schedule_id),
+        };
+        receipts.add("a", &place(4));
+        assert_eq!(
+            receipts.summary(1.0),
+            "published 1 message\n  it waits for its time: number 4"
+        );
+        receipts.add("a", &place(7));
+        let told = receipts.summary(1.0);
+        assert!(
+            told.ends_with("\n  2 wait for their time: numbers 4 to 7"),
+            "{told}"
         );
     }
 }
