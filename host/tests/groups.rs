@@ -2,8 +2,10 @@
 
 mod common;
 
+use core::time::Duration;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::SystemTime;
 
 use common::{Broker, Socket, complaint, dunlin, history, http, publish, run};
 use serde_json::{Value, json};
@@ -163,10 +165,6 @@ fn a_group_is_configured_described_moved_and_deleted() {
             "invalid_argument: ",
         ),
         (
-            &["reset", "workers", "--to", "offset:1"],
-            "invalid_argument: ",
-        ),
-        (
             &["reset", "workers", "--to", "offset:9", "--topic", "jobs"],
             "offset_out_of_range: ",
         ),
@@ -191,7 +189,7 @@ fn a_group_is_configured_described_moved_and_deleted() {
         ),
         (&["configure", "x", "--filter", "a/#/b"], "invalid_filter: "),
         (
-            &["configure", "x", "--session", "1ms"],
+            &["configure", "x", "--session", "13h"],
             "invalid_argument: ",
         ),
         (
@@ -367,7 +365,7 @@ fn a_member_that_may_not_join_is_told_why() {
         (&["jobs", "--group", "a/b"], "invalid_argument: "),
         (&["a/#/b", "--group", "g"], "invalid_filter: "),
         (
-            &["jobs", "--group", "h", "--from", "offset:3"],
+            &["jobs", "--group", "h", "--from", "sometime"],
             "invalid_argument: ",
         ),
         (
@@ -468,13 +466,15 @@ fn a_message_is_published_once_and_later() {
 
     let told = publish(&["later", "--delay", "1h"]).unwrap();
     let (_, number) = told.trim().rsplit_once("number ").expect("it waits");
-    publish(&["much later", "--deliver-at", "2030-01-31T12:00:00Z"]).unwrap();
+    let month = SystemTime::now() + Duration::from_secs(30 * 86_400);
+    let month = humantime::format_rfc3339_millis(month).to_string();
+    publish(&["much later", "--deliver-at", &month]).unwrap();
     std::fs::write(file, "{\"payload\":\"line\",\"delay_ms\":60000}").unwrap();
     publish(&["--file", file, "--json-lines"]).unwrap();
     let listed = say(&broker, &["scheduled", "list"]).unwrap();
     let rows: Vec<_> = listed.lines().collect();
     assert_eq!(rows.len(), 4, "{listed}");
-    assert!(rows[3].contains("2030-01-31T12:00:00.000Z  t"), "{listed}");
+    assert!(rows[3].contains(&format!("{month}  t")), "{listed}");
     let told = say(&broker, &["scheduled", "list", "t", "--format", "json"]).unwrap();
     assert_eq!(lines(&told).len(), 3);
     assert_eq!(say(&broker, &["scheduled", "list", "else"]).unwrap(), "");
