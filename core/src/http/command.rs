@@ -427,8 +427,14 @@ pub(super) mod tests {
         }
     }
 
-    const ASK: fn(&Action, &str, &[(&str, &str)], &[u8]) -> Result<Asked, Problem> =
-        |action, query, headers, body| action.ask(query, headers.iter().copied(), body);
+    fn ask(
+        action: &Action,
+        query: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Asked, Problem> {
+        action.ask(query, headers.iter().copied(), body.as_bytes())
+    }
 
     #[test]
     fn a_request_waits_as_long_as_it_says() {
@@ -438,7 +444,7 @@ pub(super) mod tests {
             ("dunlin-timeout-ms", "700"),
             ("dunlin-header-trace", "1"),
         ];
-        let asked = ASK(&action, "", &headers, b"?").unwrap();
+        let asked = ask(&action, "", &headers, "?").unwrap();
         assert_eq!(asked.answer_ms, 700);
         let Command::Request(request) = command(&asked.frames) else {
             panic!("not a request");
@@ -447,7 +453,7 @@ pub(super) mod tests {
         assert_eq!(request.timeout_ms, Some(700));
         assert_eq!(request.content_type, Some("text/plain"));
         assert_eq!(request.headers.unwrap().iter().count(), 1);
-        let asked = ASK(&action, "", &[], b"?").unwrap();
+        let asked = ask(&action, "", &[], "?").unwrap();
         assert_eq!(asked.answer_ms, TIMEOUT_MS);
         assert!(matches!(
             command(&asked.frames),
@@ -458,14 +464,14 @@ pub(super) mod tests {
     #[test]
     fn a_replay_names_its_offsets_or_none() {
         let action = Action::ReplayDeadLetters { group: "g".into() };
-        let asked = ASK(&action, "offsets=3,5&rate=10", &[], b"").unwrap();
+        let asked = ask(&action, "offsets=3,5&rate=10", &[], "").unwrap();
         let Command::ReplayDeadLetters(replay) = command(&asked.frames) else {
             panic!("not a replay");
         };
         let offsets = replay.offsets.unwrap().iter().flatten();
         let offsets: Vec<u64> = offsets.map(|offset| offset.offset).collect();
         assert_eq!((offsets, replay.rate), ([3, 5].to_vec(), Some(10)));
-        let asked = ASK(&action, "", &[], b"").unwrap();
+        let asked = ask(&action, "", &[], "").unwrap();
         assert!(matches!(
             command(&asked.frames),
             Command::ReplayDeadLetters(replay) if replay.offsets.is_none() && replay.group == "g"
@@ -476,14 +482,14 @@ pub(super) mod tests {
     fn parameters_become_fields() {
         let letters = Action::ReadDeadLetters { group: "g".into() };
         let query = "from=4&limit=2&filter=a/%23&reason=rejected";
-        let asked = ASK(&letters, query, &[], b"").unwrap();
+        let asked = ask(&letters, query, &[], "").unwrap();
         let Command::ReadDeadLetters(read) = command(&asked.frames) else {
             panic!("not a read");
         };
         assert_eq!((read.from_offset, read.messages_max), (Some(4), Some(2)));
         assert_eq!((read.filter, read.reason), (Some("a/#"), Some("rejected")));
         let query = "filter=a&after=7&limit=2";
-        let asked = ASK(&Action::ListScheduled, query, &[], b"").unwrap();
+        let asked = ask(&Action::ListScheduled, query, &[], "").unwrap();
         let Command::ListScheduled(list) = command(&asked.frames) else {
             panic!("not a list");
         };
@@ -491,7 +497,7 @@ pub(super) mod tests {
             (list.filter, list.after, list.scheduled_max),
             (Some("a"), Some(7), Some(2))
         );
-        let asked = ASK(&Action::ListGroups, "after=g%20h&limit=2", &[], b"").unwrap();
+        let asked = ask(&Action::ListGroups, "after=g%20h&limit=2", &[], "").unwrap();
         let Command::ListGroups(list) = command(&asked.frames) else {
             panic!("not a list");
         };
@@ -530,7 +536,7 @@ pub(super) mod tests {
             (&Action::ListGroups, "limit=0", &[], "", "limit"),
             (&Action::ListScheduled, "after=x", &[], "", "after"),
         ] {
-            let problem = ASK(action, query, headers, body.as_bytes()).unwrap_err();
+            let problem = ask(action, query, headers, body).unwrap_err();
             assert_eq!((problem.status, problem.code), (400, "invalid_argument"));
             assert!(problem.message.contains(named), "{}", problem.message);
         }
