@@ -8,7 +8,7 @@ import { test } from "node:test";
 import { Engine as Broker } from "../dist/engine/engine.js";
 import type { DunlinError } from "../ts/errors.ts";
 import { openLocalWith } from "../ts/local.ts";
-import type { Client, LocalClient, LocalOptions } from "../ts/types.ts";
+import type { Client, LocalClient, LocalOptions, QueueDelivery, QueueMember } from "../ts/types.ts";
 import { held } from "./locks.ts";
 
 const wasm = readFileSync(new URL("../engine/engine_bg.wasm", import.meta.url));
@@ -212,4 +212,26 @@ test("a loop of publishes leaves the program time for other things", async () =>
   clearInterval(timer);
   assert.ok(others > 0);
   await client.close();
+});
+
+test("members of groups live in a page without a word, share the work, and leave with their client", async () => {
+  const [alice, bob] = await Promise.all([openLocal({ store: "indexeddb", name: "groups" }), openLocal({ store: "indexeddb", name: "groups" })]);
+  await alice.configureTopic("jobs", { ordering: "none" });
+  await alice.group("g").configure({ sessionMs: 50 });
+  const members = [alice, bob].map((client) => client.group("g").joinQueue("jobs", { maxInFlight: 1 })) as [QueueMember, QueueMember];
+  await Promise.all(members.map(({ ready }) => ready));
+  const names = members.map(({ member }) => member);
+  const later = alice.subscribe("later");
+  await later.ready;
+  await alice.publish("later", "x", { delayMs: 200 });
+  await later.next();
+  await alice.publishBatch(["1", "2"].map((payload) => ({ topic: "jobs", payload })));
+  const jobs = (await Promise.all(members.map((member) => member.next()))).map(({ value }) => value as QueueDelivery);
+  assert.deepEqual(jobs.map((job) => job.text()).sort(), ["1", "2"]);
+  assert.deepEqual(members.map(({ member }) => member), names);
+  await jobs[0]?.ack();
+  await bob.close();
+  const { value: again } = await members[0].next();
+  assert.deepEqual([again?.text(), again?.attempt], [jobs[1]?.text(), 2]);
+  await alice.close();
 });

@@ -8,7 +8,7 @@ import { TransportClient } from "../ts/client.ts";
 import type { DunlinError } from "../ts/errors.ts";
 import { REAL } from "../ts/link.ts";
 import type { Socket, SocketFactory } from "../ts/link.ts";
-import type { Client, Delivery, Subscription } from "../ts/types.ts";
+import type { Client, Delivery, PartitionDelivery, PartitionedMember, QueueDelivery, QueueMember, Subscription } from "../ts/types.ts";
 import { Upstream } from "../ts/upstream.ts";
 import { Server } from "./server.ts";
 import { PATIENCE_MS, SUITE_PATIENCE_MS, Site } from "./tabs.ts";
@@ -96,6 +96,60 @@ describe("clients on one connection", { timeout: SUITE_PATIENCE_MS }, () => {
     await Promise.all(texts.map((text) => other.publish("t", text)));
     assert.deepEqual(await take(inbox, 50), texts);
     await Promise.all([one.close(), other.close()]);
+  });
+
+  test("each has its own memberships, settlements and requests, and what a client had goes to others when it goes", async () => {
+    const [one, other] = (await openAll(2)) as [Client, Client];
+    await one.configureTopic("jobs", { ordering: "none" });
+    const members = [one, other].map((client) => client.group("g").joinQueue("jobs", { maxInFlight: 1 })) as [QueueMember, QueueMember];
+    await Promise.all(members.map(({ ready }) => ready));
+    const asked = other.request("jobs", "1");
+    await one.publish("jobs", "2");
+    const jobs = (await Promise.all(members.map((member) => member.next()))).map(({ value }) => value as QueueDelivery);
+    assert.deepEqual(jobs.map((job) => job.text()).sort(), ["1", "2"]);
+    await jobs.find((job) => job.text() === "1")?.respond("answered");
+    assert.equal((await asked).text(), "answered");
+    await (jobs[0] as QueueDelivery).ack();
+    await other.close();
+    const again = (await members[0].next()).value as QueueDelivery;
+    assert.deepEqual([again.text(), again.attempt], [jobs[1]?.text(), 2]);
+    await again.ack();
+    assert.equal((await one.group("g").describe()).partitions[0]?.lag, 0);
+    await one.close();
+  });
+
+  test("partitions move between clients, and a lost connection gives all anew", async () => {
+    const [one, other] = (await openAll(2)) as [Client, Client];
+    await one.configureTopic("t", { ordering: "per_key", partitions: 2 });
+    const members = [one, other].map((client) => client.group("g").joinPartitioned("t")) as [PartitionedMember, PartitionedMember];
+    await until("one partition each", () => members.every(({ assignment }) => assignment.length === 1));
+    // Each has one: of these keys one lies in either.
+    const published = ["order-1", "order-2"].map((key) => one.publish("t", key, { key }));
+    await Promise.all(published);
+    const taken = (await Promise.all(members.map((member) => member.next()))).map(({ value }) => value as PartitionDelivery);
+    assert.deepEqual(taken.map((message) => message.text()).sort(), ["order-1", "order-2"]);
+    await Promise.all(taken.map((message) => message.commit()));
+    server.cut();
+    await until("none", () => members.every(({ assignment }) => assignment.length === 0));
+    await until("one partition each again", () => members.every(({ assignment }) => assignment.length === 1));
+    assert.equal((await one.group("g").describe()).partitions.reduce((sum, { lag }) => sum + lag, 0), 0);
+    await other.close();
+    await until("both", () => members[0].assignment.length === 2);
+    await one.close();
+  });
+
+  test("a member among those who share says that it lives", async () => {
+    const [one] = (await openAll(1)) as [Client];
+    await one.group("g").configure({ sessionMs: 150 });
+    const member = one.group("g").joinQueue("t");
+    await member.ready;
+    const name = member.member;
+    const later = one.subscribe("later");
+    await later.ready;
+    await one.publish("later", "x", { delayMs: 600 });
+    await later.next();
+    assert.equal(member.member, name);
+    await one.close();
   });
 
   test("a lost connection is to every client what it is to one alone, and all share the next", async () => {

@@ -18,6 +18,12 @@ for (const open of [openLocal, openInline, () => connect(broker, { namespace: "n
   const stored = [];
   for await (const { key } of bob.history("chat/room")) stored.push(key);
   assert.deepEqual(stored, ["alice"]);
+  for await (const job of bob.group("readers").joinQueue("chat/#")) {
+    assert.deepEqual([job.text(), job.attempt], ["hello", 1]);
+    await job.ack();
+    break;
+  }
+  assert.equal((await alice.group("readers").describe()).partitions[0].lag, 0);
   await alice.close();
   await bob.close();
 }

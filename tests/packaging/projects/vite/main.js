@@ -13,6 +13,10 @@ async function chatOver(words, open) {
   const { value: message } = await inbox.next();
   const stored = [];
   for await (const { text } of withText(bob.history("chat/room"))) stored.push(text);
+  const readers = bob.group("readers").joinQueue("chat/#");
+  const { value: job } = await readers.next();
+  await job.ack();
+  if (job.text() !== message.text()) throw new Error(`a member got ${job.text()}`);
   await alice.close();
   await bob.close();
   return { heard: message.text(), offset: Number(receipt.offset), stored };

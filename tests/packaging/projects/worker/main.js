@@ -9,7 +9,9 @@ export default {
     await inbox.ready;
     await client.publish("chat/room", "hello from workerd");
     const { value: message } = await inbox.next();
+    const { value: job } = await client.group("readers").joinQueue("chat/#").next();
+    await job.ack();
     await client.close();
-    return new Response(message.text());
+    return new Response(job.text() === message.text() ? message.text() : `a member got ${job.text()}`);
   },
 };
