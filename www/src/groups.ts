@@ -2,10 +2,10 @@
 
 import type { GroupDescription } from "dunlin";
 
+import type { DetailAction } from "./detail.ts";
 import { byId, valueOf } from "./dom.ts";
 import { showEmpty } from "./empty.ts";
 import { GroupPage, lagOf } from "./group.ts";
-import type { DetailAction } from "./detail.ts";
 import type { GroupSpot } from "./place.ts";
 import type { Session } from "./session.ts";
 import { Table } from "./table.ts";

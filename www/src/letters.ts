@@ -126,7 +126,9 @@ export class Letters {
     if (attempt !== this.attempt) return;
     // Those of the last page are gone: there is an earlier one.
     if (letters.length === 0 && from > 0n) return this.read(0n);
-    Object.assign(this, { letters, from, more });
+    this.letters = letters;
+    this.from = from;
+    this.more = more;
     showProblem(this.problem, undefined);
     this.paint();
   }
@@ -183,12 +185,11 @@ export class Letters {
     rate.inputMode = "numeric";
     rate.placeholder = "no bound";
     const waiting = group.members.length === 0 ? " Nobody is a member at the moment, so they wait until somebody is." : "";
-    const says = `${whole(words)} will be delivered to the group again. What a member acknowledges is done; what fails again comes back here.${waiting}`;
     ask({
       title: `Replay ${words}?`,
-      words: says,
+      words: `${whole(words)} will be delivered to the group again. What a member acknowledges is done; what fails again comes back here.${waiting}`,
       verb: "Replay",
-      fields: { elements: [field("At most so many a second", rate, "replay-rate")], words: () => says },
+      fields: [field("At most so many a second", rate, "replay-rate")],
       act: async () => {
         const perSecond = rate.value.trim() === "" ? undefined : wholeNumber(rate.value, RATE_MAX);
         if (rate.value.trim() !== "" && perSecond === undefined) throw refused(`How many a second? A whole number from 1 to ${count(RATE_MAX)} is needed, or nothing.`);

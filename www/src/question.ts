@@ -5,14 +5,14 @@ import { problemOf, showProblem } from "./words.ts";
 
 export interface Question {
   readonly title: string;
-  /** What it does, in sentences. */
-  readonly words: string;
+  /** What it does, in sentences; asked for again whenever something is filled in, if that can change it. */
+  readonly words: string | (() => string);
   /** What the button says that does it. */
   readonly verb: string;
   /** Whether something is gone afterwards. */
   readonly destroys?: boolean;
-  /** What is to be filled in; `words` may change with it, so it is asked for again after every change. */
-  readonly fields?: { readonly elements: readonly HTMLElement[]; readonly words: () => string };
+  /** What can be filled in. */
+  readonly fields?: readonly HTMLElement[];
   /** Does it. What it throws is shown, and the question stays. */
   readonly act: () => Promise<void>;
 }
@@ -24,7 +24,7 @@ export function ask(question: Question): void {
   const dialog = byId("question", HTMLDialogElement);
   current = question;
   byId("question-title", HTMLElement).textContent = question.title;
-  byId("question-fields", HTMLElement).replaceChildren(...(question.fields?.elements ?? []));
+  byId("question-fields", HTMLElement).replaceChildren(...(question.fields ?? []));
   const submit = byId("question-yes", HTMLButtonElement);
   submit.textContent = question.verb;
   submit.classList.toggle("danger", question.destroys === true);
@@ -49,7 +49,8 @@ export function mountQuestion(): void {
 }
 
 function say(): void {
-  byId("question-words", HTMLElement).textContent = current?.fields?.words() ?? current?.words ?? "";
+  const { words = "" } = current ?? {};
+  byId("question-words", HTMLElement).textContent = typeof words === "string" ? words : words();
 }
 
 async function answer(dialog: HTMLDialogElement): Promise<void> {

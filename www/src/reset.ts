@@ -41,9 +41,9 @@ export function askReset(client: Client, group: GroupDescription, done: () => vo
   };
   ask({
     title: `Reset group ${group.group}`,
-    words: "",
+    words,
     verb: "Reset",
-    fields: { elements: [field("Move to", to, "reset-to"), timeField, offsetField, field("In", topic, "reset-topic"), partitionField], words },
+    fields: [field("Move to", to, "reset-to"), timeField, offsetField, field("In", topic, "reset-topic"), partitionField],
     act: async () => {
       await client.group(group.group).reset(placeOf(to.value, fromLocalField(time.value), offset.value.trim()), where());
       done();

@@ -97,7 +97,10 @@ export class Table<T> {
   /** Which item is open beside the table. */
   mark(key: string | undefined): void {
     this.opened = key;
-    for (const [other, { element }] of this.rows) element.toggleAttribute("aria-current", other === key);
+    for (const [other, { element }] of this.rows) {
+      if (other === key) element.setAttribute("aria-current", "true");
+      else element.removeAttribute("aria-current");
+    }
   }
 
   tickAll(on: boolean): void {

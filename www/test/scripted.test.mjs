@@ -461,6 +461,34 @@ describe("console on a scripted client", { concurrency: 2 }, () => {
     assert.deepEqual(await page.evaluate(() => fake.kept.asked.map(([what, group, { offsets }]) => `${what} ${group} ${offsets}`)), ["replay jobs 1"]);
   });
 
+  test("many dead letters are read page by page, and those at the end of the last page may go", async () => {
+    const { page } = await open();
+    await openInPage(page);
+    await fill(page, "jobs");
+    await page.evaluate(() => {
+      const [letter] = fake.kept.letters;
+      fake.kept.letters.splice(0, 2, ...Array.from({ length: 101 }, (_, index) => ({ ...letter, deadOffset: BigInt(index) })));
+      fake.kept.groups[0].deadLetters = 101;
+    });
+    await look(page, "Groups");
+    await page.getByRole("button", { name: "jobs" }).click();
+    await page.getByRole("button", { name: "Dead letters (101)" }).click();
+    const rows = page.getByRole("table", { name: "Dead letters" }).locator("tbody tr");
+    await rows.nth(99).waitFor();
+    assert.equal(await rows.count(), 100);
+    assert.ok(await page.locator("#letters-first").isDisabled());
+    await page.getByRole("button", { name: "Newer" }).click();
+    await page.getByLabel("Select dead letter 100").waitFor();
+    assert.equal(await rows.count(), 1);
+    assert.ok(await page.locator("#letters-newer").isDisabled());
+    await page.evaluate(() => {
+      fake.kept.letters.pop();
+      fake.kept.groups[0].deadLetters = 100;
+    });
+    await page.getByLabel("Select dead letter 99").waitFor();
+    assert.equal(await rows.count(), 100);
+  });
+
   test("an inherited limit can be overridden, but not removed", async () => {
     const { page } = await open();
     await openInPage(page);

@@ -2,6 +2,8 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 
+import { connect } from "dunlin";
+
 import { startWorker, TOKENS } from "../../worker/test/workerd.mjs";
 import { launch, liveMessage, openTab, publish, serveConsole, subscribe } from "./browser.mjs";
 
@@ -31,6 +33,11 @@ test("two tabs chat through the Worker, each with the token of its namespace", a
   await ada.page.getByRole("button", { name: "History", exact: true }).click();
   await ada.page.getByRole("button", { name: "room/one" }).click();
   await ada.page.locator("#page-extent").filter({ hasText: "Offsets 0 to 1 of 0 to 1" }).waitFor();
+  const client = await connect(address.replace(/^http/, "ws"), { namespace: "chat", token: TOKENS.chat });
+  after(() => client.close());
+  await client.group("readers").configure({ filters: ["room/#"] });
+  await ada.page.getByRole("button", { name: "Groups", exact: true }).click();
+  await ada.page.getByRole("row").filter({ hasText: "readers" }).locator('td[data-title="Lag"]', { hasText: "2" }).waitFor();
   assert.doesNotMatch(ada.page.url(), new RegExp(TOKENS.chat));
   assert.deepEqual([...ada.troubles, ...ben.troubles], []);
 });
