@@ -76,6 +76,8 @@ struct Auditor {
     rows: Rows,
     now: Timestamp,
     replies: Vec<Vec<u8>>,
+    /// What the broker asked for and was not given yet; not all of it is for what the auditor asked.
+    loads: Vec<Input<'static>>,
 }
 
 const CONNECTION: ConnectionId = ConnectionId(1 << 40);
@@ -101,6 +103,7 @@ impl Auditor {
             // Before everything that is stored, so that nothing of it is too old.
             now: Timestamp(1),
             replies: Vec::new(),
+            loads: Vec::new(),
         };
         auditor.broker.flush();
         auditor.obey();
@@ -138,11 +141,11 @@ impl Auditor {
         );
         for _step in 0..10_000 {
             self.broker.flush();
-            let loads = self.obey();
+            self.obey();
             if let Some(reply) = self.replies.pop() {
                 return Ok(reply);
             }
-            for input in loads {
+            for input in core::mem::take(&mut self.loads) {
                 self.broker.handle(self.now, input);
             }
             self.broker.handle(self.now, Input::Timeout);
@@ -150,8 +153,7 @@ impl Auditor {
         Err(format!("the auditor is not answered: {command:?}"))
     }
 
-    fn obey(&mut self) -> Vec<Input<'static>> {
-        let mut loads = Vec::new();
+    fn obey(&mut self) {
         while let Some(effect) = self.broker.poll_effect() {
             match effect {
                 Effect::Write { ops, .. } => apply(&mut self.rows, &ops),
@@ -170,7 +172,7 @@ impl Auditor {
                         rows_max,
                         bytes_max,
                     };
-                    loads.push(Input::Loaded {
+                    self.loads.push(Input::Loaded {
                         ticket,
                         result: Ok(read_range(&self.rows, &read)),
                     });
@@ -185,7 +187,6 @@ impl Auditor {
                 Effect::Close { .. } | Effect::Notify(_) => {}
             }
         }
-        loads
     }
 
     /// The time of a message that is published at the beginning of time.

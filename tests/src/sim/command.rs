@@ -2,7 +2,7 @@
 
 use dunlin_core::Durability;
 
-use super::workload::{publish, read, session, subscribe, topics};
+use super::workload::{publish, queue, read, session, subscribe, topics};
 
 /// One command, of the workload whose it is.
 #[derive(Clone, Debug)]
@@ -11,6 +11,7 @@ pub(super) enum Order {
     Publish(publish::Order),
     Subscribe(subscribe::Order),
     Read(read::Order),
+    Queue(queue::Order),
     Session(session::Order),
 }
 
@@ -43,6 +44,7 @@ impl Request {
             Order::Publish(order) => order.encode(self.number, drafts, out),
             Order::Subscribe(order) => order.encode(self.number, out),
             Order::Read(order) => order.encode(self.number, out),
+            Order::Queue(order) => order.encode(self.number, out),
             Order::Session(order) => order.encode(self.number, out),
         }
     }

@@ -79,12 +79,10 @@ impl World {
         Ok(())
     }
 
-    /// Hibernation: the memory goes, everything else stays.
+    /// Hibernation: the memory goes, everything else stays; whoever wakes the host for a timer, or before, is not told
+    /// apart.
     pub(super) fn sleep(&mut self) -> Check {
-        let idle = self.inbox.is_empty()
-            && !self.outage
-            && self.model.loads() == 0
-            && self.armed.is_none();
+        let idle = self.inbox.is_empty() && !self.outage && self.model.loads() == 0;
         if !idle || self.host.is_none() || self.model.check_answered().is_err() {
             return Ok(());
         }

@@ -13,6 +13,7 @@ use super::archive::{Archive, Check};
 use super::command::{Order, Request};
 use super::frames::{check_code, decode, frames_in, request_of};
 use super::workload;
+use super::workload::queue::Book;
 use super::workload::subscribe::Grants;
 
 /// The bounds that the simulated brokers have: small, so that they are met.
@@ -25,6 +26,9 @@ pub(super) struct Bounds {
     pub(super) credit_max: u64,
     pub(super) lag_max: u64,
     pub(super) block_ms_max: u64,
+    pub(super) ack_deadline_ms: u64,
+    pub(super) max_delivery_attempts: u64,
+    pub(super) session_ms: u64,
 }
 
 /// One input, as the model needs it.
@@ -131,6 +135,7 @@ pub(super) struct Model {
     pub(super) archive: Archive,
     pub(super) namespaces: Vec<String>,
     pub(super) grants: Grants,
+    pub(super) book: Book,
     pub(super) bounds: Bounds,
     pub(super) connections: BTreeMap<u64, Connection>,
     /// The connections that speak JSON, also those that are gone.
@@ -178,6 +183,7 @@ impl Model {
             archive: Archive::default(),
             namespaces,
             grants: Grants::default(),
+            book: Book::default(),
             bounds,
             connections: BTreeMap::new(),
             json: BTreeSet::new(),

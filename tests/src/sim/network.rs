@@ -33,9 +33,21 @@ pub(super) struct Link {
     pub(super) last_down: u64,
 }
 
+/// No message is under way for longer once the faults ended, so that members can keep what they are leased.
+const CALM_DELAY_MS_MAX: u64 = 60;
+
 impl World {
+    fn delay_ms_max(&self) -> u64 {
+        if self.faults {
+            self.plan.delay_ms
+        } else {
+            self.plan.delay_ms.min(CALM_DELAY_MS_MAX)
+        }
+    }
+
     pub(super) fn send_up(&mut self, connection: u64, up: Up) {
-        let delay = self.rng.delay(self.plan.delay_ms);
+        let most = self.delay_ms_max();
+        let delay = self.rng.delay(most);
         let link = self
             .links
             .get_mut(&connection)
@@ -46,7 +58,8 @@ impl World {
     }
 
     pub(super) fn send_down(&mut self, connection: u64, down: Down) {
-        let delay = self.rng.delay(self.plan.delay_ms);
+        let most = self.delay_ms_max();
+        let delay = self.rng.delay(most);
         let Some(link) = self.links.get_mut(&connection) else {
             return;
         };

@@ -63,12 +63,16 @@ impl Plan {
             credit_max: 1000,
             lag_max: rng.between(4, 60),
             block_ms_max: rng.between(20, 400),
+            ack_deadline_ms: *rng.pick(&[300, 2000, 20_000]),
+            max_delivery_attempts: rng.between(1, 6),
+            session_ms: *rng.pick(&[1000, 5000, 30_000]),
         };
         let config = format!(
             "{{\"read_messages_max\":{},\"loads_max\":{},\"load_bytes_max\":{},\"row_bytes_max\":{},\"credit_max\":{},\
              \"lag_max\":{},\"block_ms_max\":{},\"segment_bytes_max\":{},\"segment_rows_max\":{},\"trim_rows_max\":{},\
              \"catch_up_bytes_max\":{},\"catch_ups_max\":{},\"ring_messages_max\":{},\"list_topics_max\":{},\
-             \"incarnations_max\":{},\"compaction_bytes_min\":{},\"compaction_keys_max\":{}}}",
+             \"incarnations_max\":{},\"compaction_bytes_min\":{},\"compaction_keys_max\":{},\"ack_deadline_ms\":{},\
+             \"max_delivery_attempts\":{},\"session_ms\":{},\"parked_max\":{}}}",
             bounds.read_messages_max,
             bounds.loads_max,
             bounds.load_bytes_max,
@@ -86,6 +90,10 @@ impl Plan {
             rng.between(2, 64),
             rng.pick(&[1, 500]),
             rng.between(1, 6),
+            bounds.ack_deadline_ms,
+            bounds.max_delivery_attempts,
+            bounds.session_ms,
+            rng.between(1, 20),
         );
         let mut rarely = |often: u64| {
             if rng.once_in(3) {

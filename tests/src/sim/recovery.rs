@@ -32,6 +32,7 @@ impl Model {
                     )
                 })?;
         }
+        self.book.recover(ended);
         self.begin_life(ended.life + 1);
         self.last_timestamps = dumps.iter().map(|dump| dump.last_timestamp).collect();
         for partition in self
@@ -172,7 +173,8 @@ impl Model {
         dump: &[TopicDump],
     ) -> Result<BTreeSet<usize>, String> {
         let mut found = BTreeSet::new();
-        for topic in dump {
+        // Dead letters are of the broker's own making.
+        for topic in dump.iter().filter(|topic| !topic.name.starts_with('$')) {
             for (partition, extent) in topic.partitions.iter().enumerate() {
                 for (offset, sequence, payload) in &extent.records {
                     let message = self.archive.number_of(payload)?;

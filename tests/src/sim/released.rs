@@ -35,6 +35,21 @@ impl Model {
                         self.promise(message, applied, synced)?;
                     }
                 }
+                Reply::Settled(settled) => {
+                    if let Some((write, level)) = self.book.waits_for(connection, &settled) {
+                        let reached = match level {
+                            Durability::None => u64::MAX,
+                            Durability::Async => applied,
+                            Durability::Sync => synced,
+                        };
+                        if write > reached {
+                            return Err(format!(
+                                "{settled:?} leaves before it is {}",
+                                super::command::word(level)
+                            ));
+                        }
+                    }
+                }
                 Reply::Delivery(delivery) => {
                     let message = self.archive.number_of(delivery.payload)?;
                     let place = self.archive.place(message)?;

@@ -99,6 +99,51 @@ fn short(reply: &Reply<'_>) -> String {
                 records.join(", ")
             )
         }
+        Reply::GroupDescription(told) => {
+            let members = told.members.iter().flatten();
+            let members = members.map(|one| {
+                format!(
+                    "{} on {} with {}",
+                    one.member, one.connection, one.in_flight
+                )
+            });
+            let partitions = told.partitions.iter().flatten().map(|one| {
+                format!(
+                    "\"{}\" {} at {} of {}, {} left, of {}",
+                    one.topic,
+                    one.partition,
+                    one.committed_offset,
+                    one.log_end_offset,
+                    one.lag,
+                    one.member.unwrap_or("nobody")
+                )
+            });
+            format!(
+                "group {} \"{}\" {} generation {}: {}; {}",
+                told.request,
+                told.group,
+                told.kind,
+                told.generation,
+                members.collect::<Vec<_>>().join(", "),
+                partitions.collect::<Vec<_>>().join(", ")
+            )
+        }
+        Reply::Assignment(told) => {
+            let positions = |list: dunlin_core::frame::List<'_, _>| {
+                let list = list.iter().flatten();
+                let list = list.map(|one: dunlin_core::frame::Position<'_>| {
+                    format!("\"{}\" {} at {}", one.topic, one.partition, one.offset)
+                });
+                list.collect::<Vec<_>>().join(", ")
+            };
+            format!(
+                "assignment to {} generation {}: {}; to let go: {}",
+                told.subscription,
+                told.generation,
+                positions(told.assigned),
+                positions(told.revoked)
+            )
+        }
         Reply::TopicDescription(told) => {
             format!("topic {} \"{}\" {}", told.request, told.topic, told.kind)
         }

@@ -5,6 +5,7 @@
 //! nothing goes wrong any more, and every workload goes on until it has what it was promised.
 
 pub(super) mod publish;
+pub(super) mod queue;
 pub(super) mod read;
 pub(super) mod session;
 pub(super) mod subscribe;
@@ -26,6 +27,7 @@ pub(super) const ALL: &[(u64, &dyn Workload)] = &[
     (40, &publish::Publishing),
     (33, &subscribe::Subscribing),
     (16, &read::Reading),
+    (24, &queue::Queues),
     (4, &session::Session),
 ];
 

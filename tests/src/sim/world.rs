@@ -348,6 +348,7 @@ impl World {
                 if self.clients[index].connection.is_none() {
                     self.connect(index);
                 } else {
+                    self.clients[index].memberships.look_again();
                     let requests = self.clients[index].settle();
                     self.say(index, requests);
                 }

@@ -5,6 +5,7 @@ use dunlin_core::frame::{Delivery, Reply};
 use crate::sim::archive::{Check, Told, filter_matches};
 use crate::sim::frames::decode;
 use crate::sim::model::{Model, Said};
+use crate::sim::workload::queue::is_membership;
 
 /// Checks what a subscription is told.
 pub(super) fn take_delivery(model: &mut Model, now: u64, said: &Said) -> Check {
@@ -19,6 +20,9 @@ pub(super) fn take_delivery(model: &mut Model, now: u64, said: &Said) -> Check {
         }
         _ => return Ok(()),
     };
+    if is_membership(id) {
+        return Ok(());
+    }
     let Some(index) = model.grants.open(said.connection, id) else {
         // It ended in this very batch, after this was given to it.
         let known = model.grants.newest.contains_key(&(said.connection, id));
