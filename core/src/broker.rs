@@ -32,7 +32,8 @@ use crate::wire::{Put as _, Reader};
 
 /// What this build can do beyond the words that every version 1 has.
 const FEATURES: &[&str] = &[
-    "archive", "batch", "dedup", "groups", "history", "limits", "request", "schedule", "topics",
+    "archive", "batch", "dedup", "groups", "history", "limits", "priority", "request", "schedule",
+    "topics",
 ];
 
 /// The broker of any number of namespaces.
@@ -144,8 +145,13 @@ impl Broker {
                         namespace.scheduled_loaded(&mut self.cx, ticket, result)
                     }
                     LoadOwner::Group {
-                        group, log, again, ..
-                    } => namespace.group_loaded(&mut self.cx, (group, log, again), ticket, result),
+                        group,
+                        log,
+                        reading,
+                        ..
+                    } => {
+                        namespace.group_loaded(&mut self.cx, (group, log, reading), ticket, result)
+                    }
                     LoadOwner::Nobody => {}
                 }
             }

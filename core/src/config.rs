@@ -165,6 +165,8 @@ bounds! {
     spread_max: 1 << 20, 1024 => 1 << 32;
     /// How many messages of a partition wait at most for others of their keys.
     parked_max: 1024, 1 => 65_536;
+    /// How much earlier a message of a queue was published that goes before one of the next priority, in milliseconds.
+    priority_ageing_ms: 10_000, 1 => 1 << 40;
     /// How long a member has for a message, where the group's configuration does not say so, in milliseconds.
     ack_deadline_ms: 30_000, 1 => 1 << 40;
     /// How often a message is delivered before it is a dead letter, where the group's configuration does not say so.

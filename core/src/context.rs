@@ -19,6 +19,7 @@ use crate::input::Encoding;
 use crate::limits::Charge;
 use crate::mutation::Mutation;
 use crate::outbox::{Outbox, put_json};
+use crate::priority::Reading;
 use crate::protocol::frame::{Failed, Reply};
 use crate::publish::{Fanout, Placed};
 
@@ -108,7 +109,7 @@ pub(crate) enum LoadOwner {
         namespace: u32,
         group: u32,
         log: u32,
-        again: bool,
+        reading: Reading,
     },
     /// Nobody any more; it is under way nevertheless and counts.
     Nobody,

@@ -17,6 +17,7 @@ use crate::error::{ErrorCode, Refusal};
 use crate::group::{GroupLog, place_in};
 use crate::ids::{Offset, Partition};
 use crate::namespace::Namespace;
+use crate::priority::Turn;
 use crate::protocol::field::{Headers, Item as _, List};
 use crate::protocol::frame::{
     Affected, DeadOffset, DeleteDeadLetters, Message, Record, ReplayDeadLetters, Reply,
@@ -171,6 +172,7 @@ impl Namespace {
                 ttl_ms: None,
                 producer: None,
                 producer_sequence: None,
+                priority: record.priority,
                 delay_ms: None,
                 deliver_at: None,
             };
@@ -250,7 +252,7 @@ impl Namespace {
             let entry = &mut group.logs[log as usize];
             let wait = command.rate.map_or(0, |rate| nth * 1000 / rate);
             let state = if wait == 0 {
-                entry.again.insert(*offset);
+                entry.again.insert(Turn::first(*offset));
                 State::Ready
             } else {
                 let until = cx.now.after_ms(wait);
@@ -261,6 +263,7 @@ impl Namespace {
                 attempts: 0,
                 state,
                 key: None,
+                turn: Turn::first(*offset),
             };
             entry.pending.insert(*offset, pending);
             entry.done.touch(*offset);

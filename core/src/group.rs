@@ -26,6 +26,7 @@ use crate::ids::{Generation, GroupId, MemberId, Offset, Partition, Timestamp, To
 use crate::log::Log;
 use crate::member::Member;
 use crate::namespace::{Namespace, Topic};
+use crate::priority::{Lanes, Turn};
 use crate::protocol::frame::Gap;
 use crate::queue::Pending;
 use crate::retry::Retry;
@@ -165,8 +166,10 @@ pub(crate) struct GroupLog {
     pub(crate) done: Done,
     /// Of a queue: what was delivered, or is about to be, and is not done.
     pub(crate) pending: BTreeMap<Offset, Pending>,
+    /// Of a queue on a log with priorities: what was never delivered, by priority.
+    pub(crate) lanes: Option<Box<Lanes>>,
     /// Of a queue: what of that can be delivered as soon as a member can take it, and the place where it is read.
-    pub(crate) again: BTreeSet<Offset>,
+    pub(crate) again: BTreeSet<Turn>,
     pub(crate) again_cursor: Option<Cursor>,
     /// Of a queue: what that was last loaded for.
     pub(crate) sought: Option<Offset>,
@@ -192,6 +195,7 @@ impl GroupLog {
             dirty: false,
             done: Done::default(),
             pending: BTreeMap::new(),
+            lanes: None,
             again: BTreeSet::new(),
             again_cursor: None,
             sought: None,
@@ -212,9 +216,11 @@ impl GroupLog {
 
     /// Lets go of the loads under way.
     pub(crate) fn abandon_loads(&self, cx: &mut Context) {
-        for cursor in [Some(&self.fresh), self.again_cursor.as_ref()]
+        let lanes = self.lanes.iter().flat_map(|lanes| lanes.cursors());
+        for cursor in [&self.fresh]
             .into_iter()
-            .flatten()
+            .chain(&self.again_cursor)
+            .chain(lanes)
         {
             if let Some(ticket) = cursor.ticket() {
                 cx.abandon_load(ticket);

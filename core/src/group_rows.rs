@@ -26,6 +26,7 @@ use crate::ids::{
 };
 use crate::member::Member;
 use crate::namespace::Namespace;
+use crate::priority::Turn;
 use crate::queue::{Pending, State};
 use crate::restore::unsound;
 use crate::retry::{Backoff, Retry};
@@ -176,11 +177,16 @@ impl Namespace {
                 return Err(Malformed);
             }
             let attempts = reader.u32()?;
+            let mut turn = Turn::first(offset);
             let key = match reader.u8()? {
                 0 => None,
                 1 => {
                     let bytes = reader.take(8)?.try_into().map_err(|_| Malformed)?;
                     Some(u64::from_le_bytes(bytes))
+                }
+                2 => {
+                    turn.at = Timestamp(reader.u64()?);
+                    None
                 }
                 _ => return Err(Malformed),
             };
@@ -218,7 +224,7 @@ impl Namespace {
                 _ => return Err(Malformed),
             };
             if state == State::Ready {
-                entry.again.insert(offset);
+                entry.again.insert(turn);
             }
             if matches!(state, State::Dying(_)) {
                 entry.dying.insert(offset);
@@ -231,6 +237,7 @@ impl Namespace {
                 attempts,
                 state,
                 key,
+                turn,
             };
             if let Some(until) = pending.until() {
                 group.timers.insert((until, log, offset));
@@ -326,7 +333,8 @@ impl Namespace {
                 assert!(*offset >= entry.floor && !entry.done.contains(*offset));
                 timers += usize::from(pending.until().is_some());
                 parked += u64::from(
-                    matches!(pending.state, State::Parked { .. }) && !entry.again.contains(offset),
+                    matches!(pending.state, State::Parked { .. })
+                        && !entry.again.contains(&pending.turn),
                 );
                 if let Some((lease, member)) = pending.lease() {
                     leases[member as usize] += 1;
@@ -597,9 +605,16 @@ fn window_row(entry: &GroupLog, window: u64, members: &Slab<Member>) -> Option<V
         }
         value.put_u64(offset.0 - base.0);
         value.put_u64(pending.attempts.into());
-        value.push(pending.key.is_some().into());
-        if let Some(key) = pending.key {
-            value.extend_from_slice(&key.to_le_bytes());
+        match (pending.key, pending.turn.at) {
+            (Some(key), _) => {
+                value.push(1);
+                value.extend_from_slice(&key.to_le_bytes());
+            }
+            (None, Timestamp(0)) => value.push(0),
+            (None, Timestamp(at)) => {
+                value.push(2);
+                value.put_u64(at);
+            }
         }
         match &pending.state {
             State::Ready | State::Parked { .. } => value.push(0),

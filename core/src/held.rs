@@ -90,6 +90,7 @@ impl Broker {
             deliver_at: publish.deliver_at,
             producer: publish.producer,
             producer_sequence: publish.producer_sequence,
+            priority: publish.priority,
         };
         let tokens = attempt.tokens(&self.cx, publish.wait_ms)?;
         let namespace = self.cx.connections[index as usize].namespace;
@@ -137,6 +138,7 @@ impl Broker {
             deliver_at: None,
             producer: None,
             producer_sequence: None,
+            priority: None,
         };
         let reply_to = self.cx.take_reply_to();
         let asked = Some(reply_to);

@@ -145,7 +145,7 @@ impl Namespace {
                 self.put_back(cx, index, log, offset, None);
             } else {
                 pending.state = State::Ready;
-                entry.again.insert(offset);
+                entry.again.insert(pending.turn);
                 entry.done.touch(offset);
                 group.timers.pop_first();
                 group.log_ready(log);
@@ -223,7 +223,7 @@ impl Namespace {
         });
         if wait == 0 {
             pending.state = State::Ready;
-            entry.again.insert(offset);
+            entry.again.insert(pending.turn);
         } else {
             let until = cx.now.after_ms(wait);
             pending.state = State::Waiting { until };

@@ -43,6 +43,7 @@ mod member;
 mod mutation;
 mod namespace;
 mod outbox;
+mod priority;
 mod protocol;
 mod publish;
 mod queue;

@@ -11,11 +11,15 @@ use alloc::vec::Vec;
 use crate::config::Config;
 use crate::effect::{After, Op};
 use crate::ids::{Offset, Partition, Sequence, Timestamp, TopicId};
+use crate::priority::PRIORITY_MAX;
 use crate::protocol::field::Item as _;
 use crate::protocol::frame::Record;
 use crate::rows::{Keys, ROW_VERSION};
 use crate::topic::{Kind, Retention, TopicConfig};
 use crate::wire::{Malformed, Put, Reader};
+
+/// A bit for each priority above 0.
+const PRIORITIES: u8 = (2 << PRIORITY_MAX) - 2;
 
 /// A run of rows that retention deletes as one. Its end is the base of the next, or the end of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub(crate) struct Segment {
     pub(crate) last_timestamp: Timestamp,
     pub(crate) size_bytes: u64,
     pub(crate) rows: u64,
+    /// The priorities above 0 that its messages have, a bit each. Key compaction may leave one behind.
+    priorities: u8,
     /// Whether its row is written; the newest segment's extent stands in the partition's row instead.
     stored: bool,
 }
@@ -81,6 +87,8 @@ pub(crate) struct Log {
     trimmed_at: Sequence,
     size_bytes: u64,
     segments: VecDeque<Segment>,
+    /// Behind the last message of every priority above 0; the end of its segment may stand for it.
+    priority_ends: [Offset; PRIORITY_MAX as usize],
     /// What deliveries of this partition have waited for so far; no later one waits for less.
     pub(crate) after: After,
     /// Offsets below this are in the store, or were.
@@ -243,6 +251,7 @@ impl Log {
                         last_timestamp: now,
                         size_bytes: 0,
                         rows: 0,
+                        priorities: 0,
                         stored: false,
                     });
                 }
@@ -269,6 +278,41 @@ impl Log {
         self.end = self.end.next();
         if row_full || self.end.0 - newest.base.0 >= roll.segment_messages {
             self.close_row();
+        }
+    }
+
+    /// Notes that the newest message has a priority above 0, on a topic where queues look for it.
+    pub(crate) fn note_priority(&mut self, priority: u8) {
+        if let Some(newest) = self.segments.back_mut() {
+            newest.priorities |= 1 << priority;
+        }
+        self.priority_ends[priority as usize - 1] = self.end;
+    }
+
+    /// Whether messages have priorities above 0, or had since it was read from the store.
+    pub(crate) fn has_priorities(&self) -> bool {
+        self.priority_ends.iter().any(|end| *end > Offset(0))
+    }
+
+    /// The first place from `from` on where a message of this priority above 0 may lie.
+    pub(crate) fn priority_from(&self, priority: u8, from: Offset) -> Option<Offset> {
+        if from >= self.priority_ends[priority as usize - 1] {
+            return None;
+        }
+        let first = self
+            .segments
+            .partition_point(|segment| segment.base <= from)
+            .saturating_sub(1);
+        let mut segments = self.segments.range(first..);
+        let found = segments.find(|segment| segment.priorities & 1 << priority != 0);
+        found.map(|segment| segment.base.max(from))
+    }
+
+    fn restore_priorities(&mut self, segment: &Segment, end: Offset) {
+        for (priority, priority_end) in (1..).zip(&mut self.priority_ends) {
+            if segment.priorities & 1 << priority != 0 {
+                *priority_end = (*priority_end).max(end);
+            }
         }
     }
 
@@ -512,7 +556,9 @@ impl Log {
         };
         if !reader.is_empty() {
             let base = Offset(reader.counted()?);
-            log.segments.push_back(Segment::take(base, &mut reader)?);
+            let newest = Segment::take(base, &mut reader)?;
+            log.restore_priorities(&newest, log.end);
+            log.segments.push_back(newest);
         }
         reader.end()?;
         let newest_fits = log
@@ -544,6 +590,7 @@ impl Log {
         if base < self.start || base >= newest.base || !above {
             return Err(Malformed);
         }
+        self.restore_priorities(&segment, newest.base);
         self.segments.push_back(segment);
         self.segments.push_back(newest);
         Ok(())
@@ -592,6 +639,7 @@ impl Log {
             at = self.segment_end(index);
             assert!(at > segment.base, "a segment is not empty");
         }
+        assert!(self.priority_ends.iter().all(|end| *end <= self.end));
         assert_eq!(
             self.ring
                 .iter()
@@ -614,10 +662,13 @@ impl Segment {
         ] {
             out.put_u64(value);
         }
+        if self.priorities != 0 {
+            out.push(self.priorities);
+        }
     }
 
     fn take(base: Offset, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let segment = Self {
+        let mut segment = Self {
             base,
             first_sequence: Sequence(reader.counted()?),
             last_sequence: Sequence(reader.counted()?),
@@ -625,8 +676,15 @@ impl Segment {
             last_timestamp: Timestamp(reader.u64()?),
             size_bytes: reader.counted()?,
             rows: reader.counted()?,
+            priorities: 0,
             stored: false,
         };
+        if !reader.is_empty() {
+            segment.priorities = reader.u8()?;
+            if segment.priorities == 0 || segment.priorities & !PRIORITIES != 0 {
+                return Err(Malformed);
+            }
+        }
         if Sequence(1) <= segment.first_sequence && segment.first_sequence <= segment.last_sequence
         {
             Ok(segment)

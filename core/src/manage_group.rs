@@ -269,6 +269,7 @@ impl Namespace {
         entry.floor = place_in(stored, to);
         entry.fresh = Cursor::eager(stored, entry.floor);
         entry.done = entry.done.rewritten();
+        entry.lanes = None;
         entry.again.clear();
         entry.again_cursor = None;
         entry.dying.clear();

@@ -17,12 +17,13 @@ use crate::ids::{
 use crate::input::{Encoding, Rights};
 use crate::limits::Tokens;
 use crate::namespace::{LIVE_SEQUENCES_RESERVED, Namespace, Topic};
+use crate::priority::PRIORITY_MAX;
 use crate::protocol::field::{Headers, Item as _, Layout};
 use crate::protocol::frame::{Delivery, Message, Place, Record, put_delivery_prefix};
 use crate::protocol::json::{put_json_int, put_json_members, put_json_str};
 use crate::schedule::deliver_at;
 use crate::subscription::{Behind, OnLag, UNLIMITED};
-use crate::topic::{self, Kind, Ordering};
+use crate::topic::{self, Kind, Ordering, TopicConfig};
 use crate::wire::{Put as _, Reader, varint_len};
 
 /// What a binary delivery's prefix mostly takes.
@@ -221,18 +222,26 @@ impl Namespace {
     fn check_topics(&self, cx: &Context, messages: &[Message<'_>]) -> Result<(), Refusal> {
         let mut new = Map::with_seed_of(&self.topic_index);
         for message in messages {
-            let kind = match self.topic_by_name(message.topic) {
-                Some(index) => self.topics[index as usize].config.kind,
+            let TopicConfig { kind, ordering, .. } = match self.topic_by_name(message.topic) {
+                Some(index) => self.topics[index as usize].config,
                 None => {
                     topic::check_name(message.topic)?;
                     new.insert(message.topic, ());
                     let count = self.topics.len() + new.len();
                     check_count("a namespace", "topics", count, cx.config.topics_max)?;
-                    cx.config.topic_default.kind
+                    cx.config.topic_default
                 }
             };
             if kind != Kind::Live {
                 cx.require_storage()?;
+            }
+            if message.priority.unwrap_or(0) > 0 && ordering != Ordering::None {
+                let message = format!(
+                    "topic \"{}\" has the ordering {}, so its messages have no \"priority\"; only with the ordering none they have one",
+                    message.topic,
+                    ordering.as_str()
+                );
+                return Err(Refusal::new(ErrorCode::InvalidArgument, message));
             }
             if kind == Kind::Compacted && message.key.is_none() {
                 let message = format!(
@@ -304,6 +313,7 @@ impl Namespace {
             id: message.id,
             expires_at: message.ttl_ms.map(|ttl| cx.now.after_ms(ttl).0),
             reply_to: origin.reply_to.map(|reply_to| reply_to.0),
+            priority: message.priority.filter(|priority| *priority > 0),
         }
         .put_fields(&mut record);
         cx.counters.published_messages += 1;
@@ -341,6 +351,11 @@ impl Namespace {
             return (placed, After::default());
         }
         log.append(&record, sequence, now, &topic.roll);
+        if config.ordering == Ordering::None
+            && let Some(priority) = message.priority.filter(|priority| *priority > 0)
+        {
+            log.note_priority(priority as u8);
+        }
         let durability = config.durability.max(origin.asked);
         cx.durability = cx.durability.max(durability);
         let after = cx.after(durability);
@@ -622,6 +637,10 @@ fn check_message(config: &Config, now: Timestamp, message: &Message<'_>) -> Resu
         ));
     }
     deliver_at(config, now, message)?;
+    if let Some(priority) = message.priority.filter(|asked| *asked > PRIORITY_MAX) {
+        let message = format!("\"priority\" must be from 0 to {PRIORITY_MAX}, not {priority}");
+        return Err(Refusal::new(ErrorCode::InvalidArgument, message));
+    }
     if message.producer.is_some() != message.producer_sequence.is_some()
         || message.producer == Some("")
     {

@@ -20,6 +20,7 @@ use crate::ids::{LeaseId, Offset, Ticket, Timestamp};
 use crate::input::{LoadFailed, Row};
 use crate::log::LogKeys;
 use crate::namespace::Namespace;
+use crate::priority::{Lanes, Reading, Turn, priority_of};
 use crate::protocol::field::Item as _;
 use crate::protocol::frame::{Record, Reply};
 use crate::publish::DeliveryBody;
@@ -43,6 +44,8 @@ pub(crate) struct Pending {
     pub(crate) state: State,
     /// The key that it holds, if its topic keeps an order.
     pub(crate) key: Option<u64>,
+    /// Its place among those that can be delivered again.
+    pub(crate) turn: Turn,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +93,15 @@ enum Dealt {
     Nothing,
     /// Nobody can take what comes next.
     NoTaker,
+}
+
+/// Whether there is a message that was never delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sought {
+    Found(Turn),
+    Nothing,
+    /// A load is under way.
+    Wait,
 }
 
 /// Whether a message that was read before could be read again.
@@ -153,17 +165,26 @@ impl GroupLog {
             }
             Some(next) => {
                 self.parked -= 1;
-                self.again.insert(next);
+                self.again.insert(Turn::first(next));
             }
         }
     }
 
-    /// The cursor for fresh messages, or for those that were delivered before.
-    fn cursor_mut(&mut self, again: bool) -> Option<&mut Cursor> {
-        if again {
-            self.again_cursor.as_mut()
-        } else {
-            Some(&mut self.fresh)
+    fn cursor_mut(&mut self, reading: Reading) -> Option<&mut Cursor> {
+        match reading {
+            Reading::Fresh => Some(&mut self.fresh),
+            Reading::Priority(priority) => Some(self.lanes.as_mut()?.cursor_mut(priority)),
+            Reading::Again => self.again_cursor.as_mut(),
+        }
+    }
+
+    /// Passes over the message that was found last.
+    fn pass(&mut self, reading: Reading) {
+        if let Some(lanes) = &mut self.lanes {
+            *lanes.head_mut(reading.priority()) = None;
+        }
+        if let Some(cursor) = self.cursor_mut(reading) {
+            cursor.advance();
         }
     }
 }
@@ -253,8 +274,13 @@ impl Namespace {
     }
 
     fn deal_one(&mut self, cx: &mut Context, index: u32, log: u32, bytes: &mut u64) -> Dealt {
+        let entry = &self.groups[index as usize].logs[log as usize];
+        let stored = &self.topics[entry.topic as usize].partitions[entry.partition.0 as usize].log;
+        if stored.has_priorities() {
+            return self.deal_in_turn(cx, index, log, bytes);
+        }
         match self.deal_again(cx, index, log, bytes) {
-            Dealt::Nothing => self.deal_fresh(cx, index, log, bytes),
+            Dealt::Nothing => self.deal_fresh(cx, index, log, Reading::Fresh, bytes),
             dealt => dealt,
         }
     }
@@ -262,7 +288,7 @@ impl Namespace {
     /// Deals out a message that was delivered before, or had to wait for its key.
     fn deal_again(&mut self, cx: &mut Context, index: u32, log: u32, bytes: &mut u64) -> Dealt {
         let entry = &mut self.groups[index as usize].logs[log as usize];
-        let Some(&offset) = entry.again.first() else {
+        let Some(&Turn { offset, .. }) = entry.again.first() else {
             return Dealt::Nothing;
         };
         let mut record = core::mem::take(&mut cx.record);
@@ -325,7 +351,7 @@ impl Namespace {
                 Step::Ready | Step::End => return Fetched::Lost,
                 Step::Load => {
                     entry.sought = Some(offset);
-                    self.load_for_group(cx, index, log, true);
+                    self.load_for_group(cx, index, log, Reading::Again);
                     return Fetched::Later;
                 }
                 Step::Wait => return Fetched::Later,
@@ -333,8 +359,138 @@ impl Namespace {
         }
     }
 
+    /// Deals out the message whose turn it is, on a log whose messages have priorities.
+    fn deal_in_turn(&mut self, cx: &mut Context, index: u32, log: u32, bytes: &mut u64) -> Dealt {
+        let entry = &mut self.groups[index as usize].logs[log as usize];
+        let stored = &self.topics[entry.topic as usize].partitions[entry.partition.0 as usize].log;
+        let floor = entry.floor;
+        entry
+            .lanes
+            .get_or_insert_with(|| Box::new(Lanes::new(stored, floor)));
+        let mut first: Option<(Turn, Reading)> = None;
+        let mut waits = false;
+        for reading in Reading::FRESH {
+            match self.seek(cx, index, log, reading) {
+                Sought::Found(turn) if first.is_none_or(|(other, _)| turn < other) => {
+                    first = Some((turn, reading));
+                }
+                Sought::Found(_) | Sought::Nothing => {}
+                Sought::Wait => waits = true,
+            }
+        }
+        if waits {
+            // What is being loaded may come before everything that is there.
+            return Dealt::Nothing;
+        }
+        let again = self.groups[index as usize].logs[log as usize].again.first();
+        if again.is_some_and(|turn| first.is_none_or(|(other, _)| *turn < other)) {
+            return self.deal_again(cx, index, log, bytes);
+        }
+        match first {
+            Some((_, reading)) => self.deal_fresh(cx, index, log, reading, bytes),
+            None => Dealt::Nothing,
+        }
+    }
+
+    /// Looks for the next message that was never delivered.
+    fn seek(&mut self, cx: &mut Context, index: u32, log: u32, reading: Reading) -> Sought {
+        loop {
+            let entry = &mut self.groups[index as usize].logs[log as usize];
+            let state = &self.topics[entry.topic as usize];
+            let stored = &state.partitions[entry.partition.0 as usize].log;
+            let floor = entry.floor;
+            if let Some(lanes) = &mut entry.lanes {
+                let head = lanes.head_mut(reading.priority());
+                *head = head.filter(|turn| turn.offset >= stored.start());
+                if let Some(turn) = *head {
+                    return Sought::Found(turn);
+                }
+            }
+            let Some(cursor) = entry.cursor_mut(reading) else {
+                return Sought::Nothing;
+            };
+            if cursor.ticket().is_some() {
+                return Sought::Wait;
+            }
+            // After a restart what is pending lies above it, and may be done meanwhile.
+            cursor.skip_to(floor);
+            if let Reading::Priority(priority) = reading
+                && cursor.next() >= stored.start()
+            {
+                let place = stored.priority_from(priority, cursor.next());
+                cursor.skip_to(place.unwrap_or(stored.end()));
+            }
+            let at = cursor.next();
+            if at.0.saturating_sub(floor.0) >= cx.config.spread_max {
+                return Sought::Nothing;
+            }
+            match cursor.step(stored) {
+                Step::Ready => {}
+                step @ (Step::End | Step::Wait | Step::Load) => {
+                    // Key compaction may have left nothing behind the last message of a row.
+                    let to = cursor.next();
+                    if reading == Reading::Fresh && to > at {
+                        self.pass_over(cx, index, log, at, to);
+                    }
+                    if matches!(step, Step::Load) {
+                        self.load_for_group(cx, index, log, reading);
+                    }
+                    return match step {
+                        Step::End => Sought::Nothing,
+                        _ => Sought::Wait,
+                    };
+                }
+                Step::Trimmed { .. } => {
+                    self.lose_trimmed(cx, index, log);
+                    continue;
+                }
+            }
+            let Some((record, _)) = cursor.record(stored) else {
+                return Sought::Nothing;
+            };
+            let offset = Offset(record.offset);
+            let is_expired = record.expires_at.is_some_and(|at| at <= cx.now.0);
+            let mut priority = 0;
+            let mut turn = Turn::first(offset);
+            if stored.has_priorities() {
+                priority = priority_of(&record);
+                if priority > 0 && stored.priority_from(priority, offset) != Some(offset) {
+                    priority = 0;
+                }
+                turn = Turn::of(&record, priority, cx.config.priority_ageing_ms);
+            }
+            if reading == Reading::Fresh && offset > at {
+                // Key compaction left nothing there, or it cannot be understood.
+                self.pass_over(cx, index, log, at, offset);
+                continue;
+            }
+            let is_known = entry.done.contains(offset) || entry.pending.contains_key(&offset);
+            let is_other = priority != reading.priority() || offset < floor || is_known;
+            if !is_other && !is_expired {
+                if let Some(lanes) = &mut entry.lanes {
+                    *lanes.head_mut(priority) = Some(turn);
+                }
+                return Sought::Found(turn);
+            }
+            if let Some(cursor) = entry.cursor_mut(reading) {
+                cursor.advance();
+            }
+            if !is_other {
+                cx.counters.expired_messages += 1;
+                self.pass_over(cx, index, log, offset, offset.next());
+            }
+        }
+    }
+
     /// Deals out the next message that was never delivered.
-    fn deal_fresh(&mut self, cx: &mut Context, index: u32, log: u32, bytes: &mut u64) -> Dealt {
+    fn deal_fresh(
+        &mut self,
+        cx: &mut Context,
+        index: u32,
+        log: u32,
+        reading: Reading,
+        bytes: &mut u64,
+    ) -> Dealt {
         let group = &mut self.groups[index as usize];
         if group.dead == Some(log) {
             // Dead letters are dealt out only when they are replayed.
@@ -343,102 +499,59 @@ impl Namespace {
         if group.idle.is_empty() {
             return Dealt::NoTaker;
         }
-        let entry = &mut group.logs[log as usize];
-        let state = &self.topics[entry.topic as usize];
-        let stored = &state.partitions[entry.partition.0 as usize].log;
-        if entry.fresh.ticket().is_none() {
-            // After a restart what is pending lies above it, and may be done meanwhile.
-            entry.fresh.skip_to(entry.floor);
-        }
-        let at = entry.fresh.next();
-        if at.0.saturating_sub(entry.floor.0) >= cx.config.spread_max {
-            return Dealt::Nothing;
-        }
-        match entry.fresh.step(stored) {
-            Step::Ready => {}
-            step @ (Step::End | Step::Wait | Step::Load) => {
-                // Key compaction may have left nothing behind the last message of a row.
-                let to = entry.fresh.next();
-                if to > at {
-                    self.pass_over(cx, index, log, at, to);
-                }
-                if matches!(step, Step::Load) {
-                    self.load_for_group(cx, index, log, false);
-                }
-                return Dealt::Nothing;
-            }
-            Step::Trimmed { from } => {
-                let to = entry.fresh.next();
-                self.pass_over(cx, index, log, from, to);
-                self.tell_gap(cx, index, log, from, to);
-                return Dealt::One;
-            }
-        }
-        let Some((record, spelt)) = entry.fresh.record(stored) else {
+        let Sought::Found(turn) = self.seek(cx, index, log, reading) else {
             return Dealt::Nothing;
         };
-        let offset = Offset(record.offset);
-        if offset > at {
-            // Key compaction left nothing there, or it cannot be understood.
-            self.pass_over(cx, index, log, at, offset);
-            return Dealt::One;
-        }
-        if offset < entry.floor
-            || entry.done.contains(offset)
-            || entry.pending.contains_key(&offset)
-        {
-            entry.fresh.advance();
-            return Dealt::One;
-        }
-        if record.expires_at.is_some_and(|at| at <= cx.now.0) {
-            entry.fresh.advance();
-            cx.counters.expired_messages += 1;
-            self.pass_over(cx, index, log, offset, offset.next());
-            return Dealt::One;
-        }
-        let key = held_key(state.config.ordering, record.key);
-        if let Some(key) = key
-            && let Some(waiting) = entry.held_keys.get_mut(&key)
-        {
-            let parks = state.config.ordering == Ordering::PerKey;
-            if !parks || entry.parked >= cx.config.parked_max {
-                return Dealt::Nothing;
-            }
-            waiting.push_back(offset);
-            entry.parked += 1;
-            let parked = Pending {
-                attempts: 0,
-                state: State::Parked {
-                    record: spelt.into(),
-                },
-                key: Some(key),
-            };
-            entry.pending.insert(offset, parked);
-            entry.fresh.advance();
-            return Dealt::One;
-        }
+        let offset = turn.offset;
+        let entry = &mut self.groups[index as usize].logs[log as usize];
+        let state = &self.topics[entry.topic as usize];
+        let stored = &state.partitions[entry.partition.0 as usize].log;
+        let ordering = state.config.ordering;
         let mut record = core::mem::take(&mut cx.record);
         record.clear();
-        record.extend_from_slice(spelt);
-        let fresh = Pending {
+        let cursor = entry.cursor_mut(reading);
+        let found = cursor.and_then(|cursor| cursor.record(stored));
+        let key = found.and_then(|(parsed, spelt)| {
+            record.extend_from_slice(spelt);
+            held_key(ordering, parsed.key)
+        });
+        let mut pending = Pending {
             attempts: 0,
             state: State::Ready,
             key,
+            turn,
         };
-        entry.pending.insert(offset, fresh);
-        if let Some(key) = key {
-            entry.held_keys.insert(key, VecDeque::new());
-        }
-        let dealt = self.hand_out(cx, index, log, offset, &record, bytes);
-        cx.record = record;
-        let entry = &mut self.groups[index as usize].logs[log as usize];
-        if dealt == Dealt::NoTaker {
-            entry.pending.remove(&offset);
-            if let Some(key) = key {
-                entry.held_keys.remove(&key);
+        let dealt = if let Some(waiting) = key.and_then(|key| entry.held_keys.get_mut(&key)) {
+            let parks = ordering == Ordering::PerKey;
+            if parks && entry.parked < cx.config.parked_max {
+                waiting.push_back(offset);
+                entry.parked += 1;
+                pending.state = State::Parked {
+                    record: record.as_slice().into(),
+                };
+                entry.pending.insert(offset, pending);
+                Dealt::One
+            } else {
+                Dealt::Nothing
             }
         } else {
-            entry.fresh.advance();
+            entry.pending.insert(offset, pending);
+            if let Some(key) = key {
+                entry.held_keys.insert(key, VecDeque::new());
+            }
+            self.hand_out(cx, index, log, offset, &record, bytes)
+        };
+        cx.record = record;
+        let entry = &mut self.groups[index as usize].logs[log as usize];
+        match dealt {
+            Dealt::One => entry.pass(reading),
+            Dealt::NoTaker => {
+                entry.pending.remove(&offset);
+                if let Some(key) = key {
+                    entry.held_keys.remove(&key);
+                }
+            }
+            Dealt::Nothing => {}
         }
         dealt
     }
@@ -489,10 +602,10 @@ impl Namespace {
         let until = cx.now.after_ms(group.config.ack_deadline_ms);
         group.timers.insert((until, log, offset));
         let entry = &mut group.logs[log as usize];
-        entry.again.remove(&offset);
         entry.done.touch(offset);
         let pending = entry.pending.get_mut(&offset);
         let pending = pending.expect("who hands out a message has made it pending");
+        entry.again.remove(&pending.turn);
         pending.attempts += 1;
         pending.state = State::Leased {
             lease,
@@ -555,8 +668,8 @@ impl Namespace {
     pub(crate) fn finish(&mut self, cx: &mut Context, index: u32, log: u32, offset: Offset) {
         let group = &mut self.groups[index as usize];
         let entry = &mut group.logs[log as usize];
-        entry.again.remove(&offset);
         if let Some(pending) = entry.pending.remove(&offset) {
+            entry.again.remove(&pending.turn);
             entry.release_key(pending.key);
             if let Some(until) = pending.until() {
                 group.timers.remove(&(until, log, offset));
@@ -592,13 +705,36 @@ impl Namespace {
         self.touch_group_log(cx, index, log);
     }
 
-    /// Tells a member which messages the group will not get.
-    fn tell_gap(&mut self, cx: &mut Context, index: u32, log: u32, from: Offset, to: Offset) {
+    /// Gives up what retention took and nobody has, and tells a member.
+    fn lose_trimmed(&mut self, cx: &mut Context, index: u32, log: u32) {
+        let entry = &self.groups[index as usize].logs[log as usize];
+        let stored = &self.topics[entry.topic as usize].partitions[entry.partition.0 as usize].log;
+        let (mut from, to) = (entry.floor, stored.start());
+        while entry.done.contains(from) || entry.pending.contains_key(&from) {
+            from = from.next();
+        }
+        if from >= to {
+            return;
+        }
+        let done = entry.done.count_from(from) - entry.done.count_from(to);
+        let known = done + entry.pending.range(from..to).count() as u64;
+        self.pass_over(cx, index, log, from, to);
+        self.tell_gap(cx, index, log, (from, to), to.0 - from.0 - known);
+    }
+
+    /// Tells a member which messages the group will not get, `count` of them between two offsets.
+    fn tell_gap(
+        &mut self,
+        cx: &mut Context,
+        index: u32,
+        log: u32,
+        between: (Offset, Offset),
+        count: u64,
+    ) {
+        cx.counters.lost_messages += count;
         let group = &self.groups[index as usize];
         let entry = &group.logs[log as usize];
         let topic = &self.topics[entry.topic as usize];
-        let count = to.0 - from.0;
-        cx.counters.lost_messages += count;
         let told = group
             .members
             .iter()
@@ -606,18 +742,24 @@ impl Namespace {
         let Some((connection, member)) = told else {
             return;
         };
-        let gap = trimmed_gap(member, topic, entry.partition, (from, to), count);
+        let gap = trimmed_gap(member, topic, entry.partition, between, count);
         cx.reply_in_order(connection, After::default(), &Reply::Gap(gap));
     }
 
     /// Asks for the rows that a log's cursor needs.
-    pub(crate) fn load_for_group(&mut self, cx: &mut Context, index: u32, log: u32, again: bool) {
+    pub(crate) fn load_for_group(
+        &mut self,
+        cx: &mut Context,
+        index: u32,
+        log: u32,
+        reading: Reading,
+    ) {
         let group = &mut self.groups[index as usize];
         let owner = LoadOwner::Group {
             namespace: self.index,
             group: index,
             log,
-            again,
+            reading,
         };
         let Some(ticket) = cx.take_ticket(owner) else {
             // Ready only when there is room again: it would be tried on and on in this batch.
@@ -643,7 +785,7 @@ impl Namespace {
             partition: entry.partition,
         };
         let bytes_max = cx.config.load_bytes_max;
-        if let Some(cursor) = entry.cursor_mut(again) {
+        if let Some(cursor) = entry.cursor_mut(reading) {
             let load = cursor.load(stored, &keys, ticket, bytes_max, &cx.config);
             cx.outbox.load(load);
         }
@@ -653,7 +795,7 @@ impl Namespace {
     pub(crate) fn group_loaded(
         &mut self,
         cx: &mut Context,
-        (index, log, again): (u32, u32, bool),
+        (index, log, reading): (u32, u32, Reading),
         ticket: Ticket,
         result: Result<Vec<Row>, LoadFailed>,
     ) {
@@ -666,7 +808,7 @@ impl Namespace {
         let state = &self.topics[entry.topic as usize];
         let stored = &state.partitions[entry.partition.0 as usize].log;
         let Some(cursor) = entry
-            .cursor_mut(again)
+            .cursor_mut(reading)
             .filter(|cursor| cursor.ticket() == Some(ticket))
         else {
             return;
@@ -677,7 +819,7 @@ impl Namespace {
                 cursor.loaded(stored, rows);
                 let to = cursor.next();
                 group.read_on(log);
-                if !again && to > at && group.config.kind == GroupKind::Queue {
+                if reading == Reading::Fresh && to > at && group.config.kind == GroupKind::Queue {
                     // Key compaction left nothing there.
                     self.pass_over(cx, index, log, at, to);
                 }

@@ -17,6 +17,7 @@ use crate::error::{ErrorCode, Refusal};
 use crate::group::{GroupKind, Ownership, trimmed_gap};
 use crate::ids::{Generation, Offset, Partition, TopicId};
 use crate::namespace::Namespace;
+use crate::priority::Reading;
 use crate::protocol::field::List;
 use crate::protocol::frame::{Assignment, Commit, Credit, Done, Position, Rebalanced, Reply};
 use crate::publish::DeliveryBody;
@@ -449,7 +450,7 @@ impl Namespace {
         match entry.fresh.step(stored) {
             Step::End | Step::Wait => return Fed::Nothing,
             Step::Load => {
-                self.load_for_group(cx, index, log, false);
+                self.load_for_group(cx, index, log, Reading::Fresh);
                 return Fed::Nothing;
             }
             Step::Trimmed { from } => {

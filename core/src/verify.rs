@@ -11,13 +11,14 @@ use crate::config::Config;
 use crate::ids::{Offset, Partition, ScheduleId, Timestamp, TopicId};
 use crate::log::{RowHead, read_record};
 use crate::namespace::Namespace;
+use crate::priority::priority_of;
 use crate::restore::{StateRows, unsound};
 use crate::rows::{
     KeyTail, TABLE_CONNECTION, TABLE_IMPORT, TABLE_LIMITER, TABLE_MEMBER, TABLE_MESSAGES,
     TABLE_SCHEDULED,
 };
 use crate::schedule::scheduled_key;
-use crate::topic::Kind;
+use crate::topic::{Kind, Ordering};
 use crate::wire::{Malformed, Reader};
 
 /// Takes all rows of one namespace in the order of their keys, and says which of them cannot be right.
@@ -293,11 +294,22 @@ impl LogVerifier {
         let mut at = first;
         while !reader.is_empty() {
             let bytes = reader.bytes().map_err(unsound)?;
-            let offset = Offset(read_record(bytes).map_err(unsound)?.offset);
+            let record = read_record(bytes).map_err(unsound)?;
+            let offset = Offset(record.offset);
             if offset < at || offset >= end || (!compacted && offset > at) {
                 return Err(format!(
                     "offset {} stands at {} of topic \"{}\" partition {}",
                     offset.0, at.0, topic.name, self.partition.0
+                ));
+            }
+            let priority = priority_of(&record);
+            if topic.config.ordering == Ordering::None
+                && priority > 0
+                && log.priority_from(priority, offset) != Some(offset)
+            {
+                return Err(format!(
+                    "offset {} of topic \"{}\" partition {} has the priority {priority}, of which its segment does not know",
+                    offset.0, topic.name, self.partition.0
                 ));
             }
             at = offset.next();

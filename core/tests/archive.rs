@@ -615,6 +615,66 @@ fn an_export_is_whole_whatever_happens_meanwhile() {
     assert!(finished > 100, "{finished} exports came to their end");
 }
 
+#[test]
+fn priorities_move_with_an_archive_and_are_known_to_their_segments() {
+    let mut home = Host::new(SMALL);
+    home.connect(1, "home");
+    for line in [
+        r#"{"type":"configure_topic","request":1,"topic":"t","ordering":"none"}"#,
+        r#"{"type":"publish","request":2,"topic":"t","payload":"low"}"#,
+        r#"{"type":"publish","request":3,"topic":"t","payload":"high","priority":4}"#,
+    ] {
+        home.send(1, line);
+    }
+    let archive = export(&mut home, 1);
+    let import_into_new = |archive: &[u8]| {
+        let mut abroad = Host::new(SMALL);
+        abroad.connect(4, "abroad");
+        let answer = import(&mut abroad, 4, archive, 1_000);
+        (abroad, answer)
+    };
+    let (mut abroad, answer) = import_into_new(&archive);
+    assert!(answer.contains("\"type\":\"imported\""), "{answer}");
+    abroad.heard(4);
+    let join = r#"{"type":"join","request":4,"subscription":1,"group":"q","filters":["t"]}"#;
+    abroad.send(4, join);
+    let heard = abroad.heard(4).join("");
+    let (high, low) = (heard.find("\"high\""), heard.find("\"low\""));
+    assert!(high.is_some() && high < low, "{heard}");
+
+    // The bits of the newest segment are the last byte of the partition's row.
+    for (last, wrong) in [
+        (
+            None,
+            "offset 1 of topic \"t\" partition 0 has the priority 4",
+        ),
+        (
+            Some(1 << 3),
+            "offset 1 of topic \"t\" partition 0 has the priority 4",
+        ),
+        (Some(1), "not what any version writes"),
+        (Some(1 << 5), "not what any version writes"),
+        (Some(0), "not what any version writes"),
+    ] {
+        let mut writer = dunlin_core::ArchiveWriter::new("home");
+        for (key, value) in &rows(&home) {
+            let tail = &key[1 + usize::from(key[0])..];
+            let mut value = value.clone();
+            if tail[0] == 0x03 {
+                assert_eq!(value.pop(), Some(1 << 4));
+                value.extend(last);
+            }
+            if tail[0] != 0x05 {
+                writer.row(tail, &value);
+            }
+        }
+        writer.finish();
+        let (_, answer) = import_into_new(&writer.take(usize::MAX));
+        assert!(answer.contains("invalid_archive"), "{answer}");
+        assert!(answer.replace('\\', "").contains(wrong), "{answer}");
+    }
+}
+
 /// The rows of a namespace with the one topic `t` of one partition.
 fn crafted(kind: &str, partitions: u64, partition: &[u64], message: Option<(u64, u64)>) -> Vec<u8> {
     let mut topic: Vec<u8> = vec![1];

@@ -84,6 +84,7 @@ async fn a_client_talks_in_binary() {
         deliver_at: None,
         producer: None,
         producer_sequence: None,
+        priority: None,
         durability: None,
         wait_ms: None,
     })

@@ -230,7 +230,7 @@ fn every_route_and_header_is_specified() {
     // The headers that publishing and asking take, as their refusal lists them.
     let topic = || "t".to_owned();
     for (action, count) in [
-        (Action::Publish { topic: topic() }, 10),
+        (Action::Publish { topic: topic() }, 11),
         (Action::Request { topic: topic() }, 4),
     ] {
         let unknown = action.ask("", [("dunlin-unknown", "x")], b"").unwrap_err();

@@ -23,6 +23,7 @@ export interface MessageFields {
   deliverAt?: number | undefined;
   producer?: string | undefined;
   producerSequence?: bigint | undefined;
+  priority?: number | undefined;
 }
 
 export interface AnswerFields {
@@ -236,6 +237,7 @@ export interface RecordFields {
   id?: string;
   expiresAt?: number;
   replyTo?: number;
+  priority?: number;
 }
 
 /** A rate limit that holds in the namespace. */
@@ -375,8 +377,8 @@ export type Reply =
 const PUBLISHED = "topic:str payload:bytes";
 const PROPERTIES = "1 key:str 2 contentType:str 3 headers:headers 4 id:str";
 const WHEN = "5 ttlMs:int 6 delayMs:int 7 deliverAt:int";
-const PRODUCED = "10 producer:str 11 producerSequence:u64";
-const KEPT = "5 expiresAt:int 6 replyTo:int";
+const PRODUCED = "10 producer:str 11 producerSequence:u64 12 priority:int";
+const KEPT = "5 expiresAt:int 6 replyTo:int 7 priority:int";
 const ANSWER = "2 contentType:str 3 headers:headers";
 const STORED = "offset:u64 sequence:u64 timestamp:int payload:bytes";
 

@@ -177,6 +177,7 @@ fn publish_frames<'h>(
         deliver_at: None,
         producer: None,
         producer_sequence: None,
+        priority: None,
         durability: None,
         wait_ms: None,
     };
@@ -188,6 +189,7 @@ fn publish_frames<'h>(
         "wait-ms",
         "producer",
         "producer-sequence",
+        "priority",
     ];
     let described = Described::read(headers, &further, |name, value| {
         let number = || parse_u64(&format!("header dunlin-{name}"), value);
@@ -197,6 +199,7 @@ fn publish_frames<'h>(
             "deliver-at" => publish.deliver_at = Some(number()?),
             "wait-ms" => publish.wait_ms = Some(number()?),
             "producer-sequence" => publish.producer_sequence = Some(number()?),
+            "priority" => publish.priority = Some(number()?),
             "producer" => publish.producer = Some(value),
             _ => publish.durability = Some(value),
         }
@@ -343,6 +346,7 @@ pub(super) mod tests {
                 ("dunlin-deliver-at", "10"),
                 ("dunlin-producer", "p"),
                 ("dunlin-producer-sequence", "7"),
+                ("dunlin-priority", "4"),
                 ("dunlin-header-trace", "1"),
                 ("dunlin-header-trace", "2"),
                 ("accept", "*/*"),
@@ -365,6 +369,7 @@ pub(super) mod tests {
             publish.producer.zip(publish.producer_sequence),
             Some(("p", 7))
         );
+        assert_eq!(publish.priority, Some(4));
         let headers: Vec<_> = publish.headers.unwrap().iter().collect();
         assert_eq!(headers, [("trace", "1"), ("trace", "2")]);
     }
@@ -377,9 +382,9 @@ pub(super) mod tests {
             ("dunlin-ttl-ms", ""),
             ("dunlin-ttl-ms", "18446744073709551616"),
             ("dunlin-producer-sequence", "-1"),
+            ("dunlin-priority", "high"),
             ("dunlin-delay-ms", "-1"),
             ("dunlin-deliver-at", "soon"),
-            ("dunlin-priority", "1"),
             ("dunlin-header-", "x"),
         ] {
             let problem = publish_frames("t", [(name, value)], b"").unwrap_err();

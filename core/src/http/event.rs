@@ -137,6 +137,7 @@ mod tests {
             id: None,
             expires_at: None,
             reply_to: None,
+            priority: None,
             lease: None,
             attempt: None,
         });

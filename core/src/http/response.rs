@@ -327,6 +327,7 @@ mod tests {
             id: None,
             expires_at: None,
             reply_to: None,
+            priority: None,
         };
         List::push(&mut records, &record);
         let binary = Record {
@@ -462,6 +463,7 @@ mod tests {
             id: None,
             expires_at: None,
             reply_to: None,
+            priority: None,
         };
         List::push(&mut records, &record);
         let told = response(

@@ -303,6 +303,8 @@ layouts! { 'a
         10 producer: &'a str,
         /// The producer's number of the message, rising by 1; published once for ever, however often it is sent.
         11 producer_sequence: u64,
+        /// From 0 (the default) to 4, which queues deal out first; only on topics with the ordering `none`.
+        12 priority: u64,
     }
 
     /// See [`Command::PublishBatch`].
@@ -343,6 +345,8 @@ layouts! { 'a
         10 producer: &'a str,
         /// The producer's number of the message, rising by 1; published once for ever, however often it is sent.
         11 producer_sequence: u64,
+        /// From 0 (the default) to 4, which queues deal out first; only on topics with the ordering `none`.
+        12 priority: u64,
     }
 
     /// See [`Command::Subscribe`].
@@ -929,6 +933,8 @@ layouts! { 'a
         5 expires_at: u64,
         /// Where it can be answered, see [`Respond`].
         6 reply_to: u64,
+        /// See [`Publish::priority`]; left out where it is 0.
+        7 priority: u64,
         /// Of a queue: the number to acknowledge it with.
         8 lease: u64,
         /// Of a queue: which delivery of the message this is, from 1.
@@ -1005,6 +1011,8 @@ layouts! { 'a
         5 expires_at: u64,
         /// Where it can be answered, see [`Respond`].
         6 reply_to: u64,
+        /// See [`Publish::priority`]; left out where it is 0.
+        7 priority: u64,
     }
 
     /// See [`Reply::TopicDescription`].

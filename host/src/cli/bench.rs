@@ -445,6 +445,7 @@ impl Publisher {
             deliver_at: None,
             producer: None,
             producer_sequence: None,
+            priority: None,
             durability: Some(&self.durability),
             wait_ms: None,
         }));

@@ -46,7 +46,7 @@ pub(super) struct Publish {
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Every line is an object with payload or payload_base64, and perhaps topic, key, id, content_type, headers, ttl_ms,
-    /// delay_ms, deliver_at, producer and producer_sequence
+    /// delay_ms, deliver_at, producer, producer_sequence and priority
     #[arg(long)]
     json_lines: bool,
     /// The key of messages that name none
@@ -73,6 +73,9 @@ pub(super) struct Publish {
     /// Publishes at this time, like 2030-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with = "delay")]
     deliver_at: Option<u64>,
+    /// From 0 to 4, which queues deal out first; on topics with the ordering none
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=4))]
+    priority: Option<u64>,
     /// Waits so long for a rate limit, like 500ms, instead of being refused at once
     #[arg(long, value_name = "DURATION", value_parser = millis)]
     wait: Option<u64>,
@@ -113,6 +116,7 @@ struct Draft {
     deliver_at: Option<u64>,
     producer: Option<String>,
     producer_sequence: Option<u64>,
+    priority: Option<u64>,
 }
 
 impl Publish {
@@ -142,6 +146,7 @@ impl Publish {
             let id = self.id.clone();
             let (delay_ms, deliver_at) = (self.delay, self.deliver_at);
             let (producer, sequence) = (self.producer.clone(), self.sequence);
+            let priority = self.priority;
             move |payload, index| Draft {
                 topic: topic.clone().unwrap_or_default(),
                 payload,
@@ -151,6 +156,7 @@ impl Publish {
                 deliver_at,
                 producer: producer.clone(),
                 producer_sequence: sequence.map(|first| first.saturating_add(index)),
+                priority,
                 ..Draft::default()
             }
         };
@@ -221,6 +227,7 @@ fn parse_line(mut draft: Draft) -> Result<Draft> {
             "deliver_at" => draft.deliver_at = Some(number(&value)?),
             "producer" => draft.producer = Some(text(value)?),
             "producer_sequence" => draft.producer_sequence = Some(number(&value)?),
+            "priority" => draft.priority = Some(number(&value)?),
             "headers" => {
                 draft.headers = serde_json::from_value(value)
                     .context("headers must be like [[\"name\",\"value\"]]")?;
@@ -247,7 +254,7 @@ fn parse_line(mut draft: Draft) -> Result<Draft> {
                 };
             }
             _ => bail!(
-                "unknown member {name:?}; known are topic, key, payload, payload_base64, content_type, headers, id, ttl_ms, delay_ms, deliver_at, producer and producer_sequence"
+                "unknown member {name:?}; known are topic, key, payload, payload_base64, content_type, headers, id, ttl_ms, delay_ms, deliver_at, producer, producer_sequence and priority"
             ),
         }
     }
@@ -340,6 +347,7 @@ impl Run {
                     deliver_at: draft.deliver_at,
                     producer: draft.producer.as_deref(),
                     producer_sequence: draft.producer_sequence,
+                    priority: draft.priority,
                 },
             );
         }

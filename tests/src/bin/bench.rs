@@ -253,6 +253,7 @@ fn publish_command(topic: &str) -> Command<'_> {
         deliver_at: None,
         producer: None,
         producer_sequence: None,
+        priority: None,
         durability: None,
         wait_ms: None,
     })

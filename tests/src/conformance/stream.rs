@@ -444,6 +444,7 @@ impl Stream {
             "deliver_at" => self.world.now + rng.delay(20_000),
             "per_ms" => rng.between(1, 20_000),
             "producer_sequence" => rng.delay(3000),
+            "priority" => rng.below(6),
             _ if name.contains("_ms") => rng.delay(20_000),
             _ => rng.delay(60),
         })

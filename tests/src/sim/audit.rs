@@ -205,6 +205,7 @@ impl Auditor {
             deliver_at: None,
             producer: None,
             producer_sequence: None,
+            priority: None,
             durability: None,
             wait_ms: None,
         }))?;

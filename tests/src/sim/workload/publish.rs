@@ -58,6 +58,7 @@ impl Order {
                     deliver_at: None,
                     producer: None,
                     producer_sequence: None,
+                    priority: None,
                     durability: draft.durability.map(word),
                     wait_ms: None,
                 })
@@ -85,6 +86,7 @@ impl Order {
                             deliver_at: None,
                             producer: None,
                             producer_sequence: None,
+                            priority: None,
                         },
                     );
                 }
