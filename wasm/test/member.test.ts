@@ -93,6 +93,24 @@ test("what is settled in one turn leaves as one command for each verdict", async
   assert.deepEqual(results.map(({ status }) => status), ["fulfilled", "fulfilled", "rejected", "fulfilled", "fulfilled", "fulfilled"]);
 });
 
+test("closing says that it leaves when the settlements under way are answered", async () => {
+  const { transport, member } = await queue();
+  transport.peer.reply(...leased(1));
+  const [job] = (await take(member, 1)) as [QueueDelivery];
+  const acking = job.ack();
+  const closing = member.close();
+  await settled();
+  const [ack, ...others] = transport.peer.heard() as Extract<Command, { type: "ack" }>[];
+  assert.deepEqual([ack?.type, others], ["ack", []]);
+  transport.peer.reply({ type: "settled", request: ack?.request ?? 0, failed: [] });
+  await acking;
+  await settled();
+  const [leaving] = transport.peer.heard() as Extract<Command, { type: "unsubscribe" }>[];
+  assert.equal(leaving?.type, "unsubscribe");
+  transport.peer.reply({ type: "ok", request: leaving.request });
+  await closing;
+});
+
 test("a settlement that waits for the connection is said after the member has joined again", async () => {
   const { transport, clock, member } = await queue({ member: "me" });
   transport.peer.reply(...leased(1));
@@ -154,6 +172,13 @@ test("who never was a member is told what the broker refuses", async () => {
   transport.peer.reply({ type: "error", request, code: "storage_unavailable", message: "not now" });
   await assert.rejects(member.ready, code("storage_unavailable"));
   await assert.rejects(member.next(), code("storage_unavailable"));
+});
+
+test("what waits of a partition that is given anew is not delivered any more", async () => {
+  const { transport, member } = await partitioned();
+  transport.peer.reply(assignment(1, [0, 1]), of(0, 5), of(1, 6), assignment(2, [0]), of(0, 0));
+  const taken = (await take(member, 2)) as { partition: number; offset: bigint }[];
+  assert.deepEqual(taken.map(({ partition, offset }) => `${partition} ${offset}`), ["1 6", "0 0"]);
 });
 
 test("what was processed is committed once in a while, under the newest generation", async () => {

@@ -8,7 +8,7 @@ import { Server } from "./server.ts";
 
 const server = new Server();
 before(() => server.start());
-after(() => server.stop());
+after(() => server.end());
 
 /** Keys that lie in partition 1 and 0 of two. */
 const KEYS = ["order-2", "order-1"] as const;

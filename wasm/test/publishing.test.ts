@@ -142,7 +142,7 @@ async function until(condition: () => boolean): Promise<void> {
 describe("with a broker", () => {
   const server = new Server();
   before(() => server.start());
-  after(() => server.stop());
+  after(() => server.end());
 
   const open = (namespace: string): Promise<Client> => server.client(namespace);
 

@@ -8,7 +8,7 @@ import { Server } from "./server.ts";
 
 const server = new Server();
 before(() => server.start('{"session_ms":60000}'));
-after(() => server.stop());
+after(() => server.end());
 
 /** A client of a namespace of its own with a topic "jobs" that keeps no order. */
 async function opened(namespace: string, payloads: readonly string[] = []): Promise<Client> {

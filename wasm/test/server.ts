@@ -43,6 +43,7 @@ export class Server {
   #peers = new Map<number, Peer>();
   #port = 0;
   #connections = 0;
+  readonly #clients: Client[] = [];
 
   /** How many sockets are open. */
   get sockets(): number {
@@ -111,9 +112,17 @@ export class Server {
   }
 
   /** A client that connects again at once. */
-  client(namespace: string): Promise<Client> {
+  async client(namespace: string): Promise<Client> {
     const create = (url: string, protocol: string): Socket => new WebSocket(url, protocol, {}) as Socket;
-    return TransportClient.open(new SocketTransport(endpoint(this.url, { namespace }), SUBPROTOCOL_BINARY, create), HASTY, {});
+    const client = await TransportClient.open(new SocketTransport(endpoint(this.url, { namespace }), SUBPROTOCOL_BINARY, create), HASTY, {});
+    this.#clients.push(client);
+    return client;
+  }
+
+  /** Stops for good, with the clients that a test left behind, perhaps because it failed. */
+  async end(): Promise<void> {
+    await Promise.all(this.#clients.map((client) => client.close()));
+    await this.stop();
   }
 
   /** Hears nothing from those that are connected now, until the returned function is called, and then all of it. */
