@@ -111,6 +111,22 @@ test("closing says that it leaves when the settlements under way are answered", 
   await closing;
 });
 
+test("who is leaving while the connection is lost does not join again", async () => {
+  const { client, transport, clock, member } = await queue();
+  transport.peer.reply(...leased(1, 2));
+  const [first] = (await take(member, 1)) as [QueueDelivery];
+  const lost = assert.rejects(first.ack(), code("connection_lost"));
+  const closing = member.close();
+  await settled();
+  // A link that is back before the member has noticed.
+  transport.peer.reply({ type: "resync" });
+  await Promise.all([lost, settled()]);
+  assert.deepEqual((transport.peer.heard() as Command[]).map(({ type }) => type), ["ack", "unsubscribe"]);
+  await client.close();
+  await closing;
+  assert.deepEqual(clock.pending, []);
+});
+
 test("a settlement that waits for the connection is said after the member has joined again", async () => {
   const { transport, clock, member } = await queue({ member: "me" });
   transport.peer.reply(...leased(1));

@@ -12,11 +12,11 @@ const PLACE = { partition: 0, offset: 0n, sequence: 1n, duplicate: false };
 
 test("every option of a publish is on the wire, and a Date is a time", async () => {
   const { client, transport } = await connected();
-  const publishing = client.publish("t", "x", { deliverAt: new Date(1234), producer: "till", producerSequence: 7n, waitMs: 50, id: "a" });
+  const publishing = client.publish("t", "x", { deliverAt: new Date(1234), producer: "till", producerSequence: 7n, waitMs: 50, id: "a", priority: 3 });
   const later = client.publish("t", "x", { delayMs: 10 });
   await settled();
   const [first, second] = transport.peer.heard() as Extract<Command, { type: "publish" }>[];
-  assert.deepEqual([first?.deliverAt, first?.producer, first?.producerSequence, first?.waitMs, first?.id], [1234, "till", 7n, 50, "a"]);
+  assert.deepEqual([first?.deliverAt, first?.producer, first?.producerSequence, first?.waitMs, first?.id, first?.priority], [1234, "till", 7n, 50, "a", 3]);
   assert.deepEqual([second?.delayMs, second?.id], [10, undefined]);
   transport.peer.reply({ type: "receipt", request: 1, ...PLACE }, { type: "receipt", request: 2, ...PLACE, sequence: 0n, scheduleId: 9 });
   assert.equal("scheduleId" in (await publishing), false);
@@ -36,6 +36,7 @@ test("an option of the wrong type or range is refused by its name, and nothing i
     ["deliverAt", new Date("never"), /deliverAt must be an integer.*, not NaN/],
     ["producer", 1n, /producer must be a string, not 1/],
     ["producerSequence", 1, /producerSequence must be a bigint from 0 to 2\^64 - 1, not 1/],
+    ["priority", -1, /priority must be an integer/],
     ["waitMs", Number.POSITIVE_INFINITY, /waitMs must be an integer/],
     ["durability", true, /durability must be a string, not true/],
   ];

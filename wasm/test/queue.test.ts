@@ -303,6 +303,22 @@ test("wrong options and arguments are refused by name", async () => {
   await client.close();
 });
 
+test("higher priorities are delivered first, and only where no order is kept", async () => {
+  const client = await opened("priorities");
+  for (const priority of [0, 4, 1, 4, undefined] as const) await client.publish("jobs", String(priority), priority === undefined ? {} : { priority });
+  const member = client.group("g").joinQueue("jobs", { maxInFlight: 1 });
+  const seen: string[] = [];
+  for await (const job of member) {
+    seen.push(`${job.text()} ${job.priority}`);
+    await job.ack();
+    if (seen.length === 5) break;
+  }
+  assert.deepEqual(seen, ["4 4", "4 4", "1 1", "0 0", "undefined 0"]);
+  await assert.rejects(client.publish("ordered", "x", { priority: 1 }), code("invalid_argument", /priority/));
+  await assert.rejects(client.publish("jobs", "x", { priority: 5 as never }), code("invalid_argument", /priority/));
+  await client.close();
+});
+
 test("a member answers requests", async () => {
   const client = await opened("requests");
   const member = client.group("g").joinQueue("jobs");

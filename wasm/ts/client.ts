@@ -57,6 +57,7 @@ export class TransportClient implements Client, Owner {
       {
         ready: (again) => {
           for (const listener of this.#listeners.values()) {
+            if (listener.hasEnded) continue;
             // One that was on its way when the broker was restored may exist already.
             if (again) void this.#unsubscribe(listener);
             this.ask(listener);
@@ -270,7 +271,7 @@ export class TransportClient implements Client, Owner {
   };
 
   #message(message: OutgoingMessage, retry: boolean | undefined): MessageFields {
-    const { topic, key, contentType, headers, id, ttlMs, delayMs, deliverAt, producer, producerSequence } = message;
+    const { topic, key, contentType, headers, id, ttlMs, delayMs, deliverAt, producer, producerSequence, priority } = message;
     return {
       topic,
       payload: this.#payload(JSON.stringify(topic), message.payload),
@@ -284,6 +285,7 @@ export class TransportClient implements Client, Owner {
       deliverAt: deliverAt instanceof Date ? deliverAt.getTime() : deliverAt,
       producer,
       producerSequence,
+      priority,
     };
   }
 

@@ -139,7 +139,7 @@ export interface QueueMember extends Membership<QueueDelivery> {
  * whoever had it left the group; and with `connection_lost` if the answer never came.
  */
 export interface QueueDelivery extends Message, Answerable {
-  /** The how manieth delivery of the message this is, from 1. */
+  /** Which delivery of the message this is, from 1. */
   readonly attempt: number;
   /** It is done. Resolves when that is as durable as the message. */
   ack(): Promise<void>;

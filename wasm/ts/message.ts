@@ -2,7 +2,7 @@
 
 import { DunlinError } from "./errors.ts";
 import type { AnswerFields, RecordFields } from "./frames.ts";
-import type { Answer, Delivery, MessageHeaders, Payload, RespondOptions, StartPosition } from "./types.ts";
+import type { Answer, Delivery, MessageHeaders, Payload, Priority, RespondOptions, StartPosition } from "./types.ts";
 import { text } from "./wire.ts";
 
 abstract class ReceivedPayload implements Payload {
@@ -62,6 +62,7 @@ export class Received extends ReceivedPayload implements Delivery {
   readonly timestamp: number;
   readonly key?: string;
   readonly id?: string;
+  readonly priority: Priority;
   readonly expiresAt?: number;
   readonly #replyTo: number | undefined;
   readonly #respond: Respond | undefined;
@@ -74,6 +75,7 @@ export class Received extends ReceivedPayload implements Delivery {
     this.offset = record.offset;
     this.sequence = record.sequence;
     this.timestamp = record.timestamp;
+    this.priority = (record.priority ?? 0) as Priority;
     if (record.key !== undefined) this.key = record.key;
     if (record.id !== undefined) this.id = record.id;
     if (record.expiresAt !== undefined) this.expiresAt = record.expiresAt;

@@ -121,6 +121,8 @@ export interface MessageOptions {
   readonly id?: string;
   /** Not delivered later than so many milliseconds after it was published. */
   readonly ttlMs?: number;
+  /** Queues deliver higher ones first; 0 if left out. Above 0 only on topics with the ordering `none`. */
+  readonly priority?: Priority;
   /** Published so many milliseconds from now; its receipt then has a `scheduleId` and no place yet. */
   readonly delayMs?: number;
   /** Published then, in milliseconds since the Unix epoch or as a `Date`; now if that is past. Not beside `delayMs`. */
@@ -132,6 +134,9 @@ export interface MessageOptions {
   readonly producer?: string;
   readonly producerSequence?: bigint;
 }
+
+/** 4 is the highest. */
+export type Priority = 0 | 1 | 2 | 3 | 4;
 
 export interface PublishBatchOptions {
   /** The stronger of this and the topic's holds. */
@@ -223,6 +228,7 @@ export interface Message extends Payload {
   readonly contentType?: string;
   readonly headers: MessageHeaders;
   readonly id?: string;
+  readonly priority: Priority;
   /** When it stops to be delivered, in milliseconds since the Unix epoch. */
   readonly expiresAt?: number;
 }
