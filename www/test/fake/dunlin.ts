@@ -105,6 +105,7 @@ function message(topic: string, payload: Uint8Array | string, options: PublishOp
     timestamp: Date.now(),
     payload: bytes,
     headers: headers ?? [],
+    priority: options.priority ?? 0,
     position: `resume:${sequence}`,
     expectsAnswer: false,
     respond: async () => undefined,
