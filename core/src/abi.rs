@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! step input   = (length input)*
-//! step output  = next_timeout (0: none) (length effect)*
+//! step output  = next_timeout (0: none) can_sleep (length effect)*
 //! rows         = (key value)*
 //!
 //! input  = 1 connection encoding namespace user device rights ip    connect
@@ -374,7 +374,8 @@ fn flag(reader: &mut Reader<'_>) -> Result<bool, Malformed> {
     }
 }
 
-/// One whole step as an instance does it: every input of the batch, a flush, then the next timeout and all effects.
+/// One whole step as an instance does it: every input of the batch, a flush, then the next timeout, whether the broker
+/// can sleep until then, and all effects.
 pub fn step(
     broker: &mut Broker,
     now: Timestamp,
@@ -387,6 +388,7 @@ pub fn step(
     }
     broker.flush();
     out.put_u64(broker.poll_timeout().map_or(0, |at| at.0));
+    out.push(broker.can_sleep().into());
     while let Some(effect) = broker.poll_effect() {
         encode_effect(&effect, out);
     }

@@ -10,7 +10,8 @@ use slab::Slab;
 
 use crate::config::{Config, ConfigError};
 use crate::connection::Connection;
-use crate::context::{Context, Due, LoadOwner, Work};
+use crate::context::{Context, LoadOwner, Work};
+use crate::deadline::Due;
 use crate::dormant::connection_row;
 use crate::effect::{After, CloseCode, Durability, Effect, Op};
 use crate::error::{ErrorCode, Refusal};
@@ -46,7 +47,7 @@ pub struct Broker {
     namespace_index: Map<String, u32>,
     effects: VecDeque<Effect>,
     pub(crate) restoring: Restoring,
-    /// Restored namespaces with groups, until it is known which of their members are there.
+    /// Restored namespaces with groups, until it is known which of their members are there, and what time it is.
     restored_groups: Vec<u32>,
     /// Whether an input was taken; from then on nothing is restored.
     started: bool,
@@ -97,7 +98,7 @@ impl Broker {
                 ip,
             } => self.connect(connection, encoding, claims, &ip),
             Input::Frame { connection, bytes } => {
-                self.seen(connection, self.cx.now);
+                self.heard(connection, self.cx.now);
                 self.message(connection, bytes);
             }
             Input::Disconnect { connection } => self.forget(connection),
@@ -210,6 +211,14 @@ impl Broker {
             return Some(self.cx.now);
         }
         self.cx.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Whether a broker that is restored from the rows at the time of [`Broker::poll_timeout`], or with the next other
+    /// input, does everything in time that this one would: what has a deadline is stored. Otherwise only memory knows
+    /// of something (a publish that is held back, a request without answer, an export, a subscription that waits for
+    /// tokens, partitions that change hands), and whoever can choose keeps the broker.
+    pub fn can_sleep(&self) -> bool {
+        !self.cx.deadlines.has_fleeting()
     }
 
     /// Counters and gauges as a JSON object.
@@ -357,10 +366,23 @@ impl Broker {
     }
 
     /// Notes that a client was heard of.
+    fn heard(&mut self, id: ConnectionId, at: Timestamp) -> Option<u32> {
+        let index = self.connection(id)?;
+        let seen_at = &mut self.cx.connections[index as usize].seen_at;
+        *seen_at = at.min(self.cx.now).max(*seen_at);
+        Some(index)
+    }
+
+    /// Notes a sign of life. The sessions of members go on at once, where a frame moves their deadlines only when they
+    /// have come: a host that gives signs of life has slept until the first deadline, and sleeps until the next.
     fn seen(&mut self, id: ConnectionId, at: Timestamp) {
-        if let Some(index) = self.connection(id) {
-            let seen_at = &mut self.cx.connections[index as usize].seen_at;
-            *seen_at = at.max(*seen_at);
+        let Some(index) = self.heard(id, at) else {
+            return;
+        };
+        let connection = &self.cx.connections[index as usize];
+        let namespace = &mut self.namespaces[connection.namespace as usize];
+        for (_, group, member) in connection.memberships.clone() {
+            namespace.renew_session(&mut self.cx, group, member);
         }
     }
 

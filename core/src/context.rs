@@ -1,6 +1,6 @@
 //! What all namespaces of a broker share: configuration, time, connections, and what the batch has come to so far.
 
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -8,12 +8,13 @@ use slab::Slab;
 
 use crate::config::Config;
 use crate::connection::Connection;
+use crate::deadline::{Deadlines, Due};
 use crate::dedup::Recalled;
 use crate::effect::{After, CloseCode, Durability, Op};
 use crate::error::{ErrorCode, Refusal};
 use crate::hash::Map;
 use crate::ids::{
-    ConnectionId, LeaseId, MemberId, Offset, ReplyTo, Ticket, Timestamp, TransferId, WriteSequence,
+    ConnectionId, LeaseId, Offset, ReplyTo, Ticket, Timestamp, TransferId, WriteSequence,
 };
 use crate::input::Encoding;
 use crate::limits::Charge;
@@ -52,7 +53,7 @@ pub(crate) struct Context {
     /// Rises when they are let go on, so that who waits since then is known.
     pub(crate) starved_round: u64,
     /// What is to be done when, the earliest first.
-    pub(crate) deadlines: BTreeSet<(Timestamp, Due)>,
+    pub(crate) deadlines: Deadlines,
     /// How many bytes all held commands have.
     pub(crate) held_bytes: u64,
     /// Whether a held command may go through now.
@@ -136,27 +137,6 @@ pub(crate) enum Work {
     Schedule { namespace: u32 },
     /// Let a consumer group go on.
     Group { namespace: u32, group: u32 },
-}
-
-/// What has a deadline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Due {
-    /// An export or import of a namespace is given up.
-    Transfer(u32, TransferId),
-    /// Leases of a group of a namespace end, or messages that wait are due.
-    Group(u32, u32),
-    /// A member of a group of a namespace may have been silent for too long.
-    Member(u32, u32, MemberId),
-    /// A group of a namespace does not wait any longer for members that are to let go of partitions.
-    Rebalance(u32, u32),
-    /// The first publish that a connection holds has its tokens, or is refused.
-    Held(u32),
-    /// Something that a namespace has scheduled is published.
-    Schedule(u32),
-    /// A subscription has the tokens that it waits for: namespace, subscription, its serial.
-    Paced(u32, u32, u64),
-    /// Who asked a request of a namespace is told that nobody answered.
-    Inquiry(u32, ReplyTo),
 }
 
 macro_rules! counters {
@@ -244,7 +224,7 @@ impl Context {
             ready: VecDeque::new(),
             starved: VecDeque::new(),
             starved_round: 1,
-            deadlines: BTreeSet::new(),
+            deadlines: Deadlines::default(),
             held_bytes: 0,
             unblocked: false,
             // Those of earlier incarnations are not known any more, and must not be taken for ours. JSON carries it.

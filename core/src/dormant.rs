@@ -7,7 +7,7 @@ use crate::broker::Broker;
 use crate::connection::Connection;
 use crate::effect::{After, CloseCode, Op};
 use crate::error::ErrorCode;
-use crate::ids::{ConnectionId, Partition, SubscriptionId};
+use crate::ids::{ConnectionId, Partition, SubscriptionId, Timestamp};
 use crate::input::{Claims, Encoding, Rights};
 use crate::limit::TokenBucket;
 use crate::namespace::Namespace;
@@ -65,6 +65,8 @@ impl Broker {
         }
         connection.greeted = true;
         connection.stored = true;
+        // The host may say when it was heard of, as long as this batch lasts.
+        connection.seen_at = Timestamp(0);
         let index = self.insert_connection(connection);
         // Where one that was behind stands is not stored with every delivery; its client knows.
         let behind = subscriptions.iter().any(|stored| stored.is_behind);

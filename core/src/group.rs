@@ -16,8 +16,9 @@ use slab::Slab;
 
 use crate::assign::Strategy;
 use crate::config::Config;
-use crate::context::{Context, Due, Work};
+use crate::context::{Context, Work};
 use crate::cursor::Cursor;
+use crate::deadline::Due;
 use crate::done::Done;
 use crate::effect::{Durability, Op};
 use crate::error::{ErrorCode, Refusal};

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use slab::Slab;
 
 use crate::assign::Strategy;
-use crate::context::{Context, Due};
+use crate::context::Context;
 use crate::cursor::Cursor;
 use crate::dead_letter::{DEAD_PREFIX, Reason};
 use crate::done::WINDOW_OFFSETS;
@@ -283,32 +283,33 @@ impl Namespace {
     pub(crate) fn begin_groups(&mut self, cx: &mut Context) {
         let groups = self.groups.iter().map(|(index, _)| index as u32);
         for index in groups.collect::<Vec<u32>>() {
-            let group = &mut self.groups[index as usize];
-            let mut gone = Vec::new();
-            let mut left = Vec::new();
-            for (member, entry) in &mut group.members {
-                if entry.connection.is_none() {
-                    if !entry.is_named {
-                        gone.push(member as u32);
-                    } else if entry.away_since == Timestamp(0) {
-                        left.push(member as u32);
-                    }
-                    entry.away_since = cx.now;
-                }
-                entry.deadline = cx.now.after_ms(group.config.session_ms);
-                let due = Due::Member(self.index, index, entry.id);
-                cx.deadlines.insert((entry.deadline, due));
-            }
-            // Their connections may be there, but were told to begin again, and must not get them back later.
-            for member in left {
-                self.touch_member(cx, index, member);
-            }
-            for member in gone {
-                self.remove_member(cx, index, member);
+            let members = self.groups[index as usize].members.iter();
+            for member in members.map(|(member, _)| member as u32).collect::<Vec<_>>() {
+                self.begin_member(cx, index, member);
             }
             self.rebalance(cx, index);
             self.queue_group(cx, index);
         }
+    }
+}
+
+impl Namespace {
+    /// Begins the life of a member, now that it is known whether its connection is there and when it was heard of.
+    fn begin_member(&mut self, cx: &mut Context, index: u32, member: u32) {
+        let entry = &mut self.groups[index as usize].members[member as usize];
+        match entry.connection {
+            // Nobody said when: it is given the benefit of the doubt.
+            Some(connection) => {
+                let seen_at = &mut cx.connections[connection as usize].seen_at;
+                if *seen_at == Timestamp(0) {
+                    *seen_at = cx.now;
+                }
+            }
+            None if !entry.is_named => return self.remove_member(cx, index, member),
+            None if entry.away_since == Timestamp(0) => self.lose_member(cx, index, member),
+            None => entry.away_since = entry.away_since.min(cx.now),
+        }
+        self.renew_session(cx, index, member);
     }
 }
 
@@ -509,7 +510,11 @@ fn member_row(member: &Member) -> Vec<u8> {
     value.put_u64(connection);
     value.put_u64(member.subscription.0.into());
     value.put_u64(member.max_in_flight);
-    value.put_u64(member.credit_most);
+    // Who is away has no credit, but a time since when: its session goes on over every restart.
+    value.put_u64(match member.connection {
+        Some(_) => member.credit_most,
+        None => member.away_since.0,
+    });
     for filter in &member.filters {
         value.put_bytes(filter.as_bytes());
     }
@@ -529,12 +534,14 @@ fn read_member(id: MemberId, value: &[u8]) -> Result<Member, Malformed> {
     };
     let mut member = Member::away(id, name.into(), is_named);
     let connection = reader.u64()?;
-    // Whoever had a connection may still have it; the others are away.
-    member.away_since = Timestamp((connection == 0).into());
     member.connection_id = ConnectionId(connection.saturating_sub(1));
     member.subscription = SubscriptionId(reader.u32()?);
     member.max_in_flight = reader.u64()?;
-    member.credit_most = reader.u64()?;
+    // Whoever had a connection may still have it; the others are away.
+    match connection {
+        0 => member.away_since = Timestamp(reader.u64()?.max(1)),
+        _ => member.credit_most = reader.u64()?,
+    }
     member.credit = member.credit_most;
     while !reader.is_empty() {
         let filter = reader.str()?;

@@ -7,7 +7,8 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use crate::broker::{Broker, request_of};
-use crate::context::{Context, Due};
+use crate::context::Context;
+use crate::deadline::Due;
 use crate::error::{ErrorCode, Refusal};
 use crate::ids::Timestamp;
 use crate::limits::Tokens;

@@ -40,7 +40,8 @@ pub enum Input<'a> {
         /// asked to state its positions again.
         clean: bool,
     },
-    /// A sign of life that did not wake the broker.
+    /// A sign of life that did not wake the broker, or had come before this life: what a host knows of a connection
+    /// that outlived the previous incarnation belongs before the first flush, else it counts as heard of then.
     Seen {
         /// The connection it came from.
         connection: ConnectionId,

@@ -7,7 +7,8 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use crate::context::{Context, Due};
+use crate::context::Context;
+use crate::deadline::Due;
 use crate::effect::After;
 use crate::error::{ErrorCode, Refusal};
 use crate::group::Group;

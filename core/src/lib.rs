@@ -17,6 +17,7 @@ mod connection;
 mod context;
 mod cursor;
 mod dead_letter;
+mod deadline;
 mod dedup;
 mod done;
 mod dormant;

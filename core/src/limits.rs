@@ -15,7 +15,8 @@ use core::net::{IpAddr, Ipv6Addr};
 use slab::Slab;
 
 use crate::config::Config;
-use crate::context::{Context, Due};
+use crate::context::Context;
+use crate::deadline::Due;
 use crate::effect::{After, Durability, Op};
 use crate::error::{ErrorCode, Refusal, check_count};
 use crate::hash::Map;

@@ -5,8 +5,9 @@ use alloc::vec::Vec;
 
 use crate::assign::Strategy;
 use crate::config::Config;
-use crate::context::{Context, Due};
+use crate::context::Context;
 use crate::cursor::Cursor;
+use crate::deadline::Due;
 use crate::effect::{After, Durability, Op};
 use crate::error::{ErrorCode, Refusal, check_count};
 use crate::group::{GroupConfig, GroupKind, check_group_name, place_in};

@@ -10,7 +10,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::assign::Strategy;
-use crate::context::{Context, Due};
+use crate::context::Context;
+use crate::deadline::Due;
 use crate::effect::{After, Op};
 use crate::error::{ErrorCode, Refusal, check_count};
 use crate::group::{GroupConfig, GroupKind, check_group_name};
@@ -51,7 +52,7 @@ pub(crate) struct Member {
     pub(crate) after: After,
     /// What it gets at the end of the batch.
     pub(crate) frames: Vec<u8>,
-    /// When it was last heard of while it had no connection, and its entry among the deadlines.
+    /// When it lost its connection, and its entry among the deadlines.
     pub(crate) away_since: Timestamp,
     pub(crate) deadline: Timestamp,
     pub(crate) dirty: bool,
@@ -193,10 +194,9 @@ impl Namespace {
         group.next_member = MemberId(id.0 + 1);
         let own_name = || format!("member-{}", id.0).into();
         let mut member = Member::away(id, name.map_or_else(own_name, Into::into), name.is_some());
-        member.deadline = cx.now.after_ms(group.config.session_ms);
-        cx.deadlines
-            .insert((member.deadline, Due::Member(self.index, index, id)));
+        member.away_since = cx.now;
         let member = group.members.insert(member) as u32;
+        self.renew_session(cx, index, member);
         self.touch_group(cx, index);
         member
     }
@@ -332,21 +332,30 @@ impl Namespace {
     /// Finds out whether a member was silent for too long.
     pub(crate) fn member_due(&mut self, cx: &mut Context, index: u32, id: MemberId) {
         let group = &mut self.groups[index as usize];
-        let found = group.members.iter_mut().find(|(_, member)| member.id == id);
-        let Some((member, entry)) = found else { return };
+        let found = group.members.iter().find(|(_, member)| member.id == id);
+        let Some((member, _)) = found else { return };
+        let member = member as u32;
+        if self.renew_session(cx, index, member) > cx.now {
+            return;
+        }
+        let message = "nothing was heard of the member for its session's time (session_ms)";
+        self.end_membership(cx, index, member, ErrorCode::UnknownMember, message);
+        self.remove_member(cx, index, member);
+    }
+
+    /// Sets the deadline of a member from when it was last heard of; returns it.
+    pub(crate) fn renew_session(&mut self, cx: &mut Context, index: u32, member: u32) -> Timestamp {
+        let group = &mut self.groups[index as usize];
+        let entry = &mut group.members[member as usize];
         let heard = match entry.connection {
             Some(connection) => cx.connections[connection as usize].seen_at,
             None => entry.away_since,
         };
+        let due = Due::Member(self.index, index, entry.id);
+        cx.deadlines.remove(&(entry.deadline, due));
         entry.deadline = heard.after_ms(group.config.session_ms);
-        if entry.deadline > cx.now {
-            let due = Due::Member(self.index, index, id);
-            cx.deadlines.insert((entry.deadline, due));
-            return;
-        }
-        let message = "nothing was heard of the member for its session's time (session_ms)";
-        self.end_membership(cx, index, member as u32, ErrorCode::UnknownMember, message);
-        self.remove_member(cx, index, member as u32);
+        cx.deadlines.insert((entry.deadline, due));
+        entry.deadline
     }
 
     /// Notes that a member's row must be written at the end of the batch.

@@ -10,8 +10,9 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use crate::assign::{TopicPartitions, assign};
-use crate::context::{Context, Due};
+use crate::context::Context;
 use crate::cursor::{Cursor, Step};
+use crate::deadline::Due;
 use crate::effect::After;
 use crate::error::{ErrorCode, Refusal};
 use crate::group::{GroupKind, Ownership, trimmed_gap};

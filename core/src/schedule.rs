@@ -13,7 +13,8 @@ use alloc::vec::Vec;
 use core::ops::Bound;
 
 use crate::config::Config;
-use crate::context::{Context, Due, LoadOwner, Work};
+use crate::context::{Context, LoadOwner, Work};
+use crate::deadline::Due;
 use crate::dedup::Known;
 use crate::effect::{After, Durability, Effect, Event, Op};
 use crate::error::{ErrorCode, Refusal};

@@ -232,6 +232,8 @@ impl Drive {
         let mut effects = Reader::new(output?);
         let timeout = effects.u64().map_err(|_| garbled())?;
         step.timeout = (timeout != 0).then_some(Timestamp(timeout));
+        // Whether the broker can sleep until then: this host has no need to.
+        effects.u8().map_err(|_| garbled())?;
         while !effects.is_empty() {
             let effect = abi::decode_effect(&mut effects).map_err(|_| garbled())?;
             let after = match &effect {
@@ -392,7 +394,7 @@ mod tests {
         fn of(steps: &[(u64, &[Effect])]) -> Self {
             let encoded = steps.iter().map(|(timeout, effects)| {
                 assert!(*timeout < 0x80, "one byte");
-                let mut out = vec![u8::try_from(*timeout).unwrap()];
+                let mut out = vec![u8::try_from(*timeout).unwrap(), 1];
                 for effect in *effects {
                     abi::encode_effect(effect, &mut out);
                 }

@@ -135,9 +135,10 @@ test("inputs and output of the engine are written as the core reads them", () =>
   assert.equal(hex(encodeInput({ kind: "loaded", ticket: 3, rows: undefined })), "3 6 3 0");
   assert.equal(hex(encodeInput({ kind: "loaded", ticket: 3, rows: [{ key: Uint8Array.of(1), value: Uint8Array.of() }] })), "6 6 3 1 1 1 0");
   assert.equal(hex(encodeInput({ kind: "storage", available: true, commitLatencyMs: 128 })), "4 7 1 128 1");
-  const output = Uint8Array.of(128, 1, 8, 3, 1, 2, 1, 5, 1, 62, 120, 6, 4, 5, 168, 31, 1, 98, 9, 1, 7, 2, 1, 1, 5, 2, 1, 9);
+  const output = Uint8Array.of(128, 1, 0, 8, 3, 1, 2, 1, 5, 1, 62, 120, 6, 4, 5, 168, 31, 1, 98, 9, 1, 7, 2, 1, 1, 5, 2, 1, 9);
   assert.deepEqual(decodeOutput(output), {
     timeout: 128,
+    canSleep: false,
     effects: [
       { kind: "send", applied: 1, synced: 2, to: [{ connection: 5, prefix: Uint8Array.of(62) }], body: Uint8Array.of(120) },
       { kind: "close", connection: 5, code: 4008, reason: "b" },
@@ -149,7 +150,7 @@ test("inputs and output of the engine are written as the core reads them", () =>
       },
     ],
   });
-  assert.throws(() => decodeOutput(Uint8Array.of(0, 1, 6)), /unknown effect 6/);
+  assert.throws(() => decodeOutput(Uint8Array.of(0, 1, 1, 6)), /unknown effect 6/);
 });
 
 /** A frame of ours, or of the JSON encoding, in words that both can be told in. */

@@ -43,8 +43,8 @@ function running(): World {
 }
 
 /** Gives one frame, to which the broker answers with `effects`. */
-function exchange(world: World, effects: Effect[], timeout = 0): void {
-  world.engine.answers.push(encodeOutput(effects, timeout));
+function exchange(world: World, effects: Effect[], timeout = 0, canSleep = true): void {
+  world.engine.answers.push(encodeOutput(effects, timeout, canSleep));
   world.drive.frame(1, "x");
   world.turn();
 }
@@ -163,6 +163,15 @@ test("a load that fails is told to the broker", async () => {
   assert.deepEqual(world.calls(), ["step 1000: frame 1 x", "step 1000: loaded 7 failed"]);
 });
 
+test("the timer is told anew when the broker can sleep, or no longer, also at the same time", () => {
+  const world = running();
+  const told = [true, false, false, true].map((canSleep) => {
+    exchange(world, [], 4000, canSleep);
+    return world.canSleep;
+  });
+  assert.deepEqual(told, [true, false, false, true]);
+});
+
 test("one timer follows the broker's next timeout", () => {
   const world = running();
   exchange(world, [], 4000);
@@ -228,6 +237,7 @@ test("a failed commit drops the broker, and the store is probed until it can wri
   assert.equal(world.engine.calls.length, 0);
   assert.deepEqual(world.left(), []);
   assert.equal(world.armed, 2000);
+  assert.equal(world.canSleep, false, "a later life would not know that the store is to be probed");
   world.fire();
   assert.equal(world.armed, 4000, "the next probe comes after twice the time");
   world.store.failure = undefined;

@@ -61,9 +61,10 @@ export function encodeEffect(effect: Effect): Uint8Array {
 }
 
 /** The bytes of what one step puts out. */
-export function encodeOutput(effects: readonly Effect[], timeout = 0): Uint8Array {
+export function encodeOutput(effects: readonly Effect[], timeout = 0, canSleep = true): Uint8Array {
   const out = new Writer();
   out.int(timeout);
+  out.flag(canSleep);
   for (const effect of effects) out.bytes(encodeEffect(effect));
   return out.take();
 }
@@ -186,6 +187,7 @@ export class World {
   readonly sent: string[] = [];
   readonly notes: Note[] = [];
   armed: number | undefined;
+  canSleep = true;
   time = 1000;
   readonly drive: Drive;
   #turns: (() => void)[] = [];
@@ -205,7 +207,10 @@ export class World {
       now: () => this.time,
       seed: () => (this.#seed += 1n),
       later: (turn) => this.#turns.push(turn),
-      arm: (at) => (this.armed = at),
+      arm: (at, canSleep) => {
+        this.armed = at;
+        this.canSleep = canSleep;
+      },
       note: (note) => this.notes.push(note),
     };
     this.drive = new Drive(platform, "{}");

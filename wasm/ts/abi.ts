@@ -111,6 +111,8 @@ export type Effect = Write | Load | Send | Close | Notify;
 export interface Output {
   /** When to give `timeout`, if nothing else comes before. */
   readonly timeout: number | undefined;
+  /** Whether a broker that is restored then does everything in time; if not, there is something only memory knows of. */
+  readonly canSleep: boolean;
   readonly effects: readonly Effect[];
 }
 
@@ -198,9 +200,10 @@ function putRows(rows: readonly Row[], out: Writer): void {
 export function decodeOutput(output: Uint8Array): Output {
   const reader = new Reader(output);
   const timeout = reader.saturating();
+  const canSleep = reader.flag();
   const effects: Effect[] = [];
   while (!reader.isEmpty) effects.push(decodeEffect(new Reader(reader.bytes())));
-  return { timeout: timeout === 0 ? undefined : timeout, effects };
+  return { timeout: timeout === 0 ? undefined : timeout, canSleep, effects };
 }
 
 function decodeEffect(body: Reader): Effect {

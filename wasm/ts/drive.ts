@@ -60,8 +60,11 @@ export interface Platform {
   seed(): bigint;
   /** Calls back when the events at hand have been gathered. */
   later(turn: () => void): void;
-  /** Moves the one timer, at whose time {@link Drive.timeout} is to be called; undefined stops it. */
-  arm(at: number | undefined): void;
+  /**
+   * Moves the one timer, at whose time {@link Drive.timeout} is to be called; undefined stops it. Where it can sleep, a
+   * broker that is restored by then, or earlier, misses nothing.
+   */
+  arm(at: number | undefined, canSleep: boolean): void;
   /** Observes. */
   note?(note: Note): void;
 }
@@ -99,6 +102,8 @@ const RETRY_MAX_MS = 30_000;
 const GOING_AWAY = 4002;
 const UNAVAILABLE = "storage_unavailable: the broker cannot be restored now; connect again later";
 
+const UNARMED = { at: undefined, canSleep: true };
+
 const decoder = new TextDecoder();
 
 interface WriteInFlight {
@@ -129,7 +134,8 @@ export class Drive {
   #held: (Send | Close)[] = [];
 
   #timeout: number | undefined;
-  #armed: number | undefined;
+  #canSleep = true;
+  #armed: { readonly at: number | undefined; readonly canSleep: boolean } = UNARMED;
   #losses: number[] = [];
   #probeAt: number | undefined;
   /** Nothing was committed since a commit failed. */
@@ -199,7 +205,7 @@ export class Drive {
 
   /** The armed time has come. Early, late and repeated calls are harmless. */
   timeout(): void {
-    this.#armed = undefined;
+    this.#armed = UNARMED;
     if (this.#probeAt !== undefined && this.#time() >= this.#probeAt) this.#probe();
     this.#take({ kind: "timeout" });
   }
@@ -275,8 +281,9 @@ export class Drive {
   }
 
   #step(): void {
-    const { effects, timeout } = decodeOutput(this.#platform.engine.step(this.#time(), this.#nextBatch()));
+    const { effects, timeout, canSleep } = decodeOutput(this.#platform.engine.step(this.#time(), this.#nextBatch()));
     this.#timeout = timeout;
+    this.#canSleep = canSleep;
     const life = this.#life;
     for (const effect of effects) {
       this.#obey(effect);
@@ -429,9 +436,10 @@ export class Drive {
   #arm(): void {
     let at = this.#state === "running" ? this.#timeout : undefined;
     if (this.#probeAt !== undefined) at = Math.min(at ?? this.#probeAt, this.#probeAt);
-    if (at === this.#armed) return;
-    this.#armed = at;
-    this.#platform.arm(at);
+    const canSleep = this.#canSleep && this.#probeAt === undefined;
+    if (at === this.#armed.at && canSleep === this.#armed.canSleep) return;
+    this.#armed = { at, canSleep };
+    this.#platform.arm(at, canSleep);
   }
 
   #time(): number {
@@ -529,6 +537,7 @@ export class Drive {
     this.#syncing = undefined;
     this.#held = [];
     this.#timeout = undefined;
+    this.#canSleep = true;
   }
 
   #probeLater(now: number): void {

@@ -12,7 +12,7 @@
 //!   also 8 {frame}                                     another recipient of the same effect
 //! close 7 4008 reason
 //! notify topic_created chat a/b
-//! timeout at 5000
+//! timeout at 5000, awake                             what only memory knows of is due then, or later
 //! ```
 //!
 //! Forty and more equal characters in a row are written as in scenarios, `{{a 40}}`.
@@ -36,6 +36,7 @@ pub(crate) type Encodings = BTreeMap<ConnectionId, Encoding>;
 /// What one step put out, decoded.
 pub(crate) struct Output {
     pub(crate) timeout: u64,
+    pub(crate) can_sleep: bool,
     pub(crate) effects: Vec<Effect>,
 }
 
@@ -44,11 +45,16 @@ impl Output {
         let mut reader = Reader::new(bytes);
         let wrong = |_| "the output does not spell effects".to_owned();
         let timeout = reader.u64().map_err(wrong)?;
+        let can_sleep = reader.u8().map_err(wrong)? != 0;
         let mut effects = Vec::new();
         while !reader.is_empty() {
             effects.push(abi::decode_effect(&mut reader).map_err(wrong)?);
         }
-        Ok(Self { timeout, effects })
+        Ok(Self {
+            timeout,
+            can_sleep,
+            effects,
+        })
     }
 
     /// Its lines, as they stand behind `> `.
@@ -58,7 +64,8 @@ impl Output {
             render(effect, encodings, &mut lines)?;
         }
         if self.timeout != 0 {
-            lines.push(format!("timeout at {}", self.timeout));
+            let awake = if self.can_sleep { "" } else { ", awake" };
+            lines.push(format!("timeout at {}{awake}", self.timeout));
         }
         Ok(lines.iter().map(|line| without_runs(line)).collect())
     }

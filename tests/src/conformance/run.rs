@@ -182,9 +182,9 @@ impl World {
                 connection: *connection,
                 clean: *clean,
             })?,
-            Action::Seen(connection) => self.input(&Input::Seen {
+            Action::Seen(connection, at) => self.input(&Input::Seen {
                 connection: *connection,
-                at: Timestamp(self.now),
+                at: Timestamp(at.unwrap_or(self.now)),
             })?,
             Action::Storage(available, latency) => self.input(&Input::Storage {
                 available: *available,

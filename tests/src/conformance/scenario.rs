@@ -12,7 +12,7 @@
 //! raw ID HEX                               a message of these bytes
 //! disconnect ID
 //! restored ID clean|unclean                after a start: this socket outlived the previous broker
-//! seen ID
+//! seen ID [AT]
 //! storage available|unavailable LATENCY_MS
 //! drain
 //! timeout
@@ -86,7 +86,7 @@ pub enum Action {
     /// A socket outlived the previous broker; whether cleanly.
     Restored(ConnectionId, bool),
     /// A sign of life.
-    Seen(ConnectionId),
+    Seen(ConnectionId, Option<u64>),
     /// Whether the store is available, and its latency.
     Storage(bool, u32),
     /// The broker is to stop.
@@ -126,7 +126,7 @@ impl Action {
             Self::Config(_) | Self::Seed(_) | Self::At(_) | Self::Connect(..) => false,
             Self::Client(..) => false,
             Self::Send(..) | Self::Raw(..) | Self::Disconnect(_) | Self::Restored(..) => false,
-            Self::Seen(_) | Self::Storage(..) | Self::Drain | Self::Timeout => false,
+            Self::Seen(..) | Self::Storage(..) | Self::Drain | Self::Timeout => false,
             Self::Hold | Self::Sync | Self::Damage(..) => false,
         }
     }
@@ -135,7 +135,7 @@ impl Action {
     fn is_input(&self) -> bool {
         match self {
             Self::Connect(..) | Self::Send(..) | Self::Raw(..) | Self::Disconnect(_) => true,
-            Self::Restored(..) | Self::Seen(_) | Self::Storage(..) => true,
+            Self::Restored(..) | Self::Seen(..) | Self::Storage(..) => true,
             Self::Drain | Self::Timeout => true,
             Self::Config(_) | Self::Seed(_) | Self::At(_) | Self::Flush | Self::Hold => false,
             Self::Client(..) => false,
@@ -346,7 +346,10 @@ fn parse_action(text: &str) -> Result<Action, String> {
                 Err("`restored` takes a connection and how: `restored ID clean|unclean`".to_owned())
             }
         },
-        "seen" => Ok(Action::Seen(id(rest)?)),
+        "seen" => match rest.split_once(' ') {
+            Some((connection, at)) => Ok(Action::Seen(id(connection)?, Some(number(verb, at)?))),
+            None => Ok(Action::Seen(id(rest)?, None)),
+        },
         "storage" => {
             let available =
                 match rest.split_once(' ') {

@@ -234,7 +234,7 @@ impl Stream {
             190..193 => Action::Storage(true, *self.rng.pick(&[1, 90, 500])),
             193..196 => Action::Sync,
             196 => match self.any_connection() {
-                Some((connection, _)) => Action::Seen(connection),
+                Some((connection, _)) => Action::Seen(connection, None),
                 None => return Ok(()),
             },
             197 => Action::Stats(Vec::new()),

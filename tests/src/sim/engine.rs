@@ -61,6 +61,7 @@ impl Engine for SimEngine {
         }
         self.output
             .put_u64(self.broker.poll_timeout().map_or(0, |at| at.0));
+        self.output.push(self.broker.can_sleep().into());
         self.output.extend_from_slice(&bytes);
         #[cfg(feature = "check")]
         self.broker.check_invariants();
