@@ -231,9 +231,9 @@ const EVERYTHING = { from: new Uint8Array(), to: Uint8Array.of(255, 255, 255) };
 const UNBOUNDED = { rowsMax: Number.MAX_SAFE_INTEGER, bytesMax: Number.MAX_SAFE_INTEGER };
 
 function loadOf(effect: Uint8Array): Load {
-  // An output is a timeout and length-prefixed effects; the length of a load fits two bytes of a varint.
+  // An output is a timeout, whether the broker can sleep, and length-prefixed effects; the length of a load fits two bytes of a varint.
   const length = effect.length < 128 ? [effect.length] : [(effect.length & 127) | 128, effect.length >>> 7];
-  const [only]: readonly Effect[] = decodeOutput(Uint8Array.from([0, ...length, ...effect])).effects;
+  const [only]: readonly Effect[] = decodeOutput(Uint8Array.from([0, 1, ...length, ...effect])).effects;
   if (only?.kind !== "load") throw new Error(`a load is needed, this is ${only?.kind ?? "nothing"}`);
   return only;
 }

@@ -23,6 +23,14 @@ async function subscribed(worker, protocol, more = {}) {
   return client;
 }
 
+/** A member of a queue, which takes one message at a time unless it says otherwise. */
+async function joined(worker, more = {}) {
+  const client = await Client.ready(worker);
+  client.say({ type: "join", request: 1, subscription: 1, group: "g", filters: ["jobs"], max_in_flight: 1, ...more });
+  await client.next("joined");
+  return client;
+}
+
 const publish = (worker, body) => worker.dispatchFetch(`${BASE}/v1/chat/topics/room`, { method: "POST", body, headers: AUTHORIZED });
 const text = (payload) => (typeof payload === "string" ? payload : new TextDecoder().decode(payload));
 
@@ -92,6 +100,64 @@ describe("an object that sleeps", { concurrency: true }, () => {
     const { offset } = await (await publish(worker, "after")).json();
     assert.equal(offset, 1);
     assert.equal((await client.nextOf("delivery", "resync")).payload, "after");
+  });
+
+  test("deals out a message to a member of a group that is connected", async (context) => {
+    const { worker, knock } = start(context);
+    const life = await lifeOf(knock);
+    const member = await joined(worker);
+    const speaker = await Client.ready(worker);
+    await wait(SLEEPS_AFTER_MS + 5_000);
+    speaker.say({ type: "publish", request: 1, topic: "jobs", payload: "after" });
+    const delivery = await member.nextOf("delivery", "resync", "ended");
+    assert.deepEqual([delivery.type, delivery.payload, delivery.attempt], ["delivery", "after", 1]);
+    member.say({ type: "ack", request: 2, leases: [{ lease: delivery.lease }] });
+    assert.deepEqual((await member.next("settled")).failed, []);
+    assert.notEqual(await lifeOf(knock), life, "the object never slept");
+  });
+
+  test("is woken when a member was silent for too long, and gives what it had to one that was not", async (context) => {
+    const sessionMs = SLEEPS_AFTER_MS + 8_000;
+    const { worker, knock } = start(context, {
+      bindings: { DUNLIN_TOKENS: TOKENS, DUNLIN_CONFIG: JSON.stringify({ session_ms: sessionMs }) },
+    });
+    const life = await lifeOf(knock);
+    const speaker = await Client.ready(worker);
+    speaker.say({ type: "configure_topic", request: 1, topic: "jobs", ordering: "none" });
+    // One whose socket stays open though nobody is there, and one that is gone and may come back.
+    const silent = await joined(worker);
+    silent.raw("ping");
+    const away = await joined(worker, { member: "away" });
+    for (const [request, payload] of [[2, "first"], [3, "second"]]) speaker.say({ type: "publish", request, topic: "jobs", payload });
+    for (const member of [silent, away]) assert.equal((await member.next("delivery")).attempt, 1);
+    away.close();
+    const other = await joined(worker, { max_in_flight: 2 });
+    for (let pings = 0; pings < 2; pings += 1) {
+      await wait(sessionMs / 2 - 1_500);
+      other.raw("ping");
+    }
+    // Nobody says anything more: the alarm alone can wake it.
+    assert.equal((await silent.next("ended")).code, "unknown_member");
+    const again = [await other.next("delivery"), await other.next("delivery")];
+    assert.deepEqual(again.map(({ payload, attempt }) => [payload, attempt]).sort(), [["first", 2], ["second", 2]]);
+    const woken = await (await knock("/woken")).json();
+    assert.notEqual(woken, null, "no alarm came");
+    assert.notEqual(woken, life, "the object never slept");
+    other.say({ type: "ack", request: 2, leases: again.map(({ lease }) => ({ lease })) });
+    assert.deepEqual((await other.nextOf("settled", "ended")).failed, []);
+  });
+
+  test("does not sleep while a request waits for its answer, longer than most deadlines", async (context) => {
+    const { worker, knock } = start(context);
+    const life = await lifeOf(knock);
+    const listener = await subscribed(worker, "dunlin.v1.json");
+    const asker = await Client.ready(worker);
+    asker.say({ type: "request", request: 1, topic: "room", payload: "?", timeout_ms: 200_000 });
+    const { reply_to: replyTo } = await listener.next("delivery");
+    await wait(SLEEPS_AFTER_MS + 5_000);
+    listener.say({ type: "respond", request: 2, reply_to: replyTo, payload: "!" });
+    assert.equal((await asker.next("response")).payload, "!");
+    assert.equal(await lifeOf(knock), life);
   });
 
   test("does not sleep while it holds a publish back, and has an alarm behind it", async (context) => {

@@ -22,6 +22,28 @@ class Socket {
   }
 }
 
+test("a socket was heard of when something last came from it, or the runtime last answered it, also in earlier lives", (context) => {
+  context.mock.timers.enable({ apis: ["Date"], now: 1_700_000_000_000 });
+  const begun = Date.now();
+  const sockets = [];
+  const answered = new Map();
+  const runtime = {
+    getWebSockets: () => sockets,
+    acceptWebSocket: (socket) => void sockets.push(socket),
+    getWebSocketAutoResponseTimestamp: (socket) => answered.get(socket) ?? null,
+  };
+  const earlier = new Peers(runtime);
+  const [silent, speaking, pinging] = [new Socket(), new Socket(), new Socket()];
+  for (const socket of [silent, speaking, pinging]) earlier.accept(socket, "json");
+  context.mock.timers.tick(20_000);
+  for (const socket of [speaking, pinging]) earlier.hear(socket);
+  context.mock.timers.tick(20_000);
+  answered.set(pinging, new Date());
+  context.mock.timers.tick(20_000);
+  const heard = [...new Peers(runtime).signs()].map(({ at }) => at - begun);
+  assert.deepEqual(heard, [0, 20_000, 40_000]);
+});
+
 test("a socket that closes late, after the object woke, is not taken for one that came since", (context) => {
   context.mock.timers.enable({ apis: ["Date"], now: 1_700_000_000_000 });
   const sockets = [];
@@ -36,7 +58,7 @@ test("a socket that closes late, after the object woke, is not taken for one tha
   const woken = new Peers(runtime);
   const number = woken.accept(fresh, "binary");
   assert.equal(woken.find(late), undefined);
-  assert.deepEqual(woken.find(fresh), { connection: number, encoding: "binary" });
+  assert.deepEqual(woken.find(fresh), { connection: number, encoding: "binary", heardAt: Date.now() });
   assert.deepEqual(woken.find(kept), kept.deserializeAttachment());
   assert.ok(number <= Number.MAX_SAFE_INTEGER);
 

@@ -21,7 +21,7 @@ beforeEach(async (context) => {
 });
 
 test("a near deadline rings in memory, with the alarm behind it", (context) => {
-  timer.arm(NOW + 500);
+  timer.arm(NOW + 500, true);
   context.mock.timers.tick(499);
   assert.equal(rings, 0);
   context.mock.timers.tick(1);
@@ -29,28 +29,52 @@ test("a near deadline rings in memory, with the alarm behind it", (context) => {
   assert.deepEqual(alarms, [10_500]);
 });
 
-test("as long as a publish can be held back, its deadline is waited for in memory", (context) => {
-  timer.arm(NOW + 60_000);
-  context.mock.timers.tick(60_000);
+test("a far deadline is the alarm's alone", (context) => {
+  timer.arm(NOW + 10_000, true);
+  context.mock.timers.tick(10_000);
+  assert.equal(rings, 1);
+  const soon = Date.now() + 10_001;
+  timer.arm(soon, true);
+  assert.deepEqual(alarms, [20_000]);
+  timer.alarm();
+  timer.arm(soon, true);
+  assert.deepEqual(alarms, [20_000, 20_001]);
+  context.mock.timers.tick(10_001);
+  assert.equal(rings, 2);
+  timer.alarm();
+  assert.equal(rings, 3);
+});
+
+test("what memory alone knows of is waited for in memory, however long, with the alarm behind it", (context) => {
+  timer.arm(NOW + 300_000, false);
+  assert.equal(timer.isWaiting, true);
+  assert.deepEqual(alarms, [310_000]);
+  context.mock.timers.tick(299_999);
+  assert.equal(rings, 0);
+  context.mock.timers.tick(1);
   assert.equal(rings, 1);
 });
 
-test("a far deadline is the alarm's alone", (context) => {
-  timer.arm(NOW + 60_001);
-  assert.deepEqual(alarms, [60_001]);
-  context.mock.timers.tick(60_001);
+test("a deadline in years does not ring at once", (context) => {
+  timer.arm(NOW + 2 ** 40, false);
+  context.mock.timers.tick(1_000);
   assert.equal(rings, 0);
-  timer.alarm();
-  assert.equal(rings, 1);
+});
+
+test("once memory is not needed any more, a far deadline does not keep it", () => {
+  timer.arm(NOW + 30_000, false);
+  timer.arm(NOW + 30_000, true);
+  assert.equal(timer.isWaiting, false);
+  assert.deepEqual(alarms, [40_000, 30_000]);
 });
 
 test("the alarm is moved earlier only, and a series of near deadlines shares one", (context) => {
-  timer.arm(NOW + 3_600_000);
-  timer.arm(NOW + 7_200_000);
-  timer.arm(NOW + 1_800_000);
+  timer.arm(NOW + 3_600_000, true);
+  timer.arm(NOW + 7_200_000, true);
+  timer.arm(NOW + 1_800_000, true);
   assert.deepEqual(alarms, [3_600_000, 1_800_000]);
   for (let n = 0; n < 50; n += 1) {
-    timer.arm(Date.now() + 100);
+    timer.arm(Date.now() + 100, true);
     context.mock.timers.tick(100);
   }
   assert.equal(rings, 50);
@@ -58,10 +82,10 @@ test("the alarm is moved earlier only, and a series of near deadlines shares one
 });
 
 test("a deadline that is taken back does not ring, nor does one that was moved", (context) => {
-  timer.arm(NOW + 100);
-  timer.arm(undefined);
-  timer.arm(NOW + 200);
-  timer.arm(NOW + 300);
+  timer.arm(NOW + 100, true);
+  timer.arm(undefined, true);
+  timer.arm(NOW + 200, true);
+  timer.arm(NOW + 300, true);
   context.mock.timers.tick(250);
   assert.equal(rings, 0);
   context.mock.timers.tick(50);
@@ -69,7 +93,7 @@ test("a deadline that is taken back does not ring, nor does one that was moved",
 });
 
 test("a deadline in the past rings at once", (context) => {
-  timer.arm(NOW - 5_000);
+  timer.arm(NOW - 5_000, true);
   context.mock.timers.tick(0);
   assert.equal(rings, 1);
 });
@@ -78,10 +102,10 @@ test("an alarm of an earlier life counts", async () => {
   const storage = { getAlarm: async () => NOW + 50_000, setAlarm: async (at) => void alarms.push(at - NOW) };
   const woken = new Timer(storage, () => {});
   await woken.open();
-  woken.arm(NOW + 3_600_000);
+  woken.arm(NOW + 3_600_000, true);
   assert.deepEqual(alarms, []);
   woken.alarm();
-  woken.arm(NOW + 3_600_000);
+  woken.arm(NOW + 3_600_000, true);
   assert.deepEqual(alarms, [3_600_000]);
 });
 
@@ -94,9 +118,9 @@ test("an alarm that cannot be set is tried again, with everything that is known 
       if ((refusals -= 1) >= 0) throw new Error("not now");
     },
   };
-  const stubborn = new Timer(storage, () => stubborn.arm(NOW + 3_600_000));
+  const stubborn = new Timer(storage, () => stubborn.arm(NOW + 3_600_000, true));
   await stubborn.open();
-  stubborn.arm(NOW + 3_600_000);
+  stubborn.arm(NOW + 3_600_000, true);
   for (let n = 0; n < 3; n += 1) {
     await settled();
     context.mock.timers.tick(10_000);
@@ -110,7 +134,7 @@ test("a refused alarm behind a near deadline does not move that", async (context
   const storage = { getAlarm: async () => null, setAlarm: () => Promise.reject(new Error("not now")) };
   const near = new Timer(storage, () => (rings += 1));
   await near.open();
-  near.arm(NOW + 500);
+  near.arm(NOW + 500, true);
   await settled();
   context.mock.timers.tick(500);
   assert.equal(rings, 1);

@@ -23,7 +23,7 @@ export interface BrokerEnvironment {
 /** After so much quiet, everything said has left: the next life may trust that nobody missed anything. */
 const SETTLES_AFTER_MS = 2_000;
 /** Signs of life that the runtime answered by itself are passed on at most so often. */
-const SEEN_EVERY_MS = 10_000;
+const SEEN_EVERY_MS = 1_000;
 
 const PROTOCOL_ERROR = 1002;
 
@@ -51,7 +51,7 @@ export class Broker extends DurableObject<BrokerEnvironment> {
         now: () => Date.now(),
         seed: () => crypto.getRandomValues(new BigUint64Array(1))[0] ?? 0n,
         later: (turn) => void setTimeout(turn, 0),
-        arm: (at) => this.#timer.arm(at),
+        arm: (at, canSleep) => this.#timer.arm(at, canSleep),
         note,
       },
       environment.DUNLIN_CONFIG ?? "{}",
@@ -81,7 +81,7 @@ export class Broker extends DurableObject<BrokerEnvironment> {
 
   override webSocketMessage(socket: WebSocket, message: string | ArrayBuffer): void {
     this.#stir();
-    const peer = this.#peers.find(socket);
+    const peer = this.#peers.hear(socket);
     if (peer === undefined) return;
     if ((typeof message === "string") === (peer.encoding === "json")) {
       this.#drive.frame(peer.connection, message);
@@ -150,10 +150,7 @@ export class Broker extends DurableObject<BrokerEnvironment> {
   #passOnSigns(): void {
     const now = Date.now();
     if (now - this.#seenAt < SEEN_EVERY_MS) return;
-    for (const { connection, socket } of this.#peers.survivors()) {
-      const at = this.ctx.getWebSocketAutoResponseTimestamp(socket)?.getTime();
-      if (at !== undefined && at >= this.#seenAt) this.#drive.seen(connection, at);
-    }
+    for (const { connection, at } of this.#peers.signs()) if (at >= this.#seenAt) this.#drive.seen(connection, at);
     this.#seenAt = now;
   }
 

@@ -9,12 +9,17 @@ import { concat, Reader, utf8 } from "../../wasm/ts/wire.ts";
 interface Attachment {
   readonly connection: number;
   readonly encoding: Encoding;
+  /** When something last came from it that the runtime did not answer by itself, to {@link HEARD_EVERY_MS}. */
+  readonly heardAt: number;
 }
 
 /** A socket with its number. */
 export interface Peer extends Attachment {
   readonly socket: WebSocket;
 }
+
+/** That a socket was heard of is noted at most so often; only who was silent for long is asked about. */
+const HEARD_EVERY_MS = 1_000;
 
 /** A command that has no answer after this long is given up, and the client told that nobody knows. */
 const DOOR_WAITS_MS = 30_000;
@@ -51,7 +56,7 @@ export class Peers implements Sockets {
 
   /** Takes a socket in, so that the object may sleep while it is open. */
   accept(socket: WebSocket, encoding: Encoding): number {
-    const attachment: Attachment = { connection: this.#next++, encoding };
+    const attachment: Attachment = { connection: this.#next++, encoding, heardAt: Date.now() };
     this.#context.acceptWebSocket(socket);
     socket.serializeAttachment(attachment);
     socket.binaryType = "arraybuffer";
@@ -63,6 +68,22 @@ export class Peers implements Sockets {
   find(socket: WebSocket): Attachment | undefined {
     const attachment = attachmentOf(socket);
     return attachment !== undefined && this.#sockets.has(attachment.connection) ? attachment : undefined;
+  }
+
+  /** The same for a socket that something came from. */
+  hear(socket: WebSocket): Attachment | undefined {
+    const found = this.find(socket);
+    const now = Date.now();
+    if (found !== undefined && now - found.heardAt >= HEARD_EVERY_MS) socket.serializeAttachment({ ...found, heardAt: now });
+    return found;
+  }
+
+  /** When each open socket was last heard of, over all lives of the object. */
+  *signs(): Generator<{ readonly connection: number; readonly at: number }> {
+    for (const { connection, heardAt, socket } of this.survivors()) {
+      const answered = this.#context.getWebSocketAutoResponseTimestamp(socket)?.getTime() ?? 0;
+      yield { connection, at: Math.max(heardAt, answered) };
+    }
   }
 
   /** The socket is gone. */

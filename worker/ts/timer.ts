@@ -1,14 +1,13 @@
 // The one timer of the broker, out of the two that an object has: `setTimeout`, which costs nothing but keeps the
 // object in memory and is lost with it, and the alarm, which survives everything but costs a row written each time.
 
-/**
- * A deadline that is not farther is waited for in memory. This is the longest that a configuration lets a publish be
- * held back for a slow subscriber (`block_ms_max`): memory alone knows of it, so the object must not sleep before it
- * is answered, and it would after ten seconds.
- */
-const NEAR_MS = 60_000;
+/** A deadline that is not farther is waited for in memory: the object would hardly sleep before it. */
+const NEAR_MS = 10_000;
 
-/** So much behind a near deadline the alarm is set, in case that the object and its memory are gone by then. */
+/** The longest time that `setTimeout` takes; a longer one would ring at once. */
+const WAIT_MS_MAX = 2 ** 31 - 1;
+
+/** So much behind a deadline that memory waits for the alarm is set, in case that the object is gone by then. */
 const SAFETY_MS = 10_000;
 
 /** An alarm that could not be set is tried again after so long, for which the object stays in memory. */
@@ -37,17 +36,18 @@ export class Timer {
   }
 
   /**
-   * Moves the timer. The alarm is only ever moved earlier: one that comes too early is harmless and sets the next.
-   * Behind a near deadline it is the safety net, so far behind that a series of near deadlines shares one.
+   * Moves the timer. Unless the broker can sleep, memory alone knows of something, and waits however long it takes.
+   * The alarm is only ever moved earlier: one that comes too early is harmless and sets the next. Behind what memory
+   * waits for it is the safety net, so far behind that a series of near deadlines shares one.
    */
-  arm(at: number | undefined): void {
+  arm(at: number | undefined, canSleep: boolean): void {
     clearTimeout(this.#waiting ?? null);
     this.#waiting = undefined;
     if (at === undefined) return;
     const waitMs = Math.max(0, at - Date.now());
-    const near = waitMs <= NEAR_MS;
-    if (near) this.#wait(waitMs);
-    this.#alarmNotAfter(near ? at + SAFETY_MS : at);
+    const waits = !canSleep || waitMs <= NEAR_MS;
+    if (waits) this.#wait(Math.min(waitMs, WAIT_MS_MAX));
+    this.#alarmNotAfter(waits ? at + SAFETY_MS : at);
   }
 
   /** The alarm has come. */
