@@ -131,6 +131,7 @@ fn wrong_usage_is_told_with_exit_code_2() {
         (&["request", "a", "b", "--header", "x"], "--header"),
         (&["bench", "sleep"], "sleep"),
         (&["bench", "--size", "7"], "--size"),
+        (&["bench", "queue", "--members", "0"], "--members"),
         (&["bench", "--messages", "0"], "--messages"),
         (&["bench", "--durability", "most"], "--durability"),
         (&["bench", "--url", "http://a", "--shards", "2"], "--shards"),

@@ -4,6 +4,8 @@
 //! clients' memory is not counted as the broker's. Clients and broker share the machine, whose load is printed, since
 //! a number without it says little.
 
+mod queue;
+
 use core::time::Duration;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -52,7 +54,7 @@ pub(super) struct Bench {
     /// Bytes of a payload
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = RangedU64ValueParser::<usize>::new().range(8..=1_048_576))]
     size: usize,
-    /// Messages of one publisher that wait for their receipts
+    /// Messages of one publisher that wait for their receipts, or that one member of a queue has
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = RangedU64ValueParser::<u64>::new().range(1..=10_000))]
     in_flight: u64,
     /// Publishers, each on its own connection and topic
@@ -61,6 +63,9 @@ pub(super) struct Bench {
     /// Subscribers of a fan-out
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = RangedU64ValueParser::<u64>::new().range(1..=10_000))]
     subscribers: u64,
+    /// Members of a queue, each on its own connection
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000))]
+    members: u64,
     /// Idle connections
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = RangedU64ValueParser::<u64>::new().range(1..=100_000))]
     connections: u64,
@@ -85,6 +90,8 @@ enum Mode {
     Publish,
     /// One publisher and many subscribers, from the command to the delivery
     FanOut,
+    /// A queue group that works off stored messages, beside plain subscriptions that only hear as many
+    Queue,
     /// What an idle connection costs the broker
     Idle,
     /// What --messages more take on disk and in memory, and how long a start with them takes after SIGKILL
@@ -105,7 +112,13 @@ impl Bench {
             token: self.token.clone(),
         };
         let modes = if self.modes.is_empty() {
-            &[Mode::Publish, Mode::FanOut, Mode::Idle, Mode::Store]
+            &[
+                Mode::Publish,
+                Mode::FanOut,
+                Mode::Queue,
+                Mode::Idle,
+                Mode::Store,
+            ]
         } else {
             self.modes.as_slice()
         };
@@ -120,6 +133,7 @@ impl Bench {
                     }
                 }
                 Mode::FanOut => self.fan_out(&target).await?,
+                Mode::Queue => self.queue(&target).await?,
                 Mode::Idle => self.idle(&target, own.as_ref()).await?,
                 Mode::Store => self.store(&mut target, own.as_mut()).await?,
             };
