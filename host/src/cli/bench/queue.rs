@@ -3,8 +3,8 @@
 //! In turns with it, as many messages are read by plain subscriptions over as many connections, each from a topic of
 //! its own: what a queue costs is the difference.
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
