@@ -253,7 +253,7 @@ fn allow_origin(origin: &str, headers: &mut HeaderMap) {
         (header::ACCESS_CONTROL_ALLOW_METHODS, http::METHODS),
         (
             header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "authorization, content-type, last-event-id, dunlin-key, dunlin-id, dunlin-ttl-ms, dunlin-delay-ms, dunlin-deliver-at, dunlin-durability, dunlin-wait-ms, dunlin-producer, dunlin-producer-sequence, dunlin-timeout-ms",
+            "authorization, content-type, last-event-id, dunlin-key, dunlin-id, dunlin-ttl-ms, dunlin-delay-ms, dunlin-deliver-at, dunlin-priority, dunlin-durability, dunlin-wait-ms, dunlin-producer, dunlin-producer-sequence, dunlin-timeout-ms",
         ),
         (header::ACCESS_CONTROL_EXPOSE_HEADERS, http::EXPOSED_HEADERS),
         (header::VARY, "origin"),

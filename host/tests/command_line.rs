@@ -75,6 +75,7 @@ fn wrong_usage_is_told_with_exit_code_2() {
             "--deliver-at",
         ),
         (&["pub", "a", "b", "--wait", "1"], "--wait"),
+        (&["pub", "a", "b", "--priority", "5"], "--priority"),
         (&["pub", "a", "--id", "x"], "PAYLOAD"),
         (&["pub", "a", "b", "--producer", "p"], "--sequence"),
         (&["pub", "a", "b", "--sequence", "1"], "--producer"),

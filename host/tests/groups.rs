@@ -232,6 +232,18 @@ fn a_member_of_a_queue_is_done_with_exactly_as_many_as_it_was_asked_for() {
 }
 
 #[test]
+fn a_queue_is_printed_by_its_priorities() {
+    let broker = Broker::in_memory(&[]);
+    jobs(&broker, 1);
+    say(&broker, &["pub", "jobs", "urgent", "--priority", "4"]).unwrap();
+    let flags = ["--group", "g", "--count", "2", "--max-in-flight", "1"];
+    let told = say(&broker, &[&["sub", "jobs"], &flags[..]].concat()).unwrap();
+    assert_eq!(told, "jobs 0@1 urgent\njobs 0@0 job 0\n");
+    let told = say(&broker, &["pub", "in-order", "x", "--priority", "1"]).unwrap_err();
+    assert!(told.contains("invalid_argument: "), "{told}");
+}
+
+#[test]
 fn a_member_that_leaves_gives_back_what_it_did_not_print() {
     let broker = Broker::in_memory(&[]);
     jobs(&broker, 1);
