@@ -115,9 +115,16 @@ impl Cursor {
             offset,
             ..Start::default()
         };
+        let cursor = Self::new(log, start);
         Self {
             unwritten: true,
-            ..Self::new(log, start)
+            // What retention took is told by the first step.
+            next: if offset < log.start() {
+                offset
+            } else {
+                cursor.next
+            },
+            ..cursor
         }
     }
 
