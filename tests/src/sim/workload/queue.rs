@@ -232,12 +232,12 @@ impl Workload for Queues {
                 Order::Leave { subscription }
             }
             5 => Order::Configure {
-                group: *rng.pick::<&str>(&GROUPS),
-                retry: *rng.pick::<&str>(&["none", "fixed", "linear", "exponential"]),
+                group: rng.pick::<&str>(&GROUPS),
+                retry: rng.pick::<&str>(&["none", "fixed", "linear", "exponential"]),
                 retry_ms: rng.between(1, 500),
             },
             6 => Order::Describe {
-                group: *rng.pick::<&str>(&GROUPS),
+                group: rng.pick::<&str>(&GROUPS),
             },
             7 if !mine.stale.is_empty() => Order::Settle {
                 verdict: Verdict::Ack,
