@@ -132,8 +132,8 @@ pub(crate) struct Ownership {
     pub(crate) target: Option<u32>,
     /// The generation under which the owner was told that it has it; `None` until it was told.
     pub(crate) since: Option<Generation>,
-    /// Whether the owner was told to let go of it.
-    pub(crate) revoked: bool,
+    /// The generation under which the owner was told to let go of it, if it was.
+    pub(crate) revoked: Option<Generation>,
 }
 
 impl Ownership {

@@ -278,7 +278,7 @@ impl Namespace {
         entry.parked = 0;
         // The owner is told where it is now.
         entry.ownership.since = None;
-        entry.ownership.revoked = false;
+        entry.ownership.revoked = None;
         let pending = core::mem::take(&mut entry.pending);
         self.drop_pending(index, log, pending);
         self.groups[index as usize].log_ready(log);

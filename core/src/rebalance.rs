@@ -51,7 +51,7 @@ impl Namespace {
         for (_, log) in &mut self.groups[index as usize].logs {
             if log.ownership.owner == Some(member) {
                 log.ownership.since = None;
-                log.ownership.revoked = false;
+                log.ownership.revoked = None;
             }
         }
         self.rebalance(cx, index);
@@ -203,8 +203,8 @@ impl Namespace {
             let is_here = group.members[owner as usize].connection.is_some();
             if ownership.is_wanted_back() {
                 waits = true;
-                if is_here && !ownership.revoked {
-                    ownership.revoked = true;
+                if is_here && ownership.revoked.is_none() {
+                    ownership.revoked = Some(generation);
                     let (_, revoked) = told.entry(owner).or_default();
                     List::push(revoked, &position(entry.fresh.next()));
                 }
@@ -273,7 +273,7 @@ impl Namespace {
         self.queue_group(cx, index);
     }
 
-    /// A member lets go of what it was asked for.
+    /// A member lets go of what it was asked for up to that generation. What it was asked for since it may not know of.
     pub(crate) fn rebalanced(
         &mut self,
         cx: &mut Context,
@@ -286,7 +286,10 @@ impl Namespace {
         let revoked: Vec<u32> = group
             .logs
             .iter()
-            .filter(|(_, entry)| entry.ownership.revoked && entry.ownership.owner == Some(member))
+            .filter(|(_, entry)| {
+                let Ownership { owner, revoked, .. } = entry.ownership;
+                owner == Some(member) && revoked.is_some_and(|told| told.0 <= command.generation)
+            })
             .map(|(log, _)| log as u32)
             .collect();
         self.let_go(cx, index, &revoked);
@@ -443,7 +446,7 @@ impl Namespace {
         let Some(connection) = member.connection else {
             return Fed::Nothing;
         };
-        if ownership.since.is_none() || ownership.revoked || member.credit == 0 {
+        if ownership.since.is_none() || ownership.revoked.is_some() || member.credit == 0 {
             return Fed::Nothing;
         }
         let topic = &self.topics[entry.topic as usize];

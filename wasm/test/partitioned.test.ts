@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
+import type { Owner } from "../ts/inbox.ts";
 import type { Client, PartitionDelivery, PartitionedMember, PartitionedOptions, TopicPartition } from "../ts/types.ts";
 import { code } from "./broker.ts";
 import { Server } from "./server.ts";
@@ -183,6 +184,26 @@ test("the delivery that is worked on is waited for before its partition moves", 
   await until(() => joined[moving]?.assignment.length === 1);
   assert.equal(revoked.length, 2);
   await Promise.all([client.close(), other.close()]);
+});
+
+test("what the broker asks back meanwhile is not let go of by an answer to what it asked back before", async () => {
+  const client = await opened("meanwhile");
+  const others = await Promise.all([server.client("meanwhile"), server.client("meanwhile")]);
+  await client.configureTopic("u", { ordering: "per_key", partitions: 6 });
+  const member = client.group("g").joinPartitioned("u", { onRevoked: () => new Promise<void>(() => {}) });
+  await member.ready;
+  const joined = others[0].group("g").joinPartitioned("u");
+  await until(() => member.assignment.length === 3);
+  const first = member.generation;
+  await others[1].group("g").joinPartitioned("u").ready;
+  await until(() => member.assignment.length === 2);
+  assert.ok(member.generation > first);
+  // As if it had said so before it heard of the second.
+  (client as unknown as Owner).connection.post({ type: "rebalanced", subscription: 1, generation: first });
+  await until(() => joined.assignment.length > 0);
+  const { members } = await client.group("g").describe();
+  assert.equal(members[0]?.partitions, 3, "the fourth to let go of is still its own");
+  await Promise.all([client, ...others].map((each) => each.close()));
 });
 
 test("after the connection was lost it has its partitions anew, from what was committed", async () => {
