@@ -110,6 +110,7 @@ impl Namespace {
     ) -> Result<(), Refusal> {
         require_manage(cx, connection, "manage topics")?;
         let index = self.known_topic(command.topic)?;
+        topic::check_name(command.topic)?;
         if !self.exports.is_empty() {
             let message =
                 "topics cannot be deleted while an export of their namespace is under way";

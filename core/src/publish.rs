@@ -223,8 +223,11 @@ impl Namespace {
         let mut new = Map::with_seed_of(&self.topic_index);
         for message in messages {
             let TopicConfig { kind, ordering, .. } = match self.topic_by_name(message.topic) {
-                Some(index) => self.topics[index as usize].config,
-                None => {
+                // The broker's own topics exist too, and are nobody else's to publish to.
+                Some(index) if !message.topic.starts_with('$') => {
+                    self.topics[index as usize].config
+                }
+                _ => {
                     topic::check_name(message.topic)?;
                     new.insert(message.topic, ());
                     let count = self.topics.len() + new.len();
