@@ -13,6 +13,9 @@ use crate::topic::{Kind, Ordering, TopicConfig};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(pub String);
 
+/// The shortest session of a group's members: they say that they live a few times within it.
+pub(crate) const SESSION_MS_MIN: u64 = 100;
+
 macro_rules! bounds {
     ($($(#[$doc:meta])* $name:ident: $default:expr, $min:expr => $max:expr;)*) => {
         /// The bounds and defaults of a broker.
@@ -173,7 +176,7 @@ bounds! {
     max_delivery_attempts: 5, 1 => 1000;
     /// How long a member may be silent, where the group's configuration does not say so, in milliseconds. A client
     /// that has nothing to say is heard of every 25 s.
-    session_ms: 60_000, 100 => 1 << 40;
+    session_ms: 60_000, SESSION_MS_MIN => 1 << 40;
     /// How long a member may take to let go of a partition, where the group's configuration does not say so.
     rebalance_ms: 60_000, 1 => 1 << 40;
     /// The longest time that a group's configuration can ask for, in milliseconds.

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use crate::assign::Strategy;
-use crate::config::Config;
+use crate::config::{Config, SESSION_MS_MIN};
 use crate::context::Context;
 use crate::cursor::Cursor;
 use crate::deadline::Due;
@@ -205,11 +205,15 @@ impl Namespace {
         require_manage(cx, connection, "reset groups")?;
         let index = self.known_group(command.group)?;
         cx.require_storage()?;
-        let to = From::parse(command.to)?;
         let invalid = |message: &str| Err(Refusal::new(ErrorCode::InvalidArgument, message));
-        if matches!(to, From::Resume(..)) {
-            return invalid("\"to\" must be earliest, latest, offset:N, timestamp:MS or last:N");
-        }
+        let to = match From::parse(command.to) {
+            Ok(From::Resume(..)) | Err(_) => {
+                return invalid(
+                    "\"to\" must be earliest, latest, offset:N, timestamp:MS or last:N",
+                );
+            }
+            Ok(to) => to,
+        };
         if command.partition.is_some() && command.topic.is_none() {
             return invalid("\"partition\" needs \"topic\"");
         }
@@ -375,25 +379,32 @@ fn changed(
     }
     let max = config.group_ms_max;
     let retry = &mut group.retry;
-    for (name, asked, slot) in [
+    for (name, asked, min, slot) in [
         (
             "ack_deadline_ms",
             command.ack_deadline_ms,
+            1,
             &mut group.ack_deadline_ms,
         ),
-        ("session_ms", command.session_ms, &mut group.session_ms),
+        (
+            "session_ms",
+            command.session_ms,
+            SESSION_MS_MIN,
+            &mut group.session_ms,
+        ),
         (
             "rebalance_ms",
             command.rebalance_ms,
+            1,
             &mut group.rebalance_ms,
         ),
-        ("retry_ms", command.retry_ms, &mut retry.first_ms),
-        ("retry_ms_max", command.retry_ms_max, &mut retry.max_ms),
+        ("retry_ms", command.retry_ms, 1, &mut retry.first_ms),
+        ("retry_ms_max", command.retry_ms_max, 1, &mut retry.max_ms),
     ] {
         let Some(asked) = asked else { continue };
-        if !(1..=max).contains(&asked) {
+        if !(min..=max).contains(&asked) {
             return invalid(format!(
-                "\"{name}\" must be from 1 to {max} (group_ms_max), not {asked}"
+                "\"{name}\" must be from {min} to {max} (group_ms_max), not {asked}"
             ));
         }
         *slot = asked;
