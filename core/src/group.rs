@@ -118,6 +118,8 @@ pub(crate) struct Group {
     /// The log of its dead letters, once there are any, and whether an event told that there are too many.
     pub(crate) dead: Option<u32>,
     pub(crate) alerted: bool,
+    /// Replayed dead letters that no member could take when it was their turn, by the topic that they came from.
+    pub(crate) untaken: BTreeMap<Box<str>, BTreeSet<Turn>>,
     /// What must be written at the end of the batch.
     pub(crate) row_dirty: bool,
     pub(crate) dirty_logs: Vec<u32>,
@@ -255,6 +257,7 @@ impl Group {
             queued: false,
             dead: None,
             alerted: false,
+            untaken: BTreeMap::new(),
             row_dirty: false,
             dirty_logs: Vec::new(),
             listed: false,
@@ -515,6 +518,7 @@ impl Namespace {
         group.timers.retain(|(_, other, _)| *other != log);
         if group.dead == Some(log) {
             group.dead = None;
+            group.untaken.clear();
         }
     }
 

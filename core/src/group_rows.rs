@@ -346,6 +346,15 @@ impl Namespace {
                     };
                     assert_eq!(self.leases.get(&lease), Some(&place), "leases are found");
                 }
+                let untaken = group.dead == Some(log as u32)
+                    && group
+                        .untaken
+                        .values()
+                        .any(|waiting| waiting.contains(&pending.turn));
+                assert!(
+                    pending.state != State::Ready || entry.again.contains(&pending.turn) || untaken,
+                    "what can be delivered again is found"
+                );
                 assert!(
                     pending.key.is_none_or(|key| entry.held_keys.contains(&key)),
                     "a pending message holds its key"

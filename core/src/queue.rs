@@ -137,7 +137,26 @@ impl Group {
         if !entry.is_idle && entry.connection.is_some() && entry.in_flight < entry.max_in_flight {
             entry.is_idle = true;
             self.idle.push_back(member);
+            if !self.untaken.is_empty() {
+                self.recall_untaken(member);
+            }
         }
+    }
+
+    /// Lets the replayed dead letters be dealt out that wait for a member like this, one of every topic: it may have
+    /// room for no more.
+    fn recall_untaken(&mut self, member: u32) {
+        let (Some(dead), member) = (self.dead, &self.members[member as usize]) else {
+            return;
+        };
+        let again = &mut self.logs[dead as usize].again;
+        self.untaken.retain(|topic, waiting| {
+            if member.takes(topic) {
+                again.extend(waiting.pop_first());
+            }
+            !waiting.is_empty()
+        });
+        self.log_ready(dead);
     }
 
     /// The member whose turn it is among those that take a topic's messages.
@@ -265,8 +284,7 @@ impl Namespace {
                 if fetched == Fetched::Body {
                     self.bury(cx, index, log, offset, &record);
                 } else {
-                    cx.counters.lost_messages += 1;
-                    self.finish(cx, index, log, offset);
+                    self.lose(cx, index, log, offset);
                 }
             }
         }
@@ -304,8 +322,7 @@ impl Namespace {
             Fetched::Body => self.hand_out(cx, index, log, offset, &record, bytes),
             Fetched::Later => Dealt::Nothing,
             Fetched::Lost => {
-                cx.counters.lost_messages += 1;
-                self.finish(cx, index, log, offset);
+                self.lose(cx, index, log, offset);
                 Dealt::One
             }
         };
@@ -585,7 +602,15 @@ impl Namespace {
         let topic = origin.as_ref().map_or(&*name, |origin| origin.topic);
         let group = &mut self.groups[index as usize];
         let Some(member) = group.taker(topic) else {
-            return Dealt::NoTaker;
+            if !is_dead {
+                return Dealt::NoTaker;
+            }
+            // Those behind it come from other topics, and may have takers.
+            let turn = Turn::first(offset);
+            group.logs[log as usize].again.remove(&turn);
+            let waiting = group.untaken.entry(topic.into()).or_default();
+            waiting.insert(turn);
+            return Dealt::One;
         };
         let mut lease = self.next_lease;
         // One that outlived a restart may have the number.
@@ -703,6 +728,19 @@ impl Namespace {
         }
         entry.floor = entry.done.advance(entry.floor);
         self.touch_group_log(cx, index, log);
+    }
+
+    /// Gives up a message that was to be read again and is not there any more; if retention took it, a member is told.
+    fn lose(&mut self, cx: &mut Context, index: u32, log: u32, offset: Offset) {
+        self.finish(cx, index, log, offset);
+        let group = &self.groups[index as usize];
+        let entry = &group.logs[log as usize];
+        let stored = &self.topics[entry.topic as usize].partitions[entry.partition.0 as usize].log;
+        if offset < stored.start() && group.dead != Some(log) {
+            self.tell_gap(cx, index, log, (offset, offset.next()), 1);
+        } else {
+            cx.counters.lost_messages += 1;
+        }
     }
 
     /// Gives up what retention took and nobody has, and tells a member.
