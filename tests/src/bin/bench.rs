@@ -8,8 +8,8 @@ use std::time::Instant;
 use clap::Parser;
 
 use dunlin_core::frame::{
-    Ack, CancelScheduled, Command, Commit, ConfigureLimit, ConfigureTopic, Hello, Join, Lease,
-    List, Position, Publish, Strings, Subscribe, Unsubscribe,
+    Ack, CancelScheduled, Command, Commit, ConfigureLimit, ConfigureTopic, Extend, Hello, Join,
+    Lease, List, Nack, Position, Publish, Strings, Subscribe, Unsubscribe,
 };
 use dunlin_core::{Claims, ConnectionId, Encoding, Input, Rights, Timestamp, abi};
 use dunlin_host::{Engine, EngineKind, Engines, GuestModule};
@@ -109,9 +109,42 @@ fn main() {
         50_000,
         rebalance,
     );
-    row(&engines, "commit an offset", 600, |engine| {
-        commit(engine, true) - commit(engine, false)
+    row(&engines, "commit an offset", 600, commit);
+    row(
+        &engines,
+        "join a queue and leave it, each",
+        5_000,
+        join_and_leave,
+    );
+    row(
+        &engines,
+        "a queue of 1 with priorities: deliver and ack",
+        0,
+        |engine| prioritised(engine, true) - prioritised(engine, false),
+    );
+    row(
+        &engines,
+        "a queue of 1 by key: deliver and ack, 10,000 idle keys",
+        0,
+        |engine| keyed(engine, 10_000),
+    );
+    row(&engines, "the same, 16 idle keys", 0, |engine| {
+        keyed(engine, 16)
     });
+    for leases in [1_000, 100_000] {
+        for (name, settle) in [
+            ("extend a lease", Settle::Extend),
+            ("give a message back", Settle::Nack),
+            ("a lease ends", Settle::Expire),
+        ] {
+            row(
+                &engines,
+                &format!("{name}, of {leases} leases"),
+                0,
+                |engine| leased(engine, leases, settle),
+            );
+        }
+    }
 }
 
 /// Prints one line: the bound, if any, is that of the native core.
@@ -328,13 +361,19 @@ fn schedule_and_cancel(bench: &mut Bench) -> f64 {
     bench.time_all(&batches, 2 * BATCH)
 }
 
-fn configure(bench: &mut Bench, connection: ConnectionId, topic: &str, partitions: u32) {
+fn configure(
+    bench: &mut Bench,
+    connection: ConnectionId,
+    topic: &str,
+    partitions: u32,
+    ordering: &str,
+) {
     let mut batch = Vec::new();
     let command = Command::ConfigureTopic(ConfigureTopic {
         request: 1,
         topic,
         kind: None,
-        ordering: Some("none"),
+        ordering: Some(ordering),
         partitions: Some(partitions),
         durability: None,
         max_messages: None,
@@ -346,7 +385,7 @@ fn configure(bench: &mut Bench, connection: ConnectionId, topic: &str, partition
     bench.step(&batch);
 }
 
-fn join(batch: &mut Vec<u8>, connection: ConnectionId, kind: &str) {
+fn join(batch: &mut Vec<u8>, connection: ConnectionId, kind: &str, max_in_flight: Option<u64>) {
     let filters = Strings::encode(["a/b"]);
     let command = Command::Join(Join {
         request: 1,
@@ -358,7 +397,7 @@ fn join(batch: &mut Vec<u8>, connection: ConnectionId, kind: &str) {
         from: None,
         member: None,
         credit: None,
-        max_in_flight: None,
+        max_in_flight,
     });
     put(batch, connection, &command);
 }
@@ -367,11 +406,11 @@ fn join(batch: &mut Vec<u8>, connection: ConnectionId, kind: &str) {
 /// leases rise from 1.
 fn queue(bench: &mut Bench, members: usize) -> f64 {
     let publisher = bench.connect();
-    configure(bench, publisher, "a/b", 1);
+    configure(bench, publisher, "a/b", 1, "none");
     let members: Vec<ConnectionId> = (0..members).map(|_| bench.connect()).collect();
     for member in &members {
         let mut batch = Vec::new();
-        join(&mut batch, *member, "queue");
+        join(&mut batch, *member, "queue", None);
         bench.step(&batch);
     }
     let mut lease = 0;
@@ -399,11 +438,11 @@ fn queue(bench: &mut Bench, members: usize) -> f64 {
 
 fn rebalance(bench: &mut Bench) -> f64 {
     let first = bench.connect();
-    configure(bench, first, "a/b", 64);
+    configure(bench, first, "a/b", 64, "none");
     for _ in 0..16 {
         let member = bench.connect();
         let mut batch = Vec::new();
-        join(&mut batch, member, "partitioned");
+        join(&mut batch, member, "partitioned", None);
         bench.step(&batch);
     }
     let last = bench.connect();
@@ -411,7 +450,7 @@ fn rebalance(bench: &mut Bench) -> f64 {
         .map(|step| {
             let mut batch = Vec::new();
             if step % 2 == 0 {
-                join(&mut batch, last, "partitioned");
+                join(&mut batch, last, "partitioned", None);
             } else {
                 let leave = Command::Unsubscribe(Unsubscribe {
                     request: 1,
@@ -425,18 +464,23 @@ fn rebalance(bench: &mut Bench) -> f64 {
     bench.time_all(&batches, 1)
 }
 
-/// One message and, if `commits`, the commit of the one before, in a batch of their own.
-fn commit(bench: &mut Bench, commits: bool) -> f64 {
+/// The messages are delivered before; what is measured is commits alone, each of one message more.
+fn commit(bench: &mut Bench) -> f64 {
     let publisher = bench.connect();
-    configure(bench, publisher, "a/b", 1);
+    configure(bench, publisher, "a/b", 1, "none");
     let member = bench.connect();
     let mut batch = Vec::new();
-    join(&mut batch, member, "partitioned");
+    join(&mut batch, member, "partitioned", None);
     bench.step(&batch);
-    let batches: Vec<Vec<u8>> = (0..5_000)
-        .map(|offset| {
-            let mut batch = publish_batch(publisher, "a/b", 1);
-            if commits {
+    for _ in 0..1_250 {
+        bench.step(&publish_batch(publisher, "a/b", BATCH));
+    }
+    let mut offset = 0;
+    let batches: Vec<Vec<u8>> = (0..1_250)
+        .map(|_| {
+            let mut batch = Vec::new();
+            for _ in 0..BATCH {
+                offset += 1;
                 let mut offsets = Vec::new();
                 let position = Position {
                     topic: "a/b",
@@ -455,7 +499,168 @@ fn commit(bench: &mut Bench, commits: bool) -> f64 {
             batch
         })
         .collect();
-    bench.time_all(&batches, 1)
+    bench.time_all(&batches, BATCH)
+}
+
+fn join_and_leave(bench: &mut Bench) -> f64 {
+    let publisher = bench.connect();
+    configure(bench, publisher, "a/b", 1, "none");
+    let member = bench.connect();
+    let mut batch = Vec::new();
+    for _ in 0..BATCH {
+        join(&mut batch, member, "queue", None);
+        let leave = Command::Unsubscribe(Unsubscribe {
+            request: 1,
+            subscription: 1,
+        });
+        put(&mut batch, member, &leave);
+    }
+    bench.time(&batch, 2 * BATCH)
+}
+
+/// Acknowledges leases one by one, from `first` on.
+fn put_acks(batch: &mut Vec<u8>, member: ConnectionId, first: u64, count: u64) {
+    for lease in first..first + count {
+        let mut leases = Vec::new();
+        List::push(&mut leases, &Lease { lease });
+        let ack = Command::Ack(Ack {
+            request: 1,
+            leases: List::new(&leases),
+        });
+        put(batch, member, &ack);
+    }
+}
+
+/// Publishes with priorities in turn; if a queue `reads`, its member acknowledges what it got in the batch before.
+fn prioritised(bench: &mut Bench, reads: bool) -> f64 {
+    let publisher = bench.connect();
+    configure(bench, publisher, "a/b", 1, "none");
+    let member = bench.connect();
+    if reads {
+        let mut batch = Vec::new();
+        join(&mut batch, member, "queue", None);
+        bench.step(&batch);
+    }
+    let batches: Vec<Vec<u8>> = (0..1_250)
+        .map(|step| {
+            let mut batch = Vec::new();
+            for priority in 0..BATCH as u64 {
+                let Command::Publish(publish) = publish_command("a/b") else {
+                    unreachable!("it is a publish")
+                };
+                let priority = Some(priority % 5);
+                let publish = Publish {
+                    priority,
+                    ..publish
+                };
+                put(&mut batch, publisher, &Command::Publish(publish));
+            }
+            if step > 0 && reads {
+                let count = BATCH as u64;
+                put_acks(&mut batch, member, (step - 1) * count + 1, count);
+            }
+            batch
+        })
+        .collect();
+    bench.time_all(&batches, BATCH)
+}
+
+/// After `keys` keys had a message each, which is done, publishes to 16 of them and acknowledges.
+fn keyed(bench: &mut Bench, keys: u64) -> f64 {
+    let publisher = bench.connect();
+    configure(bench, publisher, "a/b", 1, "per_key");
+    let member = bench.connect();
+    let mut batch = Vec::new();
+    join(&mut batch, member, "queue", None);
+    bench.step(&batch);
+    let mut batches: Vec<Vec<u8>> = (0..keys / BATCH as u64 + 1_250)
+        .map(|step| {
+            let mut batch = Vec::new();
+            let count = BATCH as u64;
+            for index in 0..count {
+                let key = format!("key-{}", (step * count + index) % keys);
+                let Command::Publish(publish) = publish_command("a/b") else {
+                    unreachable!("it is a publish")
+                };
+                let key = Some(&*key);
+                put(
+                    &mut batch,
+                    publisher,
+                    &Command::Publish(Publish { key, ..publish }),
+                );
+            }
+            if step > 0 {
+                put_acks(&mut batch, member, (step - 1) * count + 1, count);
+            }
+            batch
+        })
+        .collect();
+    let measured = batches.split_off((keys / BATCH as u64) as usize);
+    for batch in &batches {
+        bench.step(batch);
+    }
+    bench.time_all(&measured, BATCH)
+}
+
+/// What is done with leases.
+#[derive(Clone, Copy)]
+enum Settle {
+    Extend,
+    Nack,
+    Expire,
+}
+
+/// Holds so many leases, and extends or gives back up to 1,000 of them one by one, or lets all of them end.
+fn leased(bench: &mut Bench, leases: u64, settle: Settle) -> f64 {
+    const EACH: u64 = 10_000;
+    let publisher = bench.connect();
+    configure(bench, publisher, "a/b", 1, "none");
+    let members: Vec<ConnectionId> = (0..leases.div_ceil(EACH))
+        .map(|_| {
+            let member = bench.connect();
+            let mut batch = Vec::new();
+            join(&mut batch, member, "queue", Some(EACH.min(leases)));
+            bench.step(&batch);
+            member
+        })
+        .collect();
+    for _ in 0..leases / 50 {
+        bench.step(&publish_batch(publisher, "a/b", 50));
+    }
+    if matches!(settle, Settle::Expire) {
+        // Past the time of all leases, and before anybody is missed.
+        bench.now += 35_000;
+        let mut timeout = Vec::new();
+        abi::encode_input(&Input::Timeout, &mut timeout);
+        return bench.time_all(&[timeout], leases as usize);
+    }
+    let batches: Vec<Vec<u8>> = (0..60)
+        .map(|step| {
+            let mut batch = Vec::new();
+            for index in 0..BATCH as u64 {
+                let lease = step * BATCH as u64 + index + 1;
+                let member = members[(lease - 1) as usize % members.len()];
+                let mut list = Vec::new();
+                List::push(&mut list, &Lease { lease });
+                let leases = List::new(&list);
+                let command = match settle {
+                    Settle::Extend => Command::Extend(Extend {
+                        request: 1,
+                        leases,
+                        extend_ms: None,
+                    }),
+                    Settle::Nack | Settle::Expire => Command::Nack(Nack {
+                        request: 1,
+                        leases,
+                        delay_ms: Some(3_600_000),
+                    }),
+                };
+                put(&mut batch, member, &command);
+            }
+            batch
+        })
+        .collect();
+    bench.time_all(&batches, BATCH)
 }
 
 fn publish_batch(connection: ConnectionId, topic: &str, count: usize) -> Vec<u8> {
