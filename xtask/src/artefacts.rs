@@ -4,6 +4,7 @@
 //! locked tools are the same as at the last time. Nothing is visible under its final name before it is complete.
 
 use core::hash::{Hash, Hasher};
+use std::collections::BTreeMap;
 use std::fs;
 use std::hash::DefaultHasher;
 use std::io::{ErrorKind, Write};
@@ -91,6 +92,24 @@ pub(crate) fn gateway(report: &mut Report) -> Result<String> {
         "-Oz",
         bindgen,
     )
+}
+
+/// The console's page, which the host has in itself.
+pub(crate) fn console(report: &mut Report) -> Result<String> {
+    let finished = root().join("www/dist");
+    let staged = staging(&finished)?;
+    let mut command = Command::new("npm");
+    command
+        .args("run build --workspace www -- --emptyOutDir --outDir".split(' '))
+        .arg(&staged);
+    report.run_command(command)?;
+    if files(&finished)? == files(&staged)? {
+        // Untouched, so that cargo does not build the host anew.
+        remove(&staged)?;
+    } else {
+        publish(&staged, &finished)?;
+    }
+    Ok(String::new())
 }
 
 /// Builds a package that uses wasm-bindgen into `directory`, as `name`.js, .d.ts and _bg.wasm.
@@ -221,6 +240,22 @@ fn remove(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Every file below a directory, by its path there; none if there is no directory.
+fn files(directory: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    let mut unread = vec![directory.to_path_buf()];
+    while let Some(path) = unread.pop() {
+        if path.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                unread.push(entry?.path());
+            }
+        } else if path.exists() {
+            found.insert(path.strip_prefix(directory)?.to_path_buf(), read(&path)?);
+        }
+    }
+    Ok(found)
 }
 
 fn is_fresh(name: &str, built: &Path, outputs: &[&Path]) -> Result<bool> {

@@ -27,7 +27,7 @@ const STEPS: &[Step] = &[
     build("gateway", "gateway for the edge", &["npm"], Call(artefacts::gateway)),
     build("package", "npm package dunlin", &["engine"], Commands(&["npm run build --workspace wasm"])),
     build("worker", "Worker script", &["guest", "gateway", "package"], Commands(&["npm run build --workspace worker"])),
-    build("console", "console page", &["package"], Commands(&["npm run build --workspace www"])),
+    build("console", "console page", &["package"], Call(artefacts::console)),
     build("host", "native host", &["code", "console"], Commands(&["cargo build --release --workspace --exclude xtask --bin dunlin"])),
     check("clippy", "lints, every warning an error", &["guest", "console"], Commands(&[
         "cargo clippy --release --workspace --exclude xtask --all-targets -- -D warnings",
