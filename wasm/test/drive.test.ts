@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { RIGHTS_ALL } from "../ts/abi.ts";
 import type { Effect } from "../ts/abi.ts";
 import { utf8 } from "../ts/wire.ts";
-import { World, encodeOutput, settled } from "./fakes.ts";
+import { Later, World, encodeOutput, settled } from "./fakes.ts";
 
 const CLAIMS = { namespace: "n", user: "", device: "", rights: RIGHTS_ALL };
 
@@ -361,4 +361,43 @@ test("closing handles what is at hand, waits for the store, and frees the engine
   world.drive.frame(1, "after");
   world.turn();
   assert.deepEqual(world.calls(), []);
+});
+
+test("how long a commit takes is told where it changed, and measured every 5 s at most", async () => {
+  const world = running();
+  world.store.asynchronous = true;
+  let writes = 0;
+  /** What the broker is told after a commit that takes so long. */
+  const commit = async (tookMs: number): Promise<readonly string[]> => {
+    exchange(world, [write((writes += 1))]);
+    world.calls();
+    world.time += tookMs;
+    world.store.commits.shift()?.resolve();
+    world.store.syncs.shift()?.resolve();
+    await settled();
+    world.turn();
+    return world.calls();
+  };
+  world.time = 10_000;
+  assert.deepEqual(await commit(300), ["step 10300: storage available 300"]);
+  assert.deepEqual(await commit(400), []);
+  world.time = 20_000;
+  assert.deepEqual(await commit(300), []);
+  world.time = 30_000;
+  assert.deepEqual(await commit(50), ["step 30050: storage available 50"]);
+});
+
+test("where the platform holds back what leaves, the store says when a commit is durable, and nothing waits for that", async () => {
+  const world = running();
+  const durable = new Later<void>();
+  world.store.durable = () => durable.promise;
+  world.time = 10_000;
+  exchange(world, [write(1), send("receipt", [1], 1, 1)]);
+  assert.deepEqual(world.left(), ["1 binary receipt"]);
+  world.calls();
+  world.time += 20;
+  durable.resolve();
+  await settled();
+  world.turn();
+  assert.deepEqual(world.calls(), ["step 10020: storage available 20"]);
 });

@@ -149,6 +149,7 @@ export class ScriptedStore implements Store {
   readonly loads: Later<readonly Row[]>[] = [];
   asynchronous = false;
   failure: Error | undefined;
+  durable?: () => Promise<void>;
 
   apply(write: Write): void | Promise<void> {
     if (this.failure !== undefined) throw this.failure;

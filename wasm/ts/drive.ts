@@ -35,6 +35,8 @@ export interface Store {
   apply(write: Write): void | Promise<void>;
   /** Settles when everything applied so far is as durable as its writes ask. */
   sync(): void | Promise<void>;
+  /** Where `sync` returns no promise: settles when what was applied so far is durable, for who wants to know how long it takes. */
+  durable?(): Promise<void>;
   load(range: Range): readonly Row[] | Promise<readonly Row[]>;
   /** Writes something of no meaning, to learn whether the store can write again. */
   probe(): void | Promise<void>;
@@ -96,6 +98,8 @@ const MESSAGE_BYTES_MAX = 1024 * 1024;
 /** So many losses within the window, and the sockets are closed instead of trying at once again. */
 const LOSSES_MAX = 3;
 const LOSSES_WINDOW_MS = 10_000;
+/** How long a commit takes is measured at most so often; limits that adapt look at it every 10 s. */
+const LATENCY_EVERY_MS = 5_000;
 const RETRY_MIN_MS = 1_000;
 const RETRY_MAX_MS = 30_000;
 
@@ -136,6 +140,8 @@ export class Drive {
   #timeout: number | undefined;
   #canSleep = true;
   #armed: { readonly at: number | undefined; readonly canSleep: boolean } = UNARMED;
+  #measuredAt = 0;
+  #latencyMs = 0;
   #losses: number[] = [];
   #probeAt: number | undefined;
   /** Nothing was committed since a commit failed. */
@@ -387,6 +393,8 @@ export class Drive {
       this.#lose("storage", error);
       return;
     }
+    const isDue = this.#time() - this.#measuredAt >= LATENCY_EVERY_MS;
+    if (isDue) this.#measure(synced ?? this.#platform.store.durable?.());
     if (synced === undefined) {
       this.#synced = upTo;
       return;
@@ -401,6 +409,21 @@ export class Drive {
         if (life === this.#life) this.#lose("storage", error);
       },
     );
+  }
+
+  /** Tells the broker how long the commit takes that settles then, unless that is what it knows. */
+  #measure(durable: Promise<void> | undefined): void {
+    if (durable === undefined) return;
+    const life = this.#life;
+    const begun = (this.#measuredAt = this.#time());
+    const measured = (): void => {
+      const latencyMs = this.#time() - begun;
+      if (life !== this.#life || latencyMs === this.#latencyMs) return;
+      this.#latencyMs = latencyMs;
+      this.#take({ kind: "storage", available: true, commitLatencyMs: latencyMs });
+    };
+    // That it failed is told to whoever waits for it.
+    durable.then(measured, () => {});
   }
 
   /** Lets go of everything whose condition holds. The sends of one connection leave together. */
@@ -538,6 +561,7 @@ export class Drive {
     this.#held = [];
     this.#timeout = undefined;
     this.#canSleep = true;
+    this.#latencyMs = 0;
   }
 
   #probeLater(now: number): void {
@@ -554,7 +578,8 @@ export class Drive {
       const now = this.#time();
       if (available) {
         this.#retryMs = RETRY_MIN_MS;
-        this.#take({ kind: "storage", available, commitLatencyMs: now - started });
+        this.#latencyMs = now - started;
+        this.#take({ kind: "storage", available, commitLatencyMs: this.#latencyMs });
       } else {
         this.#probeLater(now);
         this.#arm();

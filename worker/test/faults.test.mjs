@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { after, before, describe, test } from "node:test";
+import { setTimeout as wait } from "node:timers/promises";
 
 import { Client } from "./clients.mjs";
 import { Traffic } from "./traffic.mjs";
@@ -129,4 +130,25 @@ test("without a place for its own notes the object promises nothing, and says so
   await knock("/break?fault=mute&times=2");
   const refused = await publish(worker, "lost");
   assert.deepEqual([refused.status, (await refused.json()).code], [503, "storage_unavailable"]);
+});
+
+test("a limit that adapts learns how long commits take, and slows down publishers", async (context) => {
+  const config = { limits: [{ scope: "namespace", rate: 1_000, adaptive: true }] };
+  const bindings = { DUNLIN_TOKENS: TOKENS, DUNLIN_CONFIG: JSON.stringify(config) };
+  const factors = await Promise.all(
+    ["", "/break?fault=slow"].map(async (fault) => {
+      const { worker, knock } = startWithDoors(context, { dist, bindings });
+      if (fault !== "") await knock(fault);
+      const client = await Client.ready(worker);
+      // It looks at what it learned every ten seconds, counted from its first use.
+      for (const [request, pauseMs] of [[1, 10_500], [2, 0]]) {
+        client.say({ type: "publish", request, topic: "room", payload: "x" });
+        await client.next("receipt");
+        await wait(pauseMs);
+      }
+      client.say({ type: "list_limits", request: 3 });
+      return (await client.next("limits")).limits[0].factor;
+    }),
+  );
+  assert.deepEqual(factors, [1_000, 700]);
 });

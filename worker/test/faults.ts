@@ -63,6 +63,15 @@ export function breakStorage(storage: DurableObjectStorage, fault: string, times
       };
       return;
     }
+    // Every commit takes longer to be durable.
+    case "slow": {
+      const sync = storage.sync.bind(storage);
+      storage.sync = async () => {
+        await scheduler.wait(300);
+        await sync();
+      };
+      return;
+    }
     default:
       throw new Error(`no fault ${fault}`);
   }

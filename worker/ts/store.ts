@@ -49,6 +49,10 @@ export class SqliteStore implements Store {
 
   sync(): void {}
 
+  durable(): Promise<void> {
+    return this.#storage.sync();
+  }
+
   /** The rows are read at once, but handed over later: a long history is sent page by page, not gathered in one turn. */
   async load(range: Range): Promise<readonly Row[]> {
     return this.#read(range);
