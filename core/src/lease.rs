@@ -13,6 +13,7 @@ use crate::effect::After;
 use crate::error::{ErrorCode, Refusal};
 use crate::group::LeasePlace;
 use crate::ids::{LeaseId, Offset};
+use crate::mutation::Mutation;
 use crate::namespace::Namespace;
 use crate::protocol::field::List;
 use crate::protocol::frame::{FailedLease, Lease, Reply, Settled};
@@ -88,7 +89,9 @@ impl Namespace {
         let State::Leased { member, until, .. } = pending.state else {
             return None;
         };
-        if group.members[member as usize].connection != Some(connection) {
+        if group.members[member as usize].connection != Some(connection)
+            && !Mutation::ForeignLeaseSettled.is_active()
+        {
             return None;
         }
         let durability = self.topics[entry.topic as usize].config.durability;
@@ -141,6 +144,10 @@ impl Namespace {
             let pending = pending.expect("a timer belongs to a pending message");
             if pending.lease().is_some() {
                 cx.counters.expired_leases += 1;
+                if Mutation::LeaseEndIsDone.is_active() {
+                    self.finish(cx, index, log, offset);
+                    continue;
+                }
                 self.end_lease(cx, index, log, offset);
                 self.put_back(cx, index, log, offset, None);
             } else {
@@ -208,7 +215,9 @@ impl Namespace {
         let Some(pending) = entry.pending.get_mut(&offset) else {
             return;
         };
-        if pending.attempts >= config.max_delivery_attempts {
+        if pending.attempts >= config.max_delivery_attempts
+            && !Mutation::AttemptsUnbounded.is_active()
+        {
             return self.give_message_up(index, log, offset, Reason::MaxDeliveryAttempts);
         }
         let wait = delay_ms.unwrap_or_else(|| {

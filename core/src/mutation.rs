@@ -17,16 +17,46 @@ pub enum Mutation {
     TruncationUntold,
     /// A subscription gets one message more than it has credit for.
     CreditOffByOne,
+    /// That a member of a queue was leased a message is not stored.
+    LeaseUnwritten,
+    /// How often a message was delivered is forgotten in a restart.
+    AttemptsForgotten,
+    /// A message is delivered more often than it may be.
+    AttemptsUnbounded,
+    /// Who has no lease settles it.
+    ForeignLeaseSettled,
+    /// A message whose lease ends counts as done.
+    LeaseEndIsDone,
+    /// A queue deals out a key's next message while one of them is with a member.
+    KeyNotHeld,
+    /// Partitions change hands without a new generation.
+    GenerationKept,
+    /// A partition is given to the next member before the one that has it let go of it.
+    RevokedGivenEarly,
+    /// A member commits what it was not delivered.
+    CommitBeyondDelivered,
+    /// A member commits in a partition that is not its own any more.
+    StaleCommit,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 15] = [
         Self::ReceiptBeforeSync,
         Self::CatchUpSkips,
         Self::GapUntold,
         Self::TruncationUntold,
         Self::CreditOffByOne,
+        Self::LeaseUnwritten,
+        Self::AttemptsForgotten,
+        Self::AttemptsUnbounded,
+        Self::ForeignLeaseSettled,
+        Self::LeaseEndIsDone,
+        Self::KeyNotHeld,
+        Self::GenerationKept,
+        Self::RevokedGivenEarly,
+        Self::CommitBeyondDelivered,
+        Self::StaleCommit,
     ];
 
     /// Whether this fault is switched on.

@@ -19,6 +19,7 @@ use crate::group::{Group, GroupKind, GroupLog, LeasePlace, trimmed_gap};
 use crate::ids::{LeaseId, Offset, Ticket, Timestamp};
 use crate::input::{LoadFailed, Row};
 use crate::log::LogKeys;
+use crate::mutation::Mutation;
 use crate::namespace::Namespace;
 use crate::priority::{Lanes, Reading, Turn, priority_of};
 use crate::protocol::field::Item as _;
@@ -211,6 +212,7 @@ impl GroupLog {
 /// What a queue keeps in order on a topic: the message's key, everything, or nothing.
 fn held_key(ordering: Ordering, key: Option<&str>) -> Option<u64> {
     match ordering {
+        _ if Mutation::KeyNotHeld.is_active() => None,
         Ordering::None => None,
         Ordering::PerKey => Some(XxHash64::oneshot(0, key.unwrap_or_default().as_bytes())),
         Ordering::PerTopic | Ordering::Global => Some(0),
@@ -627,7 +629,9 @@ impl Namespace {
         let until = cx.now.after_ms(group.config.ack_deadline_ms);
         group.timers.insert((until, log, offset));
         let entry = &mut group.logs[log as usize];
-        entry.done.touch(offset);
+        if !Mutation::LeaseUnwritten.is_active() {
+            entry.done.touch(offset);
+        }
         let pending = entry.pending.get_mut(&offset);
         let pending = pending.expect("who hands out a message has made it pending");
         entry.again.remove(&pending.turn);

@@ -17,6 +17,7 @@ use crate::effect::After;
 use crate::error::{ErrorCode, Refusal};
 use crate::group::{GroupKind, Ownership, trimmed_gap};
 use crate::ids::{Generation, Offset, Partition, TopicId};
+use crate::mutation::Mutation;
 use crate::namespace::Namespace;
 use crate::priority::Reading;
 use crate::protocol::field::List;
@@ -164,7 +165,7 @@ impl Namespace {
             changed |= ownership.target != target || ownership.owner != target;
             ownership.target = target;
         }
-        if changed {
+        if changed && !Mutation::GenerationKept.is_active() {
             group.generation = Generation(group.generation.0 + 1);
             self.touch_group(cx, index);
         }
@@ -179,7 +180,8 @@ impl Namespace {
         let mut waits = false;
         for (log, entry) in &mut group.logs {
             let ownership = &mut entry.ownership;
-            let never_knew = ownership.is_wanted_back() && ownership.since.is_none();
+            let never_knew = ownership.is_wanted_back()
+                && (ownership.since.is_none() || Mutation::RevokedGivenEarly.is_active());
             if ownership.owner.is_none() || never_knew {
                 if ownership.owner == ownership.target {
                     continue;
@@ -384,7 +386,7 @@ impl Namespace {
         let ownership = entry.ownership;
         let has_it = ownership.owner == Some(member)
             && ownership.since.is_some_and(|since| generation >= since.0);
-        if !has_it {
+        if !has_it && !Mutation::StaleCommit.is_active() {
             let message = format!(
                 "partition {} of topic \"{}\" was not the member's in generation {generation}",
                 position.partition, position.topic
@@ -392,7 +394,7 @@ impl Namespace {
             return Err(Refusal::new(ErrorCode::StaleGeneration, message));
         }
         let delivered = entry.fresh.next();
-        if Offset(position.offset) > delivered {
+        if Offset(position.offset) > delivered && !Mutation::CommitBeyondDelivered.is_active() {
             let message = format!(
                 "offset {} lies beyond what was delivered of partition {} of topic \"{}\", {}",
                 position.offset, position.partition, position.topic, delivered.0

@@ -11,7 +11,7 @@ use super::frames::{decode, frames_in, request_of};
 use super::model::Model;
 use super::plan::Plan;
 use super::rng::Rng;
-use super::workload::{self, Heard, Turn, publish, queue, session, subscribe};
+use super::workload::{self, Heard, Turn, partitioned, publish, queue, session, subscribe};
 
 /// How many commands a client lets wait.
 const OUTSTANDING_MAX: usize = 12;
@@ -25,6 +25,7 @@ pub(super) struct Client {
     pub(super) connection: Option<u64>,
     pub(super) views: subscribe::Views,
     pub(super) memberships: queue::Memberships,
+    pub(super) seats: partitioned::Seats,
     outstanding: BTreeMap<u64, Arc<Request>>,
     /// Commands that the broker may have forgotten.
     uncertain: BTreeMap<u64, Arc<Request>>,
@@ -40,6 +41,7 @@ impl Client {
             connection: None,
             views: subscribe::Views::default(),
             memberships: queue::Memberships::default(),
+            seats: partitioned::Seats::default(),
             outstanding: BTreeMap::new(),
             uncertain: BTreeMap::new(),
             requests: 0,

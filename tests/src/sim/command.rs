@@ -2,7 +2,7 @@
 
 use dunlin_core::Durability;
 
-use super::workload::{publish, queue, read, session, subscribe, topics};
+use super::workload::{partitioned, publish, queue, read, session, subscribe, topics};
 
 /// One command, of the workload whose it is.
 #[derive(Clone, Debug)]
@@ -12,6 +12,7 @@ pub(super) enum Order {
     Subscribe(subscribe::Order),
     Read(read::Order),
     Queue(queue::Order),
+    Partitioned(partitioned::Order),
     Session(session::Order),
 }
 
@@ -31,10 +32,11 @@ impl Request {
 
     /// Whether a reply will come even if all is well.
     pub(super) const fn wants_reply(&self) -> bool {
-        !matches!(
-            self.order,
-            Order::Subscribe(subscribe::Order::Credit { .. })
-        )
+        match &self.order {
+            Order::Subscribe(order) => !matches!(order, subscribe::Order::Credit { .. }),
+            Order::Partitioned(order) => order.wants_reply(),
+            _ => true,
+        }
     }
 
     /// Appends the frame.
@@ -45,6 +47,7 @@ impl Request {
             Order::Subscribe(order) => order.encode(self.number, out),
             Order::Read(order) => order.encode(self.number, out),
             Order::Queue(order) => order.encode(self.number, out),
+            Order::Partitioned(order) => order.encode(self.number, out),
             Order::Session(order) => order.encode(self.number, out),
         }
     }

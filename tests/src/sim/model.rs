@@ -13,6 +13,7 @@ use super::archive::{Archive, Check};
 use super::command::{Order, Request};
 use super::frames::{check_code, decode, frames_in, request_of};
 use super::workload;
+use super::workload::partitioned::Ledger;
 use super::workload::queue::Book;
 use super::workload::subscribe::Grants;
 
@@ -29,6 +30,7 @@ pub(super) struct Bounds {
     pub(super) ack_deadline_ms: u64,
     pub(super) max_delivery_attempts: u64,
     pub(super) session_ms: u64,
+    pub(super) rebalance_ms: u64,
 }
 
 /// One input, as the model needs it.
@@ -136,6 +138,7 @@ pub(super) struct Model {
     pub(super) namespaces: Vec<String>,
     pub(super) grants: Grants,
     pub(super) book: Book,
+    pub(super) ledger: Ledger,
     pub(super) bounds: Bounds,
     pub(super) connections: BTreeMap<u64, Connection>,
     /// The connections that speak JSON, also those that are gone.
@@ -184,6 +187,7 @@ impl Model {
             namespaces,
             grants: Grants::default(),
             book: Book::default(),
+            ledger: Ledger::default(),
             bounds,
             connections: BTreeMap::new(),
             json: BTreeSet::new(),
@@ -437,9 +441,10 @@ impl Model {
             let connection = self.connections.get_mut(&one.connection);
             let connection = connection.expect("sends to others were refused before");
             if number == 0 {
-                // Credit for a subscription that has just ended cannot be answered otherwise.
+                // What is said of a subscription or membership that has just ended cannot be answered otherwise.
+                let codes = ["unknown_subscription", "unknown_member"];
                 match reply {
-                    Reply::Failed(failed) if failed.code == "unknown_subscription" => continue,
+                    Reply::Failed(failed) if codes.contains(&failed.code) => continue,
                     Reply::Welcome(_) if !connection.greeted => connection.greeted = true,
                     _ => return Err(format!("a reply to nothing: {reply:?}")),
                 }

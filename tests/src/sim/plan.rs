@@ -66,13 +66,14 @@ impl Plan {
             ack_deadline_ms: *rng.pick(&[300, 2000, 20_000]),
             max_delivery_attempts: rng.between(1, 6),
             session_ms: *rng.pick(&[1000, 5000, 30_000]),
+            rebalance_ms: *rng.pick(&[200, 2000, 20_000]),
         };
         let config = format!(
             "{{\"read_messages_max\":{},\"loads_max\":{},\"load_bytes_max\":{},\"row_bytes_max\":{},\"credit_max\":{},\
              \"lag_max\":{},\"block_ms_max\":{},\"segment_bytes_max\":{},\"segment_rows_max\":{},\"trim_rows_max\":{},\
              \"catch_up_bytes_max\":{},\"catch_ups_max\":{},\"ring_messages_max\":{},\"list_topics_max\":{},\
              \"incarnations_max\":{},\"compaction_bytes_min\":{},\"compaction_keys_max\":{},\"ack_deadline_ms\":{},\
-             \"max_delivery_attempts\":{},\"session_ms\":{},\"parked_max\":{}}}",
+             \"max_delivery_attempts\":{},\"session_ms\":{},\"rebalance_ms\":{},\"parked_max\":{}}}",
             bounds.read_messages_max,
             bounds.loads_max,
             bounds.load_bytes_max,
@@ -93,6 +94,7 @@ impl Plan {
             bounds.ack_deadline_ms,
             bounds.max_delivery_attempts,
             bounds.session_ms,
+            bounds.rebalance_ms,
             rng.between(1, 20),
         );
         let mut rarely = |often: u64| {

@@ -33,6 +33,7 @@ impl Model {
                 })?;
         }
         self.book.recover(ended);
+        self.ledger.recover(ended);
         self.begin_life(ended.life + 1);
         self.last_timestamps = dumps.iter().map(|dump| dump.last_timestamp).collect();
         for partition in self

@@ -7,6 +7,23 @@ use super::archive::Check;
 use super::frames::{decode, frames_in};
 use super::model::Model;
 
+/// Whether an answer may leave that waits for a write at a level.
+fn check_left(waits: Option<(u64, Durability)>, applied: u64, synced: u64) -> Check {
+    let Some((write, level)) = waits else {
+        return Ok(());
+    };
+    let reached = match level {
+        Durability::None => u64::MAX,
+        Durability::Async => applied,
+        Durability::Sync => synced,
+    };
+    if write > reached {
+        let level = super::command::word(level);
+        return Err(format!("leaves before it is {level}"));
+    }
+    Ok(())
+}
+
 impl Model {
     /// Checks what a connection is sent, by which writes are applied and which are durable.
     pub(super) fn released(
@@ -36,19 +53,14 @@ impl Model {
                     }
                 }
                 Reply::Settled(settled) => {
-                    if let Some((write, level)) = self.book.waits_for(connection, &settled) {
-                        let reached = match level {
-                            Durability::None => u64::MAX,
-                            Durability::Async => applied,
-                            Durability::Sync => synced,
-                        };
-                        if write > reached {
-                            return Err(format!(
-                                "{settled:?} leaves before it is {}",
-                                super::command::word(level)
-                            ));
-                        }
-                    }
+                    let waits = self.book.waits_for(connection, &settled);
+                    check_left(waits, applied, synced)
+                        .map_err(|error| format!("{settled:?} {error}"))?;
+                }
+                Reply::Done(done) => {
+                    let waits = self.ledger.waits_for(connection, done.request);
+                    check_left(waits, applied, synced)
+                        .map_err(|error| format!("{done:?} {error}"))?;
                 }
                 Reply::Delivery(delivery) => {
                     let message = self.archive.number_of(delivery.payload)?;

@@ -4,6 +4,7 @@
 //! First, while things go wrong, commands are planned, and everything is checked as it is said and as it is heard. Then
 //! nothing goes wrong any more, and every workload goes on until it has what it was promised.
 
+pub(super) mod partitioned;
 pub(super) mod publish;
 pub(super) mod queue;
 pub(super) mod read;
@@ -28,6 +29,7 @@ pub(super) const ALL: &[(u64, &dyn Workload)] = &[
     (33, &subscribe::Subscribing),
     (16, &read::Reading),
     (24, &queue::Queues),
+    (24, &partitioned::Partitioned),
     (4, &session::Session),
 ];
 

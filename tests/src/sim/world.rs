@@ -349,6 +349,7 @@ impl World {
                     self.connect(index);
                 } else {
                     self.clients[index].memberships.look_again();
+                    self.clients[index].seats.look_again();
                     let requests = self.clients[index].settle();
                     self.say(index, requests);
                 }
