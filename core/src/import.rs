@@ -84,11 +84,12 @@ impl Namespace {
         }
         if !self.topics.is_empty()
             || self.last_sequence > Sequence(0)
+            || !self.groups.is_empty()
             || !self.subscriptions.is_empty()
             || !self.exports.is_empty()
         {
             let message = format!(
-                "namespace \"{}\" is in use: an import needs one without topics, subscriptions and a past",
+                "namespace \"{}\" is in use: an import needs one without topics, groups, subscriptions and a past",
                 self.name
             );
             return Err(Refusal::new(ErrorCode::ConflictingConfig, message));

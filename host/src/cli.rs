@@ -62,8 +62,8 @@ enum Verb {
     Export(archive::Export),
     /// Makes a namespace of an archive: all of it or, when anything is wrong with it, nothing
     ///
-    /// The namespace must be new: without topics, subscriptions and a past. It may have another name than the one that
-    /// was exported.
+    /// The namespace must be new: without topics, groups, subscriptions and a past. It may have another name than the
+    /// one that was exported.
     Import(archive::Import),
     /// Says whether a data directory or an archive is whole, and changes nothing
     ///

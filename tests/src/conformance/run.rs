@@ -101,6 +101,8 @@ pub(super) struct World {
     pub(super) open: Encodings,
     written: WriteSequence,
     synced: WriteSequence,
+    /// Whether the store takes no writes.
+    unavailable: bool,
     holding: bool,
     pub(super) loads: VecDeque<Load>,
     out: Vec<String>,
@@ -186,10 +188,13 @@ impl World {
                 connection: *connection,
                 at: Timestamp(at.unwrap_or(self.now)),
             })?,
-            Action::Storage(available, latency) => self.input(&Input::Storage {
-                available: *available,
-                commit_latency_ms: *latency,
-            })?,
+            Action::Storage(available, latency) => {
+                self.unavailable = !*available;
+                self.input(&Input::Storage {
+                    available: *available,
+                    commit_latency_ms: *latency,
+                })?;
+            }
             Action::Drain => self.input(&Input::Drain)?,
             Action::Timeout => self.input(&Input::Timeout)?,
             Action::Flush => {
@@ -269,6 +274,7 @@ impl World {
         self.last_seed = seed;
         self.written = WriteSequence(0);
         self.synced = WriteSequence(0);
+        self.unavailable = false;
         self.loads.clear();
         self.inputs.clear();
         let started = NativeEngine::start(&self.config, seed);
@@ -400,7 +406,9 @@ impl World {
                     bytes_max: *bytes_max,
                 }),
                 Effect::Send { after, .. } => {
-                    if after.applied.max(after.synced) > self.written {
+                    // While the store takes nothing, the next write waits with what it will store.
+                    let next = WriteSequence(self.written.0 + u64::from(self.unavailable));
+                    if after.applied.max(after.synced) > next {
                         return Err("a send waits for a write that nobody made".to_owned());
                     }
                     wanted = wanted.max(after.synced);

@@ -206,7 +206,17 @@ impl Stream {
         let action = match self.rng.below(200) {
             0..110 => return self.send(),
             110..150 => Action::Flush,
-            150..162 => self.connect(),
+            150..162 => {
+                let connect = self.connect();
+                self.act(&connect)?;
+                return match &connect {
+                    Action::Connect(connection, encoding, ..) if !self.rng.once_in(8) => {
+                        let hello = json!({"type": "hello", "version": 1});
+                        self.send_to(*connection, *encoding, vec![hello.to_string()])
+                    }
+                    _ => Ok(()),
+                };
+            }
             162..165 => match self.any_connection() {
                 Some((connection, _)) => Action::Disconnect(connection),
                 None => return Ok(()),
@@ -313,20 +323,23 @@ impl Stream {
     /// A message with a few frames, some of them spoilt.
     fn send(&mut self) -> Result<(), String> {
         let Some((connection, encoding)) = self.any_connection() else {
-            let connect = self.connect();
-            return self.act(&connect);
+            return Ok(());
         };
         let mut frames = Vec::new();
         for _ in 0..self.rng.between(1, 4) {
             self.commands += 1;
-            let greets = connection.0 == self.connections && self.rng.once_in(4);
-            frames.push(if greets {
-                json!({"type": "hello", "version": 1}).to_string()
-            } else {
-                self.command()
-            });
+            frames.push(self.command());
         }
-        let spoilt = self.rng.once_in(25);
+        self.send_to(connection, encoding, frames)
+    }
+
+    fn send_to(
+        &mut self,
+        connection: ConnectionId,
+        encoding: Encoding,
+        frames: Vec<String>,
+    ) -> Result<(), String> {
+        let spoilt = self.rng.once_in(60);
         let action = match command_bytes(encoding, &frames) {
             Ok(mut bytes) if spoilt => {
                 let place = self.rng.below(bytes.len() as u64) as usize;
