@@ -23,7 +23,7 @@ fn number(variable: &str, default: u64) -> u64 {
 }
 
 #[test]
-fn random_commands_give_the_same_bytes_on_the_guest() {
+fn a_hundred_thousand_commands_give_the_same_bytes_on_the_guest() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wasm/dist/guest.wasm");
     let bytes = fs::read(&path).unwrap_or_else(|error| {
         panic!(
@@ -38,10 +38,10 @@ fn random_commands_give_the_same_bytes_on_the_guest() {
     };
     let first = number("DIFFERENTIAL_SEED", 1);
     let (mut batches, mut bytes) = (0, 0);
-    for seed in first..first + number("DIFFERENTIAL_STREAMS", 4) {
+    for seed in first..first + number("DIFFERENTIAL_STREAMS", 10) {
         let failed = |what: &str| -> ! {
             panic!(
-                "{what}\nreplay: DIFFERENTIAL_SEED={seed} DIFFERENTIAL_STREAMS=1 cargo test --test differential"
+                "{what}\nreplay: DIFFERENTIAL_SEED={seed} DIFFERENTIAL_STREAMS=1 cargo test --release --workspace --exclude xtask --test differential"
             )
         };
         let run = std::panic::catch_unwind(|| stream(seed, COMMANDS_EACH));
@@ -64,7 +64,7 @@ fn random_commands_give_the_same_bytes_on_the_guest() {
         }
     }
     println!("{batches} batches, {bytes} bytes of effects");
-    assert!(bytes > 1_000_000, "a stream that does something");
+    assert!(bytes > 200_000, "streams that do something");
 }
 
 /// The replays in Node and workerd read what this writes.

@@ -7,7 +7,7 @@ import type { Range, Row, Write } from "../../wasm/ts/abi.ts";
 import { BindgenEngine, loadEngine } from "../../wasm/ts/engine.ts";
 import { MemoryStore } from "../../wasm/ts/memory.ts";
 import { replayAll } from "./replay.ts";
-import { ROOT, expectEqual, traces } from "./traces.ts";
+import { ROOT, expectEqual, stream, traces } from "./traces.ts";
 
 before(() => loadEngine(() => readFileSync(join(ROOT, "wasm/dist/engine/engine_bg.wasm"))));
 
@@ -15,6 +15,10 @@ const newEngine = (): BindgenEngine => new BindgenEngine();
 
 test("the npm package's engine gives the native bytes in Node, and its store the native rows", async () => {
   expectEqual(await replayAll(traces(), newEngine, () => new MemoryStore()));
+});
+
+test("ten thousand random commands give the native bytes and rows in Node", async () => {
+  expectEqual(await replayAll(stream(), newEngine, () => new MemoryStore()), stream(), 1);
 });
 
 test("a difference of one byte is told with its line", async () => {

@@ -8,7 +8,7 @@ import type { Interrupted } from "./interruption.ts";
 import { placesOf } from "./interruption.ts";
 import { sum } from "./replay.ts";
 import type { Replayed, Trace } from "./replay.ts";
-import { expectEqual, traces } from "./traces.ts";
+import { expectEqual, stream, traces } from "./traces.ts";
 
 const dist = join(process.cwd(), "dist");
 
@@ -47,6 +47,12 @@ test("the guest in a Durable Object gives the native bytes, and SQLite the nativ
   const replayed: Replayed[] = [];
   for (const trace of traces()) replayed.push(await replayIn(trace.name, trace));
   expectEqual(sum(replayed));
+});
+
+test("ten thousand random commands give the native bytes in a Durable Object, and SQLite the native rows", async () => {
+  const [trace] = stream();
+  assert.ok(trace !== undefined);
+  expectEqual(await replayIn("stream", trace), [trace], 1);
 });
 
 test("a row in SQLite that differs by one byte is told", async () => {
