@@ -337,7 +337,7 @@ pub(super) struct Partitioned;
 impl Workload for Partitioned {
     fn plan(&self, client: &mut Client, turn: &mut Turn<'_>) -> Vec<command::Order> {
         let rng = &mut *turn.rng;
-        let group = *rng.pick::<&str>(&GROUPS);
+        let group = rng.pick::<&str>(&GROUPS);
         let mine = &mut client.seats;
         let orders = match turn.roll {
             0..4 if mine.open.len() < SEATS_MAX => {
@@ -355,13 +355,13 @@ impl Workload for Partitioned {
             }
             4 => vec![Order::Configure {
                 group,
-                strategy: *rng.pick::<&str>(&["sticky", "round_robin", "range", "consistent_hash"]),
+                strategy: rng.pick::<&str>(&["sticky", "round_robin", "range", "consistent_hash"]),
             }],
             5 => vec![Order::Describe { group }],
             6 if rng.once_in(3) => vec![Order::Reset {
                 group,
                 topic: turn.topic.name.to_owned(),
-                to: *rng.pick::<&str>(&["earliest", "latest"]),
+                to: rng.pick::<&str>(&["earliest", "latest"]),
             }],
             6 if rng.once_in(3) => vec![Order::Pause {
                 group,
