@@ -217,7 +217,7 @@ test("a loop of publishes leaves the program time for other things", async () =>
 test("members of groups live in a page without a word, share the work, and leave with their client", async () => {
   const [alice, bob] = await Promise.all([openLocal({ store: "indexeddb", name: "groups" }), openLocal({ store: "indexeddb", name: "groups" })]);
   await alice.configureTopic("jobs", { ordering: "none" });
-  await alice.group("g").configure({ sessionMs: 50 });
+  await alice.group("g").configure({ sessionMs: 100 });
   const members = [alice, bob].map((client) => client.group("g").joinQueue("jobs", { maxInFlight: 1 })) as [QueueMember, QueueMember];
   await Promise.all(members.map(({ ready }) => ready));
   const names = members.map(({ member }) => member);

@@ -218,7 +218,7 @@ export interface GroupConfig {
   readonly retryMs?: number;
   /** The longest wait, in milliseconds; 1 h if left out. */
   readonly retryMsMax?: number;
-  /** How long a member may be silent or away, in milliseconds. The client says often enough that it lives. */
+  /** How long a member may be silent or away, in milliseconds, 100 or more. The client says often enough that it lives. */
   readonly sessionMs?: number;
   /** How long a member may take to let go of a partition, in milliseconds; 60 s if left out. */
   readonly rebalanceMs?: number;
