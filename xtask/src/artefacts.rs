@@ -56,12 +56,7 @@ pub(crate) fn machine_code(report: &mut Report) -> Result<String> {
     let mut command = Command::new(compiler);
     command.arg(guest).arg(&staged);
     report.run_command(command)?;
-    if finished.exists() && read(&finished)? == read(&staged)? {
-        // Untouched, so that cargo does not build the host anew.
-        remove(&staged)?;
-    } else {
-        publish(&staged, &finished)?;
-    }
+    publish_changed(&staged, &finished)?;
     size("wasm/dist/guest.machine")
 }
 
@@ -103,12 +98,7 @@ pub(crate) fn console(report: &mut Report) -> Result<String> {
         .args("run build --workspace www -- --emptyOutDir --outDir".split(' '))
         .arg(&staged);
     report.run_command(command)?;
-    if files(&finished)? == files(&staged)? {
-        // Untouched, so that cargo does not build the host anew.
-        remove(&staged)?;
-    } else {
-        publish(&staged, &finished)?;
-    }
+    publish_changed(&staged, &finished)?;
     Ok(String::new())
 }
 
@@ -228,6 +218,14 @@ fn publish(staged: &Path, finished: &Path) -> Result<()> {
     fs::rename(staged, finished).with_context(|| format!("cannot write {}", finished.display()))
 }
 
+/// The same for what the host has in itself: unchanged it is left untouched, so that cargo does not build the host anew.
+fn publish_changed(staged: &Path, finished: &Path) -> Result<()> {
+    if files(finished)? == files(staged)? {
+        return remove(staged);
+    }
+    publish(staged, finished)
+}
+
 fn remove(path: &Path) -> Result<()> {
     let removed = if path.is_dir() {
         fs::remove_dir_all(path)
@@ -242,7 +240,7 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Every file below a directory, by its path there; none if there is no directory.
+/// Every file below a directory, by its path there, or a file alone; none where there is nothing.
 fn files(directory: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     let mut found = BTreeMap::new();
     let mut unread = vec![directory.to_path_buf()];
@@ -299,9 +297,36 @@ fn size(path: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     const HEADER: &[u8] = b"\0asm\x01\0\0\0";
+
+    #[test]
+    fn what_did_not_change_is_left_untouched() {
+        let top = std::env::temp_dir().join(format!("dunlin-xtask-{}", std::process::id()));
+        let (staged, finished) = (top.join("staged"), top.join("finished"));
+        let publish_one = |name: &str, text: &str| {
+            fs::create_dir_all(staged.join("assets")).expect("a directory");
+            fs::write(staged.join("assets").join(name), text).expect("a file");
+            publish_changed(&staged, &finished).expect("it is published");
+            assert!(!staged.exists(), "nothing is left behind");
+            let found = files(&finished).expect("it can be read");
+            assert_eq!(found.into_values().collect::<Vec<_>>(), [text.as_bytes()]);
+            // What is still this old was left untouched.
+            let file = fs::File::open(finished.join("assets").join(name)).expect("it is there");
+            let found = file.metadata().and_then(|file| file.modified());
+            file.set_modified(SystemTime::UNIX_EPOCH)
+                .expect("it takes a time");
+            found.expect("it has a time") == SystemTime::UNIX_EPOCH
+        };
+        assert!(!publish_one("page.js", "one"));
+        assert!(publish_one("page.js", "one"));
+        assert!(!publish_one("page.js", "two"));
+        assert!(!publish_one("renamed.js", "two"));
+        fs::remove_dir_all(&top).expect("it can be removed");
+    }
 
     #[test]
     fn an_import_is_found_and_named() {
