@@ -240,7 +240,8 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Every file below a directory, by its path there, or a file alone; none where there is nothing.
+/// Every file below a directory, by its path there, or a file alone; none where there is nothing. Without source maps:
+/// the host leaves them out, and Vite gives some names in them anew at every build.
 fn files(directory: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     let mut found = BTreeMap::new();
     let mut unread = vec![directory.to_path_buf()];
@@ -249,7 +250,7 @@ fn files(directory: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
             for entry in fs::read_dir(&path)? {
                 unread.push(entry?.path());
             }
-        } else if path.exists() {
+        } else if path.exists() && path.extension().is_none_or(|extension| extension != "map") {
             found.insert(path.strip_prefix(directory)?.to_path_buf(), read(&path)?);
         }
     }
@@ -310,6 +311,8 @@ mod tests {
         let publish_one = |name: &str, text: &str| {
             fs::create_dir_all(staged.join("assets")).expect("a directory");
             fs::write(staged.join("assets").join(name), text).expect("a file");
+            let map = format!("{name}.{:?}", SystemTime::now());
+            fs::write(staged.join("page.js.map"), map).expect("a file");
             publish_changed(&staged, &finished).expect("it is published");
             assert!(!staged.exists(), "nothing is left behind");
             let found = files(&finished).expect("it can be read");
