@@ -41,7 +41,8 @@ struct Hold {
     member: String,
     since: u64,
     next: u64,
-    revoked: bool,
+    /// The generation in which it was asked back.
+    revoked: Option<u64>,
     /// Whether it is to be told again where it is.
     is_moved: bool,
 }
@@ -145,7 +146,7 @@ impl Ledger {
         let is_clean = |given: &Given| matches!(given, Given::Restored { clean: true, .. });
         if step.given.iter().any(is_clean) {
             for hold in self.holds.values_mut() {
-                hold.revoked = false;
+                hold.revoked = None;
             }
             for seat in self.seats.values_mut() {
                 seat.credit = seat.credit.map(|_| seat.credit_most);
@@ -172,7 +173,8 @@ impl Ledger {
         let waited = state
             .waits_since
             .is_some_and(|since| since + rebalance_ms <= now);
-        away.is_some_and(|until| *until <= now) || ((hold.revoked || away.is_some()) && waited)
+        away.is_some_and(|until| *until <= now)
+            || ((hold.revoked.is_some() || away.is_some()) && waited)
     }
 
     /// Forgets who was away for too long, and whether anybody is waited for.
@@ -187,7 +189,7 @@ impl Ledger {
             let waits = self
                 .holds
                 .iter()
-                .any(|(log, hold)| is_own(log) && hold.revoked);
+                .any(|(log, hold)| is_own(log) && hold.revoked.is_some());
             if !waits && group.away.is_empty() {
                 group.waits_since = None;
             }
@@ -329,12 +331,17 @@ fn take_unanswered(ledger: &mut Ledger, connection: u64, order: &Order) {
                 seat.credit_most = seat.credit_most.max(*credit);
             }
         }
-        Order::Rebalanced { subscription, .. } => {
+        Order::Rebalanced {
+            subscription,
+            generation,
+        } => {
             if let Some(seat) = ledger.seats.get(&(connection, *subscription)) {
                 let (namespace, group) = seat.group;
                 let member = seat.member.clone();
                 ledger.holds.retain(|(of, name, ..), hold| {
-                    (*of, *name) != (namespace, group) || hold.member != member || !hold.revoked
+                    (*of, *name) != (namespace, group)
+                        || hold.member != member
+                        || hold.revoked.is_none_or(|told| told > *generation)
                 });
             }
         }

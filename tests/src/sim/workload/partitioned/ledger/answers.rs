@@ -52,7 +52,7 @@ pub(super) fn take_answer(
             for ((of, name, ..), hold) in &mut ledger.holds {
                 if (*of, *name) == seat.group && hold.member == seat.member {
                     hold.is_moved = true;
-                    hold.revoked = false;
+                    hold.revoked = None;
                 }
             }
             // Whoever had the name is ended in this step, and has nothing more.
@@ -260,7 +260,7 @@ fn reset(model: &mut Model, step: &Step<'_>, group: GroupKey, topic: &str, to: &
         model.ledger.floors.entry(log).or_default().push(floor);
         if let Some(hold) = model.ledger.holds.get_mut(&log) {
             hold.is_moved = true;
-            hold.revoked = false;
+            hold.revoked = None;
         }
     }
     Ok(())

@@ -29,7 +29,7 @@ pub(super) fn take_assignment(
             member: seat.member.clone(),
             since: told.generation,
             next: one.offset,
-            revoked: false,
+            revoked: None,
             is_moved: false,
         };
         model.ledger.holds.insert(log, hold);
@@ -37,9 +37,9 @@ pub(super) fn take_assignment(
     for one in told.revoked.iter().flatten() {
         let log = log_key(&model.archive, seat.group, one.topic, one.partition)?;
         let hold = model.ledger.holds.get_mut(&log);
-        let hold = hold.filter(|hold| hold.member == seat.member && !hold.revoked);
+        let hold = hold.filter(|hold| hold.member == seat.member && hold.revoked.is_none());
         let hold = hold.ok_or_else(|| format!("it is to let go of {one:?}, which it has not"))?;
-        hold.revoked = true;
+        hold.revoked = Some(told.generation);
         model
             .ledger
             .group(seat.group)
@@ -133,7 +133,8 @@ pub(super) fn take_delivery(model: &mut Model, connection: u64, delivery: &Deliv
         delivery.partition,
     )?;
     let hold = model.ledger.holds.get(&log);
-    let hold = hold.filter(|hold| hold.member == seat.member && !hold.is_moved && !hold.revoked);
+    let hold =
+        hold.filter(|hold| hold.member == seat.member && !hold.is_moved && hold.revoked.is_none());
     let next = hold.ok_or("the partition is not its own")?.next;
     if delivery.offset < next {
         return Err(format!("it was read to {next}"));
