@@ -201,6 +201,8 @@ impl Cursor {
             && self.unwritten
             && let Some((row, at, end)) = log.unwritten(self.next)
         {
+            // More may come into this row before it is written, so no row need begin behind what is in it now.
+            self.located = false;
             self.rows.push_back(LoadedRow {
                 value: row.to_vec(),
                 at,
