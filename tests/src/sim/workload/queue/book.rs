@@ -119,8 +119,8 @@ impl Book {
         }
     }
 
-    /// The time that members without a connection may be away begins again with each life of the broker.
-    fn begin_life(&mut self, life: u64, now: u64, session_ms: u64) {
+    /// Since when a member without a connection is away goes on over the lives of the broker, and is known to it alone.
+    fn begin_life(&mut self, life: u64) {
         if core::mem::replace(&mut self.life, life) == life {
             return;
         }
@@ -129,9 +129,7 @@ impl Book {
             here.insert((membership.namespace, membership.group, &*membership.member));
         }
         for ((namespace, _), lease) in &mut self.leases {
-            if !here.contains(&(*namespace, lease.group, &*lease.member)) {
-                lease.until = lease.until.min(now + session_ms);
-            }
+            lease.is_firm &= here.contains(&(*namespace, lease.group, &*lease.member));
         }
     }
 
@@ -173,7 +171,7 @@ pub(super) fn take_step(model: &mut Model, step: &Step<'_>) -> Check {
         model.book.part_all(connection, step.now, session_ms);
     }
     let life = model.archive.life;
-    model.book.begin_life(life, step.now, session_ms);
+    model.book.begin_life(life);
     model.book.latest = model.book.latest.max(step.now);
     // Commands take effect in the order in which they were given, before anything is dealt out.
     for key in step.handled {

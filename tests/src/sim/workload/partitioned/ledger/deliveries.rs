@@ -140,7 +140,10 @@ pub(super) fn take_delivery(model: &mut Model, connection: u64, delivery: &Deliv
         return Err(format!("it was read to {next}"));
     }
     if let Some(skipped) = skips(model, log, next, delivery.offset) {
-        return Err(format!("message {skipped} was passed over"));
+        let place = &model.archive.places[skipped];
+        return Err(format!(
+            "message {skipped} was passed over: {place:?}, {hold:?}"
+        ));
     }
     if model.ledger.group(seat.group).paused.is_some() {
         return Err("the group stands still".to_owned());
