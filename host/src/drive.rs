@@ -619,7 +619,7 @@ mod tests {
         let trap = EngineError::Trap("unreachable".to_owned());
         let mut script = Script::default();
         script.steps.push_back(Err(trap.clone()));
-        script.steps.push_back(Ok(vec![0, 9]));
+        script.steps.push_back(Ok(vec![0, 1, 9]));
         let mut drive = drive(script);
         let mut step = || drive.step(Timestamp(1), &mut Log::default()).unwrap_err();
         assert_eq!(step(), DriveError::Engine(trap));

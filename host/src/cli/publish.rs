@@ -533,7 +533,7 @@ mod tests {
                 &Place {
                     partition: 0,
                     offset,
-                    sequence: 0,
+                    sequence: offset + 1,
                     duplicate: offset == 6,
                     schedule_id: None,
                 },
