@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use dunlin_core::Durability;
+use dunlin_core::frame::Delivery;
 
 use super::workload::publish::Draft;
 
@@ -391,6 +392,28 @@ pub(super) struct Told<'a> {
     pub(super) key: Option<&'a str>,
     pub(super) id: Option<&'a str>,
     pub(super) headers: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Told<'a> {
+    /// What a delivery says.
+    pub(super) fn by(delivery: &Delivery<'a>, namespace: usize) -> Self {
+        Self {
+            namespace,
+            topic: delivery.topic,
+            partition: delivery.partition,
+            offset: delivery.offset,
+            sequence: delivery.sequence,
+            timestamp: delivery.timestamp,
+            expires_at: delivery.expires_at,
+            key: delivery.key,
+            id: delivery.id,
+            headers: delivery
+                .headers
+                .iter()
+                .flat_map(|headers| headers.iter())
+                .collect(),
+        }
+    }
 }
 
 /// Whether a filter matches a topic: MQTT's rules once more, in the plainest way, to hold the trie against.

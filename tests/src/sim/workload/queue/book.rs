@@ -371,22 +371,7 @@ fn take_delivery(
     };
     let (namespace, group) = (membership.namespace, membership.group);
     let member = membership.member.clone();
-    let told = Told {
-        namespace,
-        topic: delivery.topic,
-        partition: delivery.partition,
-        offset: delivery.offset,
-        sequence: delivery.sequence,
-        timestamp: delivery.timestamp,
-        expires_at: delivery.expires_at,
-        key: delivery.key,
-        id: delivery.id,
-        headers: delivery
-            .headers
-            .iter()
-            .flat_map(|headers| headers.iter())
-            .collect(),
-    };
+    let told = Told::by(delivery, namespace);
     model.archive.check_told(message, &told)?;
     let (Some(number), Some(attempt)) = (delivery.lease, delivery.attempt) else {
         return Err(format!(

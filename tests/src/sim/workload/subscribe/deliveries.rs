@@ -73,22 +73,7 @@ fn check_delivery(model: &mut Model, now: u64, index: usize, delivery: &Delivery
             .checked_sub(1)
             .ok_or_else(|| format!("message {message} exceeds the credit"))?;
     }
-    let told = Told {
-        namespace: granted.namespace,
-        topic: delivery.topic,
-        partition: delivery.partition,
-        offset: delivery.offset,
-        sequence: delivery.sequence,
-        timestamp: delivery.timestamp,
-        expires_at: delivery.expires_at,
-        key: delivery.key,
-        id: delivery.id,
-        headers: delivery
-            .headers
-            .iter()
-            .flat_map(|headers| headers.iter())
-            .collect(),
-    };
+    let told = Told::by(delivery, granted.namespace);
     let granted = &model.grants.all[index];
     model.archive.check_told(message, &told)?;
     if !filter_matches(&granted.wish.filter, delivery.topic) {

@@ -106,22 +106,7 @@ pub(super) fn take_delivery(model: &mut Model, connection: u64, delivery: &Deliv
         return Err("it is no member".to_owned());
     };
     let message = model.archive.number_of(delivery.payload)?;
-    let told = Told {
-        namespace: seat.group.0,
-        topic: delivery.topic,
-        partition: delivery.partition,
-        offset: delivery.offset,
-        sequence: delivery.sequence,
-        timestamp: delivery.timestamp,
-        expires_at: delivery.expires_at,
-        key: delivery.key,
-        id: delivery.id,
-        headers: delivery
-            .headers
-            .iter()
-            .flat_map(|headers| headers.iter())
-            .collect(),
-    };
+    let told = Told::by(delivery, seat.group.0);
     model.archive.check_told(message, &told)?;
     if delivery.lease.is_some() || delivery.attempt.is_some() {
         return Err("it has a lease".to_owned());
