@@ -33,8 +33,8 @@ use crate::wire::{Put as _, Reader};
 
 /// What this build can do beyond the words that every version 1 has.
 const FEATURES: &[&str] = &[
-    "archive", "batch", "dedup", "groups", "history", "limits", "priority", "request", "schedule",
-    "topics",
+    "archive", "batch", "dedup", "groups", "history", "limits", "priority", "request", "rules",
+    "schedule", "topics",
 ];
 
 /// The broker of any number of namespaces.
@@ -620,6 +620,7 @@ impl Broker {
                 | Command::ConfigureGroup(_)
                 | Command::Join(_)
                 | Command::ConfigureLimit(_)
+                | Command::ConfigureRule(_)
         );
         if comes_in && namespace.import.is_some() {
             return Err(namespace.importing());
@@ -662,6 +663,10 @@ impl Broker {
             Command::CancelScheduled(cancel) => namespace.cancel_scheduled(cx, index, *cancel),
             Command::ConfigureLimit(configure) => namespace.configure_limit(cx, index, configure),
             Command::ListLimits(list) => namespace.list_limits(cx, index, list),
+            Command::ConfigureRule(configure) => namespace.configure_rule(cx, index, configure),
+            Command::DeleteRule(delete) => namespace.delete_rule(cx, index, delete),
+            Command::ListRules(list) => namespace.list_rules(cx, index, list),
+            Command::Explain(explain) => namespace.explain(cx, index, explain),
             Command::ConfigureGroup(configure) => namespace.configure_group(cx, index, configure),
             Command::Join(join) => namespace.join(cx, index, join),
             Command::Rebalanced(rebalanced) => namespace.rebalanced(cx, index, *rebalanced),

@@ -187,6 +187,10 @@ bounds! {
     dead_letter_ms: 7 * 24 * 3_600_000, 1 => 1 << 40;
     /// The most rate limits that a namespace has of its own.
     limits_max: 1000, 1 => 4096;
+    /// The most routing rules in a namespace.
+    rules_max: 1000, 1 => 100_000;
+    /// The most messages that rules make of one.
+    routed_messages_max: 64, 1 => 10_000;
     /// The most users and addresses of a namespace that are limited at a time.
     limiters_max: 10_000, 2 => 1_000_000;
     /// How long a publish may wait for a rate limit, in milliseconds.

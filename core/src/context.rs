@@ -1,5 +1,6 @@
 //! What all namespaces of a broker share: configuration, time, connections, and what the batch has come to so far.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -73,6 +74,8 @@ pub(crate) struct Context {
     pub(crate) counters: Counters,
     /// Where the messages of the publish under way found their places, and whether they had them before.
     pub(crate) placed: Vec<(Placed, bool)>,
+    /// The topics that rules moved them to; empty if no rule is for any of them.
+    pub(crate) moved: Vec<Option<Box<str>>>,
     /// What is known of them.
     pub(crate) recalled: Vec<Recalled>,
     /// The dead letter that is being made.
@@ -238,6 +241,7 @@ impl Context {
             more: false,
             counters: Counters::default(),
             placed: Vec::new(),
+            moved: Vec::new(),
             recalled: Vec::new(),
             buried: Vec::new(),
             settling: Vec::new(),

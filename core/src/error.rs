@@ -88,6 +88,10 @@ codes! {
     StaleGeneration = "stale_generation",
     /// The lease has ended, was given back, or is another's.
     UnknownLease = "unknown_lease",
+    /// The routing rule does not exist.
+    UnknownRule = "unknown_rule",
+    /// A routing rule says that the message is not to be published.
+    DroppedByRule = "dropped_by_rule",
     /// The broker is stopping.
     Draining = "draining",
 }

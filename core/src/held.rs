@@ -101,7 +101,8 @@ impl Broker {
             Published::Held(wait) => Ok(Some(wait)),
             Published::Placed(after) => {
                 let (place, duplicate) = self.cx.placed[0];
-                let place = place.told(duplicate);
+                let moved = self.cx.moved.first().cloned().flatten();
+                let place = place.told(duplicate, moved.as_deref());
                 let receipt = Receipt {
                     request: publish.request,
                     partition: place.partition,
@@ -109,6 +110,7 @@ impl Broker {
                     sequence: place.sequence,
                     duplicate: place.duplicate,
                     schedule_id: place.schedule_id,
+                    topic: place.topic,
                 };
                 self.cx.reply(index, after, &Reply::Receipt(receipt));
                 Ok(None)
@@ -187,8 +189,9 @@ impl Broker {
             Published::Held(wait) => Ok(Some(wait)),
             Published::Placed(after) => {
                 let mut receipts = Vec::new();
-                for (place, duplicate) in &self.cx.placed {
-                    List::push(&mut receipts, &place.told(*duplicate));
+                for (index, (place, duplicate)) in self.cx.placed.iter().enumerate() {
+                    let moved = self.cx.moved.get(index).and_then(Option::as_deref);
+                    List::push(&mut receipts, &place.told(*duplicate, moved));
                 }
                 let receipts = Receipts {
                     request: batch.request,

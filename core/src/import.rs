@@ -182,9 +182,10 @@ impl Namespace {
         cx.ops.push(Op::Delete {
             key: self.keys.import(),
         });
-        // The limits are those of the archive now.
-        let (from, to) = self.keys.all_limits();
-        cx.ops.push(Op::DeleteRange { from, to });
+        // The limits and rules are those of the archive now.
+        for (from, to) in [self.keys.all_limits(), self.keys.all_rules()] {
+            cx.ops.push(Op::DeleteRange { from, to });
+        }
         cx.ops.extend(import.state);
         cx.durability = Durability::Sync;
         let imported = import.verifier.into_namespace();

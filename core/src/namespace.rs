@@ -28,6 +28,7 @@ use crate::lineage::Lineage;
 use crate::log::{Log, LogKeys, RollBounds};
 use crate::manage::topic_row;
 use crate::read::ReadJob;
+use crate::routing::{Routing, TopicRules};
 use crate::rows::{Keys, ROW_VERSION};
 use crate::schedule::Schedule;
 use crate::subscription::Subscription;
@@ -83,6 +84,7 @@ pub(crate) struct Namespace {
     pub(crate) behind: u64,
     pub(crate) blocked: u64,
     pub(crate) limits: Limits,
+    pub(crate) routing: Routing,
     /// Live logs that keep messages for those who are behind.
     pub(crate) rings: Vec<(u32, Partition)>,
     pub(crate) rings_bytes: u64,
@@ -124,6 +126,8 @@ pub(crate) struct Topic {
     pub(crate) dedup: Option<Box<Dedup>>,
     /// The groups that read it, each with its logs by partition.
     pub(crate) readers: Vec<(u32, Vec<u32>)>,
+    /// The routing rules for it.
+    pub(crate) rules: TopicRules,
     /// What matched last time, and the trie's version then.
     matched: Vec<NodeIndex>,
     matched_at: Option<u64>,
@@ -168,6 +172,7 @@ impl Namespace {
             behind: 0,
             blocked: 0,
             limits: Limits::new(seed),
+            routing: Routing::default(),
             rings: Vec::new(),
             rings_bytes: 0,
             last_timestamp: Timestamp(0),
@@ -289,6 +294,7 @@ impl Namespace {
             dedup: None,
             readers: Vec::new(),
             matched: Vec::new(),
+            rules: TopicRules::default(),
             matched_at: None,
         }) as u32;
         self.topic_index.insert(name.clone(), index);

@@ -72,8 +72,8 @@ impl Placed {
         }
     }
 
-    /// What a receipt says of it.
-    pub(crate) fn told(self, duplicate: bool) -> Place {
+    /// What a receipt says of it, and of the topic that rules moved it to.
+    pub(crate) fn told(self, duplicate: bool, topic: Option<&str>) -> Place<'_> {
         let (partition, offset, sequence) = match self {
             Self::At {
                 partition,
@@ -92,6 +92,7 @@ impl Placed {
             sequence,
             duplicate,
             schedule_id,
+            topic,
         }
     }
 }
@@ -157,11 +158,42 @@ impl Namespace {
         for message in messages {
             check_message(&cx.config, cx.now, message)?;
         }
+        cx.moved.clear();
+        let Some(routed) = self.route(&cx.config, messages)? else {
+            return self.publish_routed(cx, connection, messages, asked, tokens, reply_to);
+        };
+        let made: Vec<Message<'_>> = routed.iter().map(|made| made.message(messages)).collect();
+        for message in &made {
+            check_message(&cx.config, cx.now, message)?;
+        }
+        let published = self.publish_routed(cx, connection, &made, asked, tokens, reply_to)?;
+        if let Published::Placed(_) = published {
+            // Nobody asked where copies are.
+            let mut each = routed.iter();
+            cx.placed
+                .retain(|_| each.next().is_none_or(|routed| !routed.is_copy));
+            let asked_for = routed.iter().filter(|routed| !routed.is_copy);
+            let moved = asked_for.map(|routed| routed.moved_to(messages).map(Into::into));
+            cx.moved.extend(moved);
+        }
+        Ok(published)
+    }
+
+    /// Publishes what rules have made, all or none. A request is the first of the messages.
+    fn publish_routed(
+        &mut self,
+        cx: &mut Context,
+        connection: u32,
+        messages: &[Message<'_>],
+        asked: Durability,
+        tokens: Tokens,
+        reply_to: Option<ReplyTo>,
+    ) -> Result<Published, Refusal> {
         self.check_topics(cx, messages)?;
         if reply_to.is_some() {
             // Who asks again wants an answer, so a request is never a duplicate.
             cx.recalled.clear();
-            for message in messages {
+            if let Some(message) = messages.first() {
                 self.check_taker(cx, message)?;
             }
         } else {
@@ -201,7 +233,7 @@ impl Namespace {
                         let origin = Origin {
                             asked,
                             fired: false,
-                            reply_to,
+                            reply_to: reply_to.filter(|_| index == 0),
                         };
                         self.append(cx, topic, message, origin)
                     }

@@ -17,8 +17,8 @@ use crate::namespace::Namespace;
 use crate::rows::{
     FORMAT_KEY, KeyTail, ROW_VERSION, Scope, TABLE_CONNECTION, TABLE_DEDUP, TABLE_GROUP,
     TABLE_GROUP_OFFSET, TABLE_GROUP_WINDOW, TABLE_IMPORT, TABLE_LIMIT, TABLE_LIMITER, TABLE_MEMBER,
-    TABLE_NAMESPACE, TABLE_PARTITION, TABLE_PRODUCER, TABLE_SCHEDULE, TABLE_SEGMENT, TABLE_TOPIC,
-    scope_of,
+    TABLE_NAMESPACE, TABLE_PARTITION, TABLE_PRODUCER, TABLE_RULE, TABLE_SCHEDULE, TABLE_SEGMENT,
+    TABLE_TOPIC, scope_of,
 };
 use crate::wire::{Malformed, Reader};
 
@@ -144,6 +144,7 @@ pub(crate) struct StateRows {
     producers_max: u64,
     scheduled_max: u64,
     limits_max: u64,
+    rules_max: u64,
 }
 
 impl Default for StateRows {
@@ -157,6 +158,7 @@ impl Default for StateRows {
             producers_max: u64::MAX,
             scheduled_max: u64::MAX,
             limits_max: u64::MAX,
+            rules_max: u64::MAX,
         }
     }
 }
@@ -172,6 +174,7 @@ impl StateRows {
             producers_max: config.producers_max,
             scheduled_max: config.scheduled_max,
             limits_max: config.limits_max,
+            rules_max: config.rules_max,
         }
     }
 
@@ -287,6 +290,10 @@ impl StateRows {
             Some(TABLE_LIMIT) => {
                 let limits = &mut namespace.limits;
                 limits.restore_rule(core::mem::take(&mut tail.0), value, self.limits_max)?;
+            }
+            Some(TABLE_RULE) => {
+                let name = core::mem::take(&mut tail.0);
+                namespace.routing.restore(name, value, self.rules_max)?;
             }
             Some(TABLE_LIMITER) => {
                 let key = core::mem::take(&mut tail.0);

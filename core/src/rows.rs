@@ -45,6 +45,8 @@ pub(crate) const TABLE_GROUP_WINDOW: u8 = 0x0a;
 pub(crate) const TABLE_LIMIT: u8 = 0x0e;
 /// Buckets of tokens that take long to be full again. They belong to one place.
 pub(crate) const TABLE_LIMITER: u8 = 0x0f;
+/// The routing rules.
+pub(crate) const TABLE_RULE: u8 = 0x11;
 pub(crate) const TABLE_MESSAGES: u8 = 0x80;
 /// The bodies of what waits for its time.
 pub(crate) const TABLE_SCHEDULED: u8 = 0x81;
@@ -269,7 +271,15 @@ impl Keys {
         self.key(TABLE_LIMITER, &[&[scope], owner])
     }
 
-    /// The range of all rules and buckets.
+    pub(crate) fn rule(&self, name: &str) -> Vec<u8> {
+        self.key(TABLE_RULE, &[name.as_bytes()])
+    }
+
+    pub(crate) fn all_rules(&self) -> (Vec<u8>, Vec<u8>) {
+        (self.key(TABLE_RULE, &[]), self.key(TABLE_RULE + 1, &[]))
+    }
+
+    /// The range of all limits and buckets.
     pub(crate) fn all_limits(&self) -> (Vec<u8>, Vec<u8>) {
         (self.key(TABLE_LIMIT, &[]), self.key(TABLE_LIMITER + 1, &[]))
     }

@@ -195,6 +195,28 @@ export type Command =
       request: number;
       group: string;
       offsets?: readonly { offset: bigint }[] | undefined;
+    }
+  | {
+      type: "configure_rule";
+      request: number;
+      rule: string;
+      filter?: string | undefined;
+      when?: readonly RuleCondition[] | undefined;
+      then?: readonly RuleAction[] | undefined;
+      order?: number | undefined;
+      enabled?: boolean | undefined;
+    }
+  | { type: "delete_rule"; request: number; rule: string }
+  | { type: "list_rules"; request: number }
+  | {
+      type: "explain";
+      request: number;
+      topic: string;
+      payload: Uint8Array;
+      key?: string | undefined;
+      contentType?: string | undefined;
+      headers?: MessageHeaders | undefined;
+      id?: string | undefined;
     };
 
 /** A place in a partition: the next offset to read. */
@@ -209,12 +231,38 @@ export interface Lease {
   lease: number;
 }
 
+/** What of a message a routing rule looks at, and what it must be. */
+export interface RuleCondition {
+  part: string;
+  test: string;
+  value?: string | undefined;
+}
+
+/** What a routing rule does with a message. */
+export interface RuleAction {
+  action: string;
+  topic?: string | undefined;
+  header?: string | undefined;
+  value?: string | undefined;
+}
+
+export interface RuleFields {
+  rule: string;
+  version: number;
+  order: number;
+  enabled: boolean;
+  filter: string;
+  when: RuleCondition[];
+  then: RuleAction[];
+}
+
 export interface Place {
   partition: number;
   offset: bigint;
   sequence: bigint;
   duplicate: boolean;
   scheduleId?: number;
+  topic?: string;
 }
 
 export interface ScheduledFields {
@@ -368,7 +416,14 @@ export type Reply =
   | { type: "groups"; request: number; groups: string[]; more: boolean }
   | { type: "dead_letters"; request: number; nextOffset: bigint; more: boolean; records: RecordFields[] }
   | { type: "affected"; request: number; messages: number }
-  | { type: "assignment"; subscription: number; generation: number; assigned: Position[]; revoked: Position[] };
+  | { type: "assignment"; subscription: number; generation: number; assigned: Position[]; revoked: Position[] }
+  | { type: "rules"; request: number; rules: RuleFields[] }
+  | {
+      type: "explanation";
+      request: number;
+      steps: { rule: string; topic: string; applied: boolean; told: string }[];
+      messages: { topic: string; headers?: MessageHeaders }[];
+    };
 
 /**
  * `int` is a varint read as a number, `u64` one read as a bigint (offsets and sequences); `[Name]` is a list of items
@@ -384,7 +439,7 @@ const STORED = "offset:u64 sequence:u64 timestamp:int payload:bytes";
 
 const ITEMS: Readonly<Record<string, string>> = {
   Message: `${PUBLISHED} ; ${PROPERTIES} ${WHEN} ${PRODUCED}`,
-  Place: "partition:int offset:u64 sequence:u64 duplicate:flag ; 1 scheduleId:int",
+  Place: "partition:int offset:u64 sequence:u64 duplicate:flag ; 1 scheduleId:int 2 topic:str",
   ScheduledMessage: "scheduleId:int topic:str deliverAt:int sizeBytes:int ; 1 key:str 2 id:str",
   Record: `${STORED} ; ${PROPERTIES} ${KEPT}`,
   Extent: "logStartOffset:u64 logEndOffset:u64 sizeBytes:int",
@@ -395,6 +450,11 @@ const ITEMS: Readonly<Record<string, string>> = {
   GroupMember: "member:str connection:int inFlight:int partitions:int",
   GroupPartition: "topic:str partition:int committedOffset:u64 logEndOffset:u64 lag:int ; 1 member:str",
   FailedLease: "lease:int code:str",
+  RuleCondition: "part:str test:str ; 1 value:str",
+  RuleAction: "action:str ; 1 topic:str 2 header:str 3 value:str",
+  Rule: "rule:str version:int order:int enabled:flag filter:str when:[RuleCondition] then:[RuleAction]",
+  RuleStep: "rule:str topic:str applied:flag told:str",
+  RoutedMessage: "topic:str ; 3 headers:headers",
 };
 
 /** Kind, name and layout of every command. */
@@ -459,6 +519,14 @@ export const COMMANDS: readonly (readonly [number, Command["type"], string])[] =
   ],
   [35, "replay_dead_letters", "request:int group:str ; 1 offsets:[DeadOffset] 2 rate:int"],
   [36, "delete_dead_letters", "request:int group:str ; 1 offsets:[DeadOffset]"],
+  [
+    38,
+    "configure_rule",
+    "request:int rule:str ; 1 filter:str 2 when:[RuleCondition] 3 then:[RuleAction] 4 order:int 5 enabled:flag",
+  ],
+  [39, "delete_rule", "request:int rule:str"],
+  [40, "list_rules", "request:int"],
+  [41, "explain", `request:int ${PUBLISHED} ; ${PROPERTIES}`],
 ];
 
 /** Kind, name and layout of every reply. */
@@ -468,7 +536,7 @@ export const REPLIES: readonly (readonly [number, Reply["type"], string])[] = [
     "hello",
     "version:int incarnation:int connection:int now:int features:strings ; 1 payloadBytesMax:int 2 inboundBytesMax:int 3 batchMessagesMax:int 4 readMessagesMax:int 5 creditMax:int 6 subscriptionsMax:int",
   ],
-  [130, "receipt", "request:int partition:int offset:u64 sequence:u64 duplicate:flag ; 1 scheduleId:int"],
+  [130, "receipt", "request:int partition:int offset:u64 sequence:u64 duplicate:flag ; 1 scheduleId:int 2 topic:str"],
   [131, "receipts", "request:int receipts:[Place]"],
   [132, "subscribed", "request:int subscription:int token:str sequence:u64"],
   [133, "ok", "request:int"],
@@ -506,6 +574,8 @@ export const REPLIES: readonly (readonly [number, Reply["type"], string])[] = [
   [153, "dead_letters", "request:int nextOffset:u64 more:flag records:[Record]"],
   [154, "affected", "request:int messages:int"],
   [155, "assignment", "subscription:int generation:int assigned:[Position] revoked:[Position]"],
+  [156, "rules", "request:int rules:[Rule]"],
+  [157, "explanation", "request:int steps:[RuleStep] messages:[RoutedMessage]"],
 ];
 
 interface FieldSpec {

@@ -82,6 +82,7 @@ pub fn status_of(code: &str) -> u16 {
     };
     match code {
         ErrorCode::TooLarge => 413,
+        ErrorCode::DroppedByRule => 422,
         ErrorCode::Forbidden => 403,
         ErrorCode::UnknownNamespace
         | ErrorCode::UnknownTopic
@@ -92,7 +93,8 @@ pub fn status_of(code: &str) -> u16 {
         | ErrorCode::UnknownTransfer
         | ErrorCode::UnknownGroup
         | ErrorCode::UnknownMember
-        | ErrorCode::UnknownLease => 404,
+        | ErrorCode::UnknownLease
+        | ErrorCode::UnknownRule => 404,
         ErrorCode::OffsetOutOfRange => 416,
         ErrorCode::ConflictingConfig
         | ErrorCode::Busy

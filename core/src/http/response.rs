@@ -93,10 +93,14 @@ pub fn close_response(close: CloseCode, reason: &str) -> Response {
     error_response(status_of(code.as_str()), code.as_str(), reason, None)
 }
 
-fn receipt_response(topic: &str, receipt: &Receipt) -> Response {
+fn receipt_response(topic: &str, receipt: &Receipt<'_>) -> Response {
     let mut body = b"{\"topic\":".to_vec();
-    put_json_str(topic, &mut body);
-    put_members(receipt, 1, &mut body);
+    put_json_str(receipt.topic.unwrap_or(topic), &mut body);
+    let rest = Receipt {
+        topic: None,
+        ..*receipt
+    };
+    put_members(&rest, 1, &mut body);
     body.push(b'}');
     line(200, body)
 }
@@ -303,6 +307,7 @@ mod tests {
             sequence: 9,
             duplicate: false,
             schedule_id: Some(7),
+            topic: None,
         });
         let response = response("a \"b\"\u{1}", &reply).unwrap();
         assert_eq!(response.status, 200);

@@ -197,6 +197,14 @@ frames! { 'a
         35 "replay_dead_letters" ReplayDeadLetters<'a>,
         /// Deletes dead letters.
         36 "delete_dead_letters" DeleteDeadLetters<'a>,
+        /// Creates a routing rule or changes one.
+        38 "configure_rule" ConfigureRule<'a>,
+        /// Deletes a routing rule.
+        39 "delete_rule" DeleteRule<'a>,
+        /// Names the routing rules.
+        40 "list_rules" ListRules,
+        /// Asks what the routing rules would make of a message, which is not published.
+        41 "explain" Explain<'a>,
     }
 }
 
@@ -206,7 +214,7 @@ frames! { 'a
         /// Answers `hello`.
         129 "hello" Welcome<'a>,
         /// Answers `publish`.
-        130 "receipt" Receipt,
+        130 "receipt" Receipt<'a>,
         /// Answers `publish_batch`.
         131 "receipts" Receipts<'a>,
         /// Answers `subscribe`.
@@ -257,6 +265,10 @@ frames! { 'a
         154 "affected" Affected,
         /// Tells a member which partitions it has got, and which it is to let go of.
         155 "assignment" Assignment<'a>,
+        /// The routing rules.
+        156 "rules" Rules<'a>,
+        /// What the routing rules would make of a message.
+        157 "explanation" Explanation<'a>,
     }
 }
 
@@ -798,6 +810,83 @@ layouts! { 'a
         1 offsets: List<'a, DeadOffset>,
     }
 
+    /// See [`Command::ConfigureRule`]. What is left out stays, or takes the default for a new rule.
+    ConfigureRule<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The rule.
+        rule: &'a str,
+        ;
+        /// For messages to topics that match; a new rule needs it.
+        1 filter: &'a str,
+        /// All of these must hold; none if left out.
+        2 when: List<'a, RuleCondition<'a>>,
+        /// What is done, in this order; a new rule needs it.
+        3 then: List<'a, RuleAction<'a>>,
+        /// Rules take their turns by rising numbers, and by name where these are equal; 0 if left out.
+        4 order: u32,
+        /// Whether it acts; true if left out.
+        5 enabled: bool,
+    }
+
+    /// What of a message a rule looks at, and what it must be.
+    RuleCondition<'a> {
+        /// `key`, `id`, `content_type`, `header:NAME`, or `json:` and a JSON Pointer into the payload.
+        part: &'a str,
+        /// `exists`, `missing`, `equals`, `differs`, `begins_with`, `ends_with`, `contains`, `below` or `above`.
+        test: &'a str,
+        ;
+        /// What it is compared with; a number for `below` and `above`.
+        1 value: &'a str,
+    }
+
+    /// What a rule does with a message.
+    RuleAction<'a> {
+        /// `copy`, `move`, `set_header`, `remove_header` or `drop`.
+        action: &'a str,
+        ;
+        /// Where to, for `copy` and `move`: a name in which `{1}` is what the first wildcard of the filter matches, and
+        /// so on, and `{0}` the message's topic.
+        1 topic: &'a str,
+        /// Which header.
+        2 header: &'a str,
+        /// What `set_header` gives it.
+        3 value: &'a str,
+    }
+
+    /// See [`Command::DeleteRule`].
+    DeleteRule<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The rule.
+        rule: &'a str,
+    }
+
+    /// See [`Command::ListRules`].
+    ListRules {
+        /// The number that the reply carries.
+        request: u64,
+    }
+
+    /// See [`Command::Explain`].
+    Explain<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// See [`Publish::topic`].
+        topic: &'a str,
+        /// See [`Publish::payload`].
+        payload: &'a [u8],
+        ;
+        /// See [`Publish::key`].
+        1 key: &'a str,
+        /// See [`Publish::content_type`].
+        2 content_type: &'a str,
+        /// See [`Publish::headers`].
+        3 headers: Headers<'a>,
+        /// See [`Publish::id`].
+        4 id: &'a str,
+    }
+
     /// The place of a dead letter among those of its group.
     DeadOffset {
         /// The offset.
@@ -832,7 +921,7 @@ layouts! { 'a
     }
 
     /// See [`Reply::Receipt`].
-    Receipt {
+    Receipt<'a> {
         /// The command's number.
         request: u64,
         /// The partition that took the message.
@@ -847,6 +936,8 @@ layouts! { 'a
         ;
         /// The number of a message that waits for its time; it has no place yet, so that is all 0.
         1 schedule_id: u64,
+        /// Where to, if routing rules published it to another topic.
+        2 topic: &'a str,
     }
 
     /// See [`Reply::Receipts`].
@@ -854,11 +945,11 @@ layouts! { 'a
         /// The command's number.
         request: u64,
         /// A place for each message, in their order.
-        receipts: List<'a, Place>,
+        receipts: List<'a, Place<'a>>,
     }
 
     /// One message's place in a [`Receipts`].
-    Place {
+    Place<'a> {
         /// The partition that took the message.
         partition: u32,
         /// Its place there.
@@ -871,6 +962,8 @@ layouts! { 'a
         ;
         /// The number of a message that waits for its time; it has no place yet, so that is all 0.
         1 schedule_id: u64,
+        /// Where to, if routing rules published it to another topic.
+        2 topic: &'a str,
     }
 
     /// See [`Reply::Subscribed`].
@@ -1304,6 +1397,63 @@ layouts! { 'a
         assigned: List<'a, Position<'a>>,
         /// What is not any more once the member says `rebalanced`.
         revoked: List<'a, Position<'a>>,
+    }
+
+    /// See [`Reply::Rules`].
+    Rules<'a> {
+        /// The command's number.
+        request: u64,
+        /// In the order of their turns.
+        rules: List<'a, Rule<'a>>,
+    }
+
+    /// One routing rule.
+    Rule<'a> {
+        /// See [`ConfigureRule::rule`].
+        rule: &'a str,
+        /// Rises with every change of the rule, from 1.
+        version: u64,
+        /// See [`ConfigureRule::order`].
+        order: u32,
+        /// See [`ConfigureRule::enabled`].
+        enabled: bool,
+        /// See [`ConfigureRule::filter`].
+        filter: &'a str,
+        /// See [`ConfigureRule::when`].
+        when: List<'a, RuleCondition<'a>>,
+        /// See [`ConfigureRule::then`].
+        then: List<'a, RuleAction<'a>>,
+    }
+
+    /// See [`Reply::Explanation`].
+    Explanation<'a> {
+        /// The command's number.
+        request: u64,
+        /// The rules for the message's topics, in the order in which they had their turns.
+        steps: List<'a, RuleStep<'a>>,
+        /// What would be published, the message itself first if anything is left of it; none if it is dropped.
+        messages: List<'a, RoutedMessage<'a>>,
+    }
+
+    /// What a rule made of a message.
+    RuleStep<'a> {
+        /// The rule.
+        rule: &'a str,
+        /// The message's topic when it was the rule's turn.
+        topic: &'a str,
+        /// Whether it acted.
+        applied: bool,
+        /// What it did, or why nothing; for people.
+        told: &'a str,
+    }
+
+    /// A message that rules would publish.
+    RoutedMessage<'a> {
+        /// Where to.
+        topic: &'a str,
+        ;
+        /// Its headers.
+        3 headers: Headers<'a>,
     }
 
     /// See [`Reply::GoingAway`].

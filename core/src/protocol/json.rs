@@ -72,6 +72,54 @@ impl<'a> Value<'a> {
     }
 }
 
+/// A value in the JSON of a payload, which may be anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Found<'a> {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Bool(bool),
+    /// A number as it is spelt.
+    Number(&'a str),
+    /// A string.
+    Str(Cow<'a, str>),
+    /// An array or object.
+    Composite,
+}
+
+/// The value that the parts of a JSON Pointer (RFC 6901) lead to, if there is one. Of members with one name the last
+/// counts, as in JavaScript. What need not be read is passed over without a look at whether it is sound.
+pub(crate) fn find<'a, 'p>(
+    text: &'a str,
+    pointer: impl IntoIterator<Item = &'p str>,
+) -> Option<Found<'a>> {
+    let mut parser = Parser {
+        text,
+        at: 0,
+        values: 0,
+    };
+    for part in pointer {
+        parser.space();
+        let place = match parser.peek()? {
+            b'{' => parser.member_place(part)?,
+            b'[' => parser.item_place(part)?,
+            _ => return None,
+        };
+        parser.at = place;
+    }
+    parser.space();
+    match parser.peek()? {
+        b'{' | b'[' => Some(Found::Composite),
+        b'"' => parser.string().ok().map(Found::Str),
+        _ => match parser.scalar() {
+            "null" => Some(Found::Null),
+            "true" => Some(Found::Bool(true)),
+            "false" => Some(Found::Bool(false)),
+            number => Some(Found::Number(number)),
+        },
+    }
+}
+
 struct Parser<'a> {
     text: &'a str,
     at: usize,
@@ -235,6 +283,88 @@ impl<'a> Parser<'a> {
                 }
             }
         }
+    }
+
+    /// Where the member of the object here begins that has this name.
+    fn member_place(&mut self, name: &str) -> Option<usize> {
+        let mut place = None;
+        self.at += 1;
+        self.space();
+        while self.peek()? != b'}' {
+            if self.peek()? != b'"' {
+                return None;
+            }
+            let is_named = self.string().ok()? == name;
+            self.expect(b':').ok()?;
+            if is_named {
+                place = Some(self.at);
+            }
+            self.skip()?;
+            self.next_of(b'}')?;
+        }
+        place
+    }
+
+    /// Where the item of the array here begins that has this index.
+    fn item_place(&mut self, index: &str) -> Option<usize> {
+        let is_index = index == "0" || !index.starts_with(['0', '+']);
+        let mut before: u32 = index.parse().ok().filter(|_| is_index)?;
+        self.at += 1;
+        self.space();
+        while before > 0 && self.peek()? != b']' {
+            self.skip()?;
+            self.next_of(b']')?;
+            before -= 1;
+        }
+        (self.peek()? != b']').then_some(self.at)
+    }
+
+    /// Goes on to the next value, or to the end of what it is in.
+    fn next_of(&mut self, end: u8) -> Option<()> {
+        self.space();
+        if self.peek()? == b',' {
+            self.at += 1;
+            self.space();
+            return (self.peek()? != end).then_some(());
+        }
+        (self.peek()? == end).then_some(())
+    }
+
+    /// Passes over a value, however deep it is.
+    fn skip(&mut self) -> Option<()> {
+        let mut depth = 0u32;
+        loop {
+            self.space();
+            match self.peek()? {
+                b'{' | b'[' => {
+                    depth += 1;
+                    self.at += 1;
+                }
+                b'}' | b']' => {
+                    depth = depth.checked_sub(1)?;
+                    self.at += 1;
+                }
+                b',' | b':' if depth > 0 => self.at += 1,
+                b'"' => drop(self.string().ok()?),
+                _ => {
+                    if self.scalar().is_empty() {
+                        return None;
+                    }
+                }
+            }
+            if depth == 0 {
+                return Some(());
+            }
+        }
+    }
+
+    /// What stands here up to the next punctuation.
+    fn scalar(&mut self) -> &'a str {
+        let rest = &self.text[self.at..];
+        let is_end = |byte: u8| b" \t\n\r,:[]{}\"".contains(&byte);
+        let length = rest.bytes().position(is_end).unwrap_or(rest.len());
+        self.at += length;
+        &rest[..length]
     }
 
     fn escape(text: &str, at: &mut usize) -> Option<char> {
@@ -711,5 +841,55 @@ mod tests {
                 .to_string()
                 .contains("begins with 0")
         );
+    }
+
+    #[test]
+    fn pointers_lead_to_values_in_any_json() {
+        let text = r#" {"a":{"b":[1,{"c":"x\n"},-2.5e3,[]]},"a/b":true, "n":null,"n":false,"":{"":"e"},
+            "deep":[[[[[[[[[[["}]"]]]]]]]]]]],"after":7} "#;
+        for (pointer, expected) in [
+            (&["a", "b", "0"][..], Some(Found::Number("1"))),
+            (&["a", "b", "1", "c"], Some(Found::Str("x\n".into()))),
+            (&["a", "b", "2"], Some(Found::Number("-2.5e3"))),
+            (&["a", "b", "3"], Some(Found::Composite)),
+            (&["a/b"], Some(Found::Bool(true))),
+            (&["n"], Some(Found::Bool(false))),
+            (&["", ""], Some(Found::Str("e".into()))),
+            (&["after"], Some(Found::Number("7"))),
+            (&[], Some(Found::Composite)),
+            (&["b"], None),
+            (&["a", "b", "4"], None),
+            (&["a", "b", "00"], None),
+            (&["a", "b", "+1"], None),
+            (&["a", "b", "-"], None),
+            (&["after", "x"], None),
+        ] {
+            assert_eq!(find(text, pointer.iter().copied()), expected, "{pointer:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_has_no_members() {
+        let damaged = [
+            "",
+            " ",
+            "{",
+            "{\"a\"",
+            "{\"a\":",
+            "{\"a\":1",
+            "{\"a\" 1}",
+            "{\"a\":1,}",
+            "{a:1}",
+            "{\"a\":]}",
+            "[1",
+            "\u{1F600}",
+            "{\"b\":{,\"a\":1}",
+        ];
+        for text in damaged {
+            assert_eq!(find(text, ["a"]), None, "{text}");
+        }
+        for text in ["", "[", "[,1]", "[1,]", "{}"] {
+            assert_eq!(find(text, ["1"]), None, "{text}");
+        }
     }
 }

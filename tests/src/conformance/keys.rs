@@ -3,7 +3,7 @@
 use dunlin_core::rows::{Scope, scope_of};
 
 /// The tables by their number; integers follow, of as many bytes as the digits say.
-const TABLES: [(u8, &str, &[usize]); 17] = [
+const TABLES: [(u8, &str, &[usize]); 18] = [
     (0x01, "namespace", &[]),
     (0x02, "topic", &[4]),
     (0x03, "partition", &[4, 4]),
@@ -19,6 +19,7 @@ const TABLES: [(u8, &str, &[usize]); 17] = [
     (0x0d, "producer", &[4, 8, 8]),
     (0x0e, "limit", &[1]),
     (0x0f, "limiter", &[1]),
+    (0x11, "rule", &[]),
     (MESSAGES, "messages", &[4, 4, 8]),
     (0x81, "scheduled", &[8, 8]),
 ];

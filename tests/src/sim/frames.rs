@@ -47,6 +47,8 @@ pub(super) const fn request_of(reply: &Reply<'_>) -> Option<u64> {
         Reply::DeadLetters(reply) => reply.request,
         Reply::Affected(reply) => reply.request,
         Reply::Limits(reply) => reply.request,
+        Reply::Rules(reply) => reply.request,
+        Reply::Explanation(reply) => reply.request,
         Reply::Delivery(_)
         | Reply::Gap(_)
         | Reply::Ended(_)
