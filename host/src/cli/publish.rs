@@ -415,6 +415,8 @@ impl Receipts {
             // Its place is not remembered any more.
             return;
         }
+        // Rules may have moved it.
+        let topic = place.topic.unwrap_or(topic);
         let key = (topic.to_owned(), place.partition);
         let (first, last) = self
             .places
@@ -527,21 +529,20 @@ mod tests {
     #[test]
     fn a_summary_names_each_place_once() {
         let mut receipts = Receipts::default();
-        for offset in [4, 5, 6] {
-            receipts.add(
-                "a",
-                &Place {
-                    partition: 0,
-                    offset,
-                    sequence: offset + 1,
-                    duplicate: offset == 6,
-                    schedule_id: None,
-                },
-            );
+        let place = |offset| Place {
+            partition: 0,
+            offset,
+            sequence: offset + 1,
+            duplicate: offset == 6,
+            schedule_id: None,
+            topic: (offset == 7).then_some("moved"),
+        };
+        for offset in [4, 5, 6, 7] {
+            receipts.add("a", &place(offset));
         }
         assert_eq!(
             receipts.summary(1.0),
-            "published 3 messages in 1.00 s (3/s), 1 of them duplicates\n  a partition 0: offsets 4 to 6"
+            "published 4 messages in 1.00 s (4/s), 1 of them duplicates\n  a partition 0: offsets 4 to 6\n  moved partition 0: offset 7"
         );
     }
 
@@ -554,6 +555,7 @@ mod tests {
             sequence: 0,
             duplicate: false,
             schedule_id: Some(schedule_id),
+            topic: None,
         };
         receipts.add("a", &place(4));
         assert_eq!(
