@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use slab::Slab;
 
 use crate::config::{Config, ConfigError};
-use crate::connection::Connection;
+use crate::connection::{Connection, check_identity};
 use crate::context::{Context, LoadOwner, Work};
 use crate::deadline::Due;
 use crate::dormant::connection_row;
@@ -410,7 +410,8 @@ impl Broker {
                 message,
             );
         }
-        let namespace = match self.namespace_for(&claims.namespace) {
+        let sound = check_identity(&claims.user, &claims.device);
+        let namespace = match sound.and_then(|()| self.namespace_for(&claims.namespace)) {
             Ok(index) => index,
             Err(refusal) => {
                 return close(

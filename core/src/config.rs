@@ -16,6 +16,9 @@ pub struct ConfigError(pub String);
 /// The shortest session of a group's members: they say that they live a few times within it.
 pub(crate) const SESSION_MS_MIN: u64 = 100;
 
+/// The longest name of a user or a device.
+pub(crate) const IDENTITY_BYTES_MAX: usize = 256;
+
 macro_rules! bounds {
     ($($(#[$doc:meta])* $name:ident: $default:expr, $min:expr => $max:expr;)*) => {
         /// The bounds and defaults of a broker.

@@ -2,9 +2,13 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::config::IDENTITY_BYTES_MAX;
 use crate::effect::After;
+use crate::error::{ErrorCode, Refusal};
 use crate::held::HeldCommand;
 use crate::ids::{ConnectionId, ReplyTo, SubscriptionId, Timestamp};
 use crate::input::{Claims, Encoding};
@@ -41,6 +45,29 @@ pub(crate) struct Connection {
     /// Whether its row is in the store, and whether it must be written again.
     pub(crate) stored: bool,
     pub(crate) dirty: bool,
+}
+
+/// Refuses a user or a device that cannot be one. Both are empty where there is none.
+pub(crate) fn check_identity(user: &str, device: &str) -> Result<(), Refusal> {
+    let refuse = |why: String| Err(Refusal::new(ErrorCode::InvalidArgument, why));
+    for (what, name) in [("user", user), ("device", device)] {
+        if name.len() > IDENTITY_BYTES_MAX {
+            return refuse(format!(
+                "the {what} has {} bytes; use at most {IDENTITY_BYTES_MAX}",
+                name.len()
+            ));
+        }
+        if let Some(control) = name.chars().find(|letter| letter.is_control()) {
+            return refuse(format!(
+                "the {what} has the control character U+{:04X}; leave it out",
+                u32::from(control)
+            ));
+        }
+    }
+    if user.is_empty() && !device.is_empty() {
+        return refuse("a device is a user's; name the user too".into());
+    }
+    Ok(())
 }
 
 impl Connection {

@@ -22,10 +22,13 @@
 //! GET  /healthz, /readyz                                            the host's own
 //! ```
 //!
+//! `user` and `device` in any query say who asks, see [`Route::identity`].
+//!
 //! `+` in a query is a plus sign, as in filters, never a space.
 
 mod command;
 mod event;
+mod identity;
 mod problem;
 mod query;
 mod response;
@@ -33,6 +36,7 @@ mod route;
 
 pub use command::{Asked, LIMIT_DEFAULT, export_frames, import_frames};
 pub use event::{Event, STREAM_RETRY_MS, event, subscribe_frames};
+pub use identity::Identity;
 pub use problem::{
     CODES, FORBIDDEN_ORIGIN, MALFORMED_REQUEST, METHOD_NOT_ALLOWED, MISCONFIGURED, Problem,
     UNAUTHORISED, UNKNOWN_ROUTE, UPGRADE_REQUIRED, status_of,

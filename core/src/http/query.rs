@@ -9,28 +9,46 @@ use percent_encoding::percent_decode_str;
 
 use super::problem::{MALFORMED_REQUEST, Problem};
 
+/// The parameter that opens a namespace.
+const TOKEN: &str = "token";
+
+/// The parameters that say who asks.
+const IDENTITY: [&str; 2] = ["user", "device"];
+
 /// The decoded parameters of a query, each known and named once.
 pub(super) struct Query<'q> {
     pairs: Vec<(&'q str, Cow<'q, str>)>,
 }
 
 impl<'q> Query<'q> {
-    /// `token` is passed over: it belongs to the host, which looked at it before.
+    /// Who asks is passed over: the host looked at that before.
     pub(super) fn parse(query: &'q str, known: &[&str]) -> Result<Self, Problem> {
+        let asked = |name: &&str| *name != TOKEN && !IDENTITY.contains(name);
+        let query = Self::of(query, asked)?;
+        let mut names = query.pairs.iter().map(|(name, _)| name);
+        if let Some(name) = names.find(|name| !known.contains(*name)) {
+            let known = match known {
+                [] => "there is none here".to_string(),
+                _ => format!("known are {}", known.join(", ")),
+            };
+            return Err(Problem::invalid(format!(
+                "unknown parameter \"{name}\"; {known}"
+            )));
+        }
+        Ok(query)
+    }
+
+    /// Only who asks.
+    pub(super) fn of_identity(query: &'q str) -> Result<Self, Problem> {
+        Self::of(query, |name| IDENTITY.contains(name))
+    }
+
+    fn of(query: &'q str, is_wanted: impl Fn(&&str) -> bool) -> Result<Self, Problem> {
         let mut pairs: Vec<(&str, Cow<'_, str>)> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if name == "token" {
+            if !is_wanted(&name) {
                 continue;
-            }
-            if !known.contains(&name) {
-                let known = match known {
-                    [] => "there is none here".to_string(),
-                    _ => format!("known are {}", known.join(", ")),
-                };
-                return Err(Problem::invalid(format!(
-                    "unknown parameter \"{name}\"; {known}"
-                )));
             }
             if pairs.iter().any(|(earlier, _)| *earlier == name) {
                 return Err(Problem::invalid(format!(

@@ -391,14 +391,15 @@ fn parse_action(text: &str) -> Result<Action, String> {
 fn connect(verb: &str, rest: &str) -> Result<Action, String> {
     let usage = || {
         format!(
-            "`{verb}` takes `ID json|binary NAMESPACE [RIGHT,RIGHT...] [user=NAME] [ip=ADDRESS]`"
+            "`{verb}` takes `ID json|binary NAMESPACE [RIGHT,RIGHT...] [user=NAME] [device=NAME] [ip=ADDRESS]`"
         )
     };
     let mut words: Vec<&str> = rest.split(' ').collect();
-    let (mut user, mut ip) = (String::new(), Vec::new());
+    let (mut user, mut device, mut ip) = (String::new(), String::new(), Vec::new());
     while let Some((name, value)) = words.last().and_then(|word| word.split_once('=')) {
         match name {
             "user" => user = value.to_owned(),
+            "device" => device = value.to_owned(),
             "ip" => {
                 ip = match value.parse() {
                     Ok(IpAddr::V4(address)) => address.octets().to_vec(),
@@ -445,7 +446,7 @@ fn connect(verb: &str, rest: &str) -> Result<Action, String> {
     let claims = Claims {
         namespace: namespace.to_owned(),
         user,
-        device: String::new(),
+        device,
         rights: set,
     };
     Ok(action(id(connection)?, encoding, claims, ip))
