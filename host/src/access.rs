@@ -8,7 +8,9 @@ use core::net::IpAddr;
 use std::collections::BTreeMap;
 
 use axum::http::{HeaderMap, header};
-use dunlin_core::http::{FORBIDDEN_ORIGIN, Problem, UNAUTHORISED, query_parameter};
+use dunlin_core::http::{
+    FORBIDDEN_ORIGIN, Identity, Problem, Route, UNAUTHORISED, query_parameter,
+};
 use dunlin_core::{Claims, Rights};
 
 /// The rules of one server.
@@ -93,9 +95,11 @@ impl Access {
         }
     }
 
-    /// What the request may do in `namespace`.
+    /// What a request may do that asks for something in `namespace`, and who it is. Whoever holds a token of the
+    /// namespace is believed: a server's token speaks for all its users.
     pub(crate) fn claims(
         &self,
+        route: &Route,
         namespace: &str,
         headers: &HeaderMap,
         query: &str,
@@ -119,10 +123,11 @@ impl Access {
                 return Err(unauthorised("the token is not one of this namespace"));
             }
         }
+        let Identity { user, device } = route.identity(query)?;
         Ok(Claims {
             namespace: namespace.to_owned(),
-            user: String::new(),
-            device: String::new(),
+            user,
+            device,
             rights: Rights::ALL,
         })
     }
@@ -253,12 +258,27 @@ mod tests {
             ("main", none.clone(), "", false),
             ("unknown", bearer("Bearer one"), "", false),
         ] {
-            let claims = access.claims(namespace, &headers, query);
+            let path = format!("/v1/{namespace}/connect");
+            let route = Route::parse("GET", &path).unwrap().unwrap();
+            let claims = access.claims(&route, namespace, &headers, query);
             assert_eq!(claims.is_ok(), expected, "{namespace} {headers:?} {query}");
             if let Err(problem) = claims {
                 assert_eq!((problem.status, problem.code), (401, UNAUTHORISED));
             }
         }
+    }
+
+    #[test]
+    fn who_asks_is_believed_once_the_token_was_seen() {
+        let access = Access::new(&["main=secret".to_owned()], &[]).unwrap();
+        let route = Route::parse("GET", "/v1/main/topics/a").unwrap().unwrap();
+        let claims = |query: &str| access.claims(&route, "main", &HeaderMap::new(), query);
+        let ann = claims("token=secret&user=ann&device=phone").unwrap();
+        assert_eq!((&*ann.user, &*ann.device), ("ann", "phone"));
+        let nobody = claims("token=secret").unwrap();
+        assert_eq!((&*nobody.user, &*nobody.device), ("", ""));
+        assert_eq!(claims("user=ann").unwrap_err().code, UNAUTHORISED);
+        assert_eq!(claims("token=secret&device=phone").unwrap_err().status, 400);
     }
 
     #[test]

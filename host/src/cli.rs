@@ -91,6 +91,12 @@ struct Target {
         hide_env_values = true
     )]
     token: Option<String>,
+    /// The user to be, such as rate limits count
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// The user's device to be
+    #[arg(long, value_name = "NAME", requires = "user")]
+    device: Option<String>,
 }
 
 /// How something is printed.

@@ -279,7 +279,9 @@ async fn route(host: &Host, ip: IpAddr, request: Request<Body>) -> Result<Respon
     let Some(namespace) = route.namespace() else {
         return Ok(host.health(&route).await);
     };
-    let claims = host.access.claims(namespace, request.headers(), &query)?;
+    let claims = host
+        .access
+        .claims(&route, namespace, request.headers(), &query)?;
     let client = Client { host, claims, ip };
     match route {
         Route::Connect { .. } => websocket::connect(client, request).await,

@@ -68,6 +68,7 @@ fn wrong_usage_is_told_with_exit_code_2() {
         ),
         (&["topic", "list", "a", "b"], "'b'"),
         (&["serve", "--session", "10"], "--session"),
+        (&["pub", "a", "b", "--device", "phone"], "--user"),
         (&["pub", "a", "b", "--delay", "soon"], "--delay"),
         (&["pub", "a", "b", "--deliver-at", "noon"], "--deliver-at"),
         (

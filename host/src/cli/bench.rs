@@ -110,6 +110,8 @@ impl Bench {
             url: url.context("there is a broker to measure")?,
             namespace: self.namespace.clone(),
             token: self.token.clone(),
+            user: None,
+            device: None,
         };
         let modes = if self.modes.is_empty() {
             &[

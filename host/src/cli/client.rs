@@ -60,10 +60,19 @@ impl Client {
             url,
             namespace,
             token,
+            user,
+            device,
         } = target;
         let authority = authority(url)?;
         let namespace = utf8_percent_encode(namespace, NON_ALPHANUMERIC);
-        let mut request = format!("ws://{authority}/v1/{namespace}/connect")
+        let mut address = format!("ws://{authority}/v1/{namespace}/connect?");
+        for (parameter, name) in [("user", user), ("device", device)] {
+            if let Some(name) = name {
+                let name = utf8_percent_encode(name, NON_ALPHANUMERIC);
+                address.push_str(&format!("{parameter}={name}&"));
+            }
+        }
+        let mut request = address
             .into_client_request()
             .with_context(|| format!("--url {url} is not the address of a broker"))?;
         let headers = request.headers_mut();

@@ -249,7 +249,16 @@ pub(crate) struct Socket(pub(crate) WebSocketStream<MaybeTlsStream<tokio::net::T
 impl Socket {
     /// Opens a WebSocket to the namespace `main` with these headers.
     pub(crate) async fn open(broker: &Broker, headers: &[(&str, &str)]) -> Result<Self, Error> {
-        let url = format!("ws://{}/v1/main/connect", broker.address);
+        Self::open_as(broker, "", headers).await
+    }
+
+    /// The same with a query, which may say who it is.
+    pub(crate) async fn open_as(
+        broker: &Broker,
+        query: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Self, Error> {
+        let url = format!("ws://{}/v1/main/connect?{query}", broker.address);
         let mut request = url.into_client_request().unwrap();
         for (name, value) in headers {
             let name =
@@ -264,7 +273,12 @@ impl Socket {
 
     /// Opens one that has said hello in JSON.
     pub(crate) async fn hello(broker: &Broker) -> Self {
-        let mut socket = Self::open(broker, &[]).await.unwrap();
+        Self::hello_as(broker, "").await
+    }
+
+    /// The same with a query, which may say who it is.
+    pub(crate) async fn hello_as(broker: &Broker, query: &str) -> Self {
+        let mut socket = Self::open_as(broker, query, &[]).await.unwrap();
         socket.say(r#"{"type":"hello","version":1}"#).await;
         let answer = socket.hear().await;
         assert_eq!(answer["type"], "hello", "{answer}");
