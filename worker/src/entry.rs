@@ -4,7 +4,7 @@ use core::fmt::Write as _;
 use core::net::IpAddr;
 
 use dunlin_core::frame::Reply;
-use dunlin_core::http::{self, Problem, Route};
+use dunlin_core::http::{self, Identity, Problem, Route};
 use dunlin_core::{Reader, Rights};
 use futures_util::StreamExt;
 use worker::js_sys::{self, Uint8Array};
@@ -82,7 +82,7 @@ async fn answer(request: &mut Request, env: &Env) -> core::result::Result<Respon
         Admitted::Preflight => return Ok(preflight(request)?),
         Admitted::Other => return other(request, env, target).await,
     };
-    let peer = Peer::of(request, env);
+    let peer = Peer::of(request, env, route.identity(target.query)?);
     match route {
         Route::Healthz | Route::Readyz => Ok(plain(http::health_response(None))?),
         Route::Connect { namespace } => {
@@ -116,12 +116,13 @@ async fn answer(request: &mut Request, env: &Env) -> core::result::Result<Respon
 /// Speaks for one client to the object of its namespace.
 pub(crate) struct Peer<'e> {
     env: &'e Env,
+    identity: Identity,
     /// Its address, as hexadecimal octets; empty where there is none.
     ip: String,
 }
 
 impl<'e> Peer<'e> {
-    fn of(request: &Request, env: &'e Env) -> Self {
+    fn of(request: &Request, env: &'e Env, identity: Identity) -> Self {
         let address = request.headers().get("cf-connecting-ip").ok().flatten();
         let mut ip = String::new();
         let octets = match address.and_then(|text| text.parse().ok()) {
@@ -132,7 +133,7 @@ impl<'e> Peer<'e> {
         for octet in octets {
             write!(ip, "{octet:02x}").expect("writing to a string cannot fail");
         }
-        Self { env, ip }
+        Self { env, identity, ip }
     }
 
     /// Opens a socket to the object; the response is the one that the client gets.
@@ -168,9 +169,12 @@ impl<'e> Peer<'e> {
 
     /// The URL of one of the object's doors, for this client.
     pub(crate) fn door(&self, namespace: &str, door: &str) -> String {
-        let escaped = js_sys::encode_uri_component(namespace);
-        let (rights, ip) = (Rights::ALL.0, &self.ip);
-        format!("https://broker/{door}namespace={escaped}&rights={rights}&ip={ip}")
+        let escaped = js_sys::encode_uri_component;
+        let (user, device) = (escaped(&self.identity.user), escaped(&self.identity.device));
+        let (namespace, rights, ip) = (escaped(namespace), Rights::ALL.0, &self.ip);
+        format!(
+            "https://broker/{door}namespace={namespace}&user={user}&device={device}&rights={rights}&ip={ip}"
+        )
     }
 
     async fn fetch(&self, namespace: &str, door: &str, init: &RequestInit) -> Result<Response> {
