@@ -443,7 +443,8 @@ impl Namespace {
                 continue;
             };
             let dropped = behind.drop_oldest > 0;
-            let expired = record.expires_at.is_some_and(|at| at <= cx.now.0)
+            let expired = (record.expires_at.is_some_and(|at| at <= cx.now.0)
+                && !Mutation::ExpiredDelivered.is_active())
                 || (Mutation::CatchUpSkips.is_active() && sequence.0 % 16 == 0);
             if dropped {
                 behind.drop_oldest -= 1;

@@ -20,6 +20,7 @@ use crate::effect::{After, Durability, Op};
 use crate::error::{ErrorCode, Refusal};
 use crate::hash::{Digest, Map, digest};
 use crate::ids::{Offset, Partition, ScheduleId, Sequence, Timestamp, TopicId};
+use crate::mutation::Mutation;
 use crate::namespace::{Namespace, Topic};
 use crate::protocol::frame::Message;
 use crate::publish::Placed;
@@ -176,7 +177,9 @@ impl Namespace {
         };
         let mixed = |digest: Digest| (digest.0 ^ in_topic.0, digest.1 ^ in_topic.1);
         let dedup = topic.and_then(|topic| self.topics[topic as usize].dedup.as_deref());
-        if let Some(index) = earlier.names.get(&mixed(name)) {
+        if let Some(index) = earlier.names.get(&mixed(name))
+            && !Mutation::RepeatedInBatch.is_active()
+        {
             recalled.known = Known::Repeated(*index);
             return Ok(recalled);
         }
@@ -542,6 +545,11 @@ impl Dedup {
     /// Forgets what the window is over for; how many names.
     fn expire(&mut self, window_ms: u64, now: Timestamp) -> u64 {
         let before = self.window.len();
+        let window_ms = if Mutation::NameForgottenEarly.is_active() {
+            window_ms / 2
+        } else {
+            window_ms
+        };
         while let Some((at, name)) = self.window.front()
             && at.after_ms(window_ms) <= now
         {
@@ -629,10 +637,13 @@ impl Dedup {
             self.deleted_to = first;
         }
         for (number, value) in self.closed.drain(..) {
-            if number >= first {
+            if number >= first && !Mutation::NamesNotStored.is_active() {
                 let key = keys.dedup(topic, number);
                 ops.push(Op::Put { key, value });
             }
+        }
+        if Mutation::ProducersNotStored.is_active() {
+            self.touched.clear();
         }
         for digest in self.touched.drain(..) {
             let key = keys.producer(topic, digest);
@@ -740,6 +751,7 @@ impl Producer {
             None => Ok(false),
             Some(0) => Ok(true),
             Some(below) if below > BEHIND_MAX => Err(self.highest),
+            Some(_) if Mutation::LowSequenceRefused.is_active() => Err(self.highest),
             Some(_) => {
                 let (word, bit) = place_of(sequence);
                 Ok(self.published[word] & bit != 0)

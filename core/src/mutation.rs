@@ -37,11 +37,23 @@ pub enum Mutation {
     CommitBeyondDelivered,
     /// A member commits in a partition that is not its own any more.
     StaleCommit,
+    /// A name is forgotten before its window is over.
+    NameForgottenEarly,
+    /// The names of messages are not stored.
+    NamesNotStored,
+    /// The producers of messages are not stored.
+    ProducersNotStored,
+    /// A sequence below a producer's highest is refused.
+    LowSequenceRefused,
+    /// A name that a batch repeats is published again.
+    RepeatedInBatch,
+    /// A message that has expired is delivered to who catches up.
+    ExpiredDelivered,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 21] = [
         Self::ReceiptBeforeSync,
         Self::CatchUpSkips,
         Self::GapUntold,
@@ -57,6 +69,12 @@ impl Mutation {
         Self::RevokedGivenEarly,
         Self::CommitBeyondDelivered,
         Self::StaleCommit,
+        Self::NameForgottenEarly,
+        Self::NamesNotStored,
+        Self::ProducersNotStored,
+        Self::LowSequenceRefused,
+        Self::RepeatedInBatch,
+        Self::ExpiredDelivered,
     ];
 
     /// Whether this fault is switched on.

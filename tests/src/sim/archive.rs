@@ -40,6 +40,7 @@ pub(super) struct TopicModel {
     pub(super) durability: Durability,
     pub(super) max_messages: u64,
     pub(super) max_age_ms: u64,
+    pub(super) dedup_ms: u64,
     /// Whether retention was changed, so that bounds of before may still show.
     pub(super) reconfigured: bool,
     pub(super) deleted: bool,
@@ -127,6 +128,7 @@ impl Archive {
             durability: Durability::Async,
             max_messages: 1_000_000,
             max_age_ms: 7 * 24 * 3_600_000,
+            dedup_ms: 300_000,
             reconfigured: false,
             deleted: false,
             deleted_by: (0, 0),

@@ -20,6 +20,7 @@ pub(super) struct TopicDump {
     pub(super) durability: String,
     pub(super) max_messages: u64,
     pub(super) max_age_ms: u64,
+    pub(super) dedup_ms: u64,
     pub(super) partitions: Vec<PartitionDump>,
 }
 
@@ -240,6 +241,7 @@ impl Auditor {
             durability: told.durability.to_owned(),
             max_messages: told.max_messages,
             max_age_ms: told.max_age_ms,
+            dedup_ms: told.dedup_ms.unwrap_or(0),
             partitions: Vec::new(),
         };
         for partition in 0..told.partitions.iter().count() as u32 {

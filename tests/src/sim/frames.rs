@@ -64,11 +64,12 @@ pub(super) const fn request_of(reply: &Reply<'_>) -> Option<u64> {
 
 pub(super) fn first_sequence(reply: &Reply<'_>) -> Option<u64> {
     match reply {
-        Reply::Receipt(receipt) => Some(receipt.sequence),
+        Reply::Receipt(receipt) if !receipt.duplicate => Some(receipt.sequence),
         Reply::Receipts(receipts) => receipts
             .receipts
             .iter()
             .flatten()
+            .filter(|place| !place.duplicate)
             .map(|place| place.sequence)
             .min(),
         _ => None,
@@ -77,11 +78,12 @@ pub(super) fn first_sequence(reply: &Reply<'_>) -> Option<u64> {
 
 pub(super) fn last_sequence(reply: &Reply<'_>) -> Option<u64> {
     match reply {
-        Reply::Receipt(receipt) => Some(receipt.sequence),
+        Reply::Receipt(receipt) if !receipt.duplicate => Some(receipt.sequence),
         Reply::Receipts(receipts) => receipts
             .receipts
             .iter()
             .flatten()
+            .filter(|place| !place.duplicate)
             .map(|place| place.sequence)
             .max(),
         _ => None,

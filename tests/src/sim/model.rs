@@ -14,6 +14,7 @@ use super::command::{Order, Request};
 use super::frames::{check_code, decode, frames_in, request_of};
 use super::workload;
 use super::workload::partitioned::Ledger;
+use super::workload::publish::Names;
 use super::workload::queue::Book;
 use super::workload::subscribe::Grants;
 
@@ -31,6 +32,7 @@ pub(super) struct Bounds {
     pub(super) max_delivery_attempts: u64,
     pub(super) session_ms: u64,
     pub(super) rebalance_ms: u64,
+    pub(super) dedup_entries_max: u64,
 }
 
 /// One input, as the model needs it.
@@ -139,6 +141,9 @@ pub(super) struct Model {
     pub(super) grants: Grants,
     pub(super) book: Book,
     pub(super) ledger: Ledger,
+    pub(super) names: Names,
+    /// The next sequence of each producer.
+    pub(super) next_produced: [u64; 2],
     pub(super) bounds: Bounds,
     pub(super) connections: BTreeMap<u64, Connection>,
     /// The connections that speak JSON, also those that are gone.
@@ -188,6 +193,8 @@ impl Model {
             grants: Grants::default(),
             book: Book::default(),
             ledger: Ledger::default(),
+            names: Names::default(),
+            next_produced: [0; 2],
             bounds,
             connections: BTreeMap::new(),
             json: BTreeSet::new(),

@@ -67,13 +67,14 @@ impl Plan {
             max_delivery_attempts: rng.between(1, 6),
             session_ms: *rng.pick(&[1000, 5000, 30_000]),
             rebalance_ms: *rng.pick(&[200, 2000, 20_000]),
+            dedup_entries_max: *rng.pick(&[20, 1_000_000]),
         };
         let config = format!(
             "{{\"read_messages_max\":{},\"loads_max\":{},\"load_bytes_max\":{},\"row_bytes_max\":{},\"credit_max\":{},\
              \"lag_max\":{},\"block_ms_max\":{},\"segment_bytes_max\":{},\"segment_rows_max\":{},\"trim_rows_max\":{},\
              \"catch_up_bytes_max\":{},\"catch_ups_max\":{},\"ring_messages_max\":{},\"list_topics_max\":{},\
              \"incarnations_max\":{},\"compaction_bytes_min\":{},\"compaction_keys_max\":{},\"ack_deadline_ms\":{},\
-             \"max_delivery_attempts\":{},\"session_ms\":{},\"rebalance_ms\":{},\"parked_max\":{}}}",
+             \"max_delivery_attempts\":{},\"session_ms\":{},\"rebalance_ms\":{},\"parked_max\":{},\"dedup_entries_max\":{}}}",
             bounds.read_messages_max,
             bounds.loads_max,
             bounds.load_bytes_max,
@@ -96,6 +97,7 @@ impl Plan {
             bounds.session_ms,
             bounds.rebalance_ms,
             rng.between(1, 20),
+            bounds.dedup_entries_max,
         );
         let mut rarely = |often: u64| {
             if rng.once_in(3) {
@@ -147,6 +149,7 @@ fn topics(rng: &mut Rng) -> Vec<TopicPlan> {
             TopicWish {
                 ordering: Some("none"),
                 partitions: Some(3),
+                dedup_ms: Some(rng.between(0, 3000)),
                 ..plain()
             },
         ),
@@ -155,6 +158,7 @@ fn topics(rng: &mut Rng) -> Vec<TopicPlan> {
             TopicWish {
                 ordering: Some("per_key"),
                 partitions: Some(4),
+                dedup_ms: Some(0),
                 durability: Some("sync"),
                 ..plain()
             },
@@ -179,6 +183,7 @@ fn topics(rng: &mut Rng) -> Vec<TopicPlan> {
             "a/t",
             TopicWish {
                 max_messages: Some(rng.between(1, 40)),
+                dedup_ms: Some(*rng.pick(&[300, 20_000])),
                 ..plain()
             },
         ),

@@ -34,6 +34,10 @@ impl Model {
         }
         self.book.recover(ended);
         self.ledger.recover(ended);
+        let topics = self.archive.topics.iter().enumerate();
+        let live = topics.filter(|(_, topic)| topic.kind == "live");
+        self.names
+            .recover(ended, &live.map(|(index, _)| index).collect());
         self.begin_life(ended.life + 1);
         self.last_timestamps = dumps.iter().map(|dump| dump.last_timestamp).collect();
         for partition in self
@@ -234,6 +238,7 @@ impl Model {
         topic.durability = level(&dump.durability)?;
         topic.max_messages = dump.max_messages;
         topic.max_age_ms = dump.max_age_ms;
+        topic.dedup_ms = dump.dedup_ms;
         for (partition, extent) in topic.partitions.iter_mut().zip(&dump.partitions) {
             partition.end = extent.end;
         }

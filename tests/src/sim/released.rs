@@ -42,12 +42,15 @@ impl Model {
         let life = self.archive.life;
         for frame in frames_in(self.is_json(connection), bytes)? {
             match decode(&frame)? {
+                // The place of a duplicate may be forgotten.
+                Reply::Receipt(receipt) if receipt.duplicate && receipt.sequence == 0 => {}
                 Reply::Receipt(receipt) => {
                     let message = self.archive.at_sequence(namespace, receipt.sequence);
                     self.promise(message, applied, synced)?;
                 }
                 Reply::Receipts(receipts) => {
-                    for place in receipts.receipts.iter().flatten() {
+                    let places = receipts.receipts.iter().flatten();
+                    for place in places.filter(|place| !place.duplicate || place.sequence > 0) {
                         let message = self.archive.at_sequence(namespace, place.sequence);
                         self.promise(message, applied, synced)?;
                     }
@@ -80,9 +83,14 @@ impl Model {
 
     fn promise(&mut self, message: Option<usize>, applied: u64, synced: u64) -> Check {
         let message = message.ok_or("a receipt leaves for a message that was never placed")?;
+        let life = self.archive.life;
         let place = self.archive.places[message]
             .as_mut()
             .expect("it was found by its place");
+        if place.life < life {
+            // The receipt of a duplicate: what was restored is durable.
+            return Ok(());
+        }
         let reached = match place.level {
             Durability::None => return Ok(()),
             Durability::Async => applied,

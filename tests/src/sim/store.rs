@@ -124,6 +124,13 @@ impl SimStore {
         self.disk.set_trouble(change);
     }
 
+    /// Nothing is wrong with the disk any more.
+    pub(super) fn heal(&self) {
+        self.disk
+            .set_trouble(|trouble| *trouble = Trouble::default());
+        self.base.restart(false);
+    }
+
     pub(super) fn fail_checkpoint(&self) {
         self.base.fail();
     }

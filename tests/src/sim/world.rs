@@ -14,7 +14,6 @@ use super::Troubles;
 use super::archive::Check;
 use super::client::Client;
 use super::command::Request;
-use super::disk::Trouble;
 use super::host::Host;
 use super::model::{Given, Model};
 use super::network::{Down, Link, Up};
@@ -234,9 +233,7 @@ impl World {
                     }
                 }
             }
-            Event::DiskHeals => self
-                .store
-                .set_trouble(|trouble| *trouble = Trouble::default()),
+            Event::DiskHeals => self.store.heal(),
             Event::HostStops => self.stop()?,
             Event::StoreOpens(life) => self.open_store(life)?,
         }
@@ -328,8 +325,7 @@ impl World {
     pub(super) fn settle(&mut self) -> Check {
         self.faults = false;
         self.trace.note(format_args!("the faults end"));
-        self.store
-            .set_trouble(|trouble| *trouble = Trouble::default());
+        self.store.heal();
         if self.outage {
             self.after(0, Event::OutageEnds);
         }

@@ -1,8 +1,12 @@
 //! Messages are published, one at a time or in batches; a receipt places each of them, and that place is the truth that
 //! everybody is held against.
 
+mod names;
+
+use std::collections::BTreeMap;
+
 use dunlin_core::Durability;
-use dunlin_core::frame::{Command, Headers, List, Message, Publish, PublishBatch, Reply};
+use dunlin_core::frame::{self, Command, Headers, List, Message, Publish, PublishBatch, Reply};
 
 use crate::sim::archive::{Check, Place};
 use crate::sim::client::Client;
@@ -14,6 +18,12 @@ use crate::sim::rng::Rng;
 
 use super::{Turn, Workload};
 
+pub(in crate::sim) use self::names::{At, Names};
+
+/// How many ids and producers there are.
+const IDS: u64 = 8;
+const PRODUCERS: u64 = 2;
+
 /// A message as its publisher made it. Its number stands in its payload, so that it is known wherever it turns up.
 #[derive(Clone, Debug)]
 pub(in crate::sim) struct Draft {
@@ -23,6 +33,8 @@ pub(in crate::sim) struct Draft {
     pub(in crate::sim) key: Option<String>,
     pub(in crate::sim) headers: Vec<(String, String)>,
     pub(in crate::sim) id: Option<String>,
+    /// Its producer and the sequence there.
+    pub(in crate::sim) producer: Option<(String, u64)>,
     pub(in crate::sim) ttl_ms: Option<u64>,
     pub(in crate::sim) durability: Option<Durability>,
 }
@@ -56,8 +68,8 @@ impl Order {
                     ttl_ms: draft.ttl_ms,
                     delay_ms: None,
                     deliver_at: None,
-                    producer: None,
-                    producer_sequence: None,
+                    producer: producer_of(draft),
+                    producer_sequence: sequence_of(draft),
                     priority: None,
                     durability: draft.durability.map(word),
                     wait_ms: None,
@@ -84,8 +96,8 @@ impl Order {
                             ttl_ms: draft.ttl_ms,
                             delay_ms: None,
                             deliver_at: None,
-                            producer: None,
-                            producer_sequence: None,
+                            producer: producer_of(draft),
+                            producer_sequence: sequence_of(draft),
                             priority: None,
                         },
                     );
@@ -100,6 +112,17 @@ impl Order {
             }
         }
     }
+}
+
+fn producer_of(draft: &Draft) -> Option<&str> {
+    draft
+        .producer
+        .as_ref()
+        .map(|(producer, _)| producer.as_str())
+}
+
+fn sequence_of(draft: &Draft) -> Option<u64> {
+    draft.producer.as_ref().map(|(_, sequence)| *sequence)
 }
 
 fn encode_headers(draft: &Draft) -> Option<Vec<u8>> {
@@ -168,6 +191,7 @@ fn draft(namespace: usize, topic: &TopicPlan, rng: &mut Rng, model: &mut Model) 
     } else {
         rng.below(60)
     };
+    let producer = rng.once_in(6).then(|| produce(rng, model));
     model.archive.draft(|number| {
         let mut payload = format!("{number}:").into_bytes();
         payload.resize(
@@ -182,11 +206,29 @@ fn draft(namespace: usize, topic: &TopicPlan, rng: &mut Rng, model: &mut Model) 
             headers: (0..rng.below(2))
                 .map(|index| (format!("h{index}"), "ä".repeat(rng.below(3) as usize)))
                 .collect(),
-            id: rng.once_in(5).then(|| format!("id-{number}")),
+            id: rng.once_in(4).then(|| format!("id-{}", rng.below(IDS))),
+            producer,
             ttl_ms: rng.once_in(10).then(|| rng.between(1, 3000)),
             durability: level(rng),
         }
     })
+}
+
+/// A producer and one of its sequences: mostly the next, sometimes one that it had before, or one far away.
+fn produce(rng: &mut Rng, model: &mut Model) -> (String, u64) {
+    let producer = rng.below(PRODUCERS) as usize;
+    let next = &mut model.next_produced[producer];
+    let sequence = match rng.below(24) {
+        0 => {
+            *next += rng.below(900);
+            *next
+        }
+        1 => next.saturating_sub(900 + rng.below(400)),
+        2..=8 => next.saturating_sub(rng.below(6)),
+        _ => *next,
+    };
+    *next = (*next).max(sequence + 1);
+    (format!("p{producer}"), sequence)
 }
 
 fn level(rng: &mut Rng) -> Option<Durability> {
@@ -213,12 +255,25 @@ struct Receipt {
 /// Places every message that has a receipt, in the order of sequences.
 fn place(model: &mut Model, step: &Step<'_>) -> Check {
     let mut receipts = Vec::new();
+    let mut duplicates = Vec::new();
+    let mut refused = Vec::new();
     for answer in step.answers() {
         let command::Order::Publish(publish) = answer.order else {
             continue;
         };
         let (connection, order) = (answer.connection, answer.pending.order);
         match (publish, answer.reply) {
+            (Order::One { message }, Reply::Receipt(told)) if told.duplicate => {
+                let place = frame::Place {
+                    topic: told.topic,
+                    partition: told.partition,
+                    offset: told.offset,
+                    sequence: told.sequence,
+                    duplicate: true,
+                    schedule_id: told.schedule_id,
+                };
+                duplicates.push((*message, place));
+            }
             (Order::One { message }, Reply::Receipt(told)) => {
                 let asked = model.archive.drafts[*message].durability;
                 receipts.push(Receipt {
@@ -230,9 +285,6 @@ fn place(model: &mut Model, step: &Step<'_>) -> Check {
                     connection,
                     order,
                 });
-                if told.duplicate {
-                    return Err(format!("message {message} is told to be a duplicate"));
-                }
             }
             (
                 Order::Batch {
@@ -250,13 +302,18 @@ fn place(model: &mut Model, step: &Step<'_>) -> Check {
                         messages.len()
                     ));
                 }
-                if places
+                let new: Vec<_> = places.iter().filter(|place| !place.duplicate).collect();
+                if new
                     .windows(2)
                     .any(|pair| pair[0].sequence + 1 != pair[1].sequence)
                 {
                     return Err(format!("a batch was torn apart: {places:?}"));
                 }
                 for (message, place) in messages.iter().zip(places) {
+                    if place.duplicate {
+                        duplicates.push((*message, place));
+                        continue;
+                    }
                     receipts.push(Receipt {
                         sequence: place.sequence,
                         message: *message,
@@ -274,6 +331,8 @@ fn place(model: &mut Model, step: &Step<'_>) -> Check {
                     "subscriber_blocked",
                     "limit_reached",
                     "draining",
+                    "invalid_argument",
+                    "dedup_window_full",
                 ];
                 check_code(failed.code, &codes)?;
                 let messages = match publish {
@@ -283,6 +342,7 @@ fn place(model: &mut Model, step: &Step<'_>) -> Check {
                 for message in messages {
                     model.archive.refuse(*message)?;
                 }
+                refused.push((messages, failed.code, failed.message));
             }
             _ => return answer.is_none_of_these(),
         }
@@ -291,7 +351,66 @@ fn place(model: &mut Model, step: &Step<'_>) -> Check {
     for receipt in receipts {
         take_receipt(model, step, &receipt)?;
     }
+    for (message, place) in duplicates {
+        model.archive.refuse(message)?;
+        let draft = &model.archive.drafts[message];
+        let topic = model.archive.topic_named(draft.namespace, &draft.topic);
+        let topic = topic.ok_or_else(|| format!("message {message} repeats one of no topic"))?;
+        let at = names_at(model, step.now, topic);
+        model.names.repeat(at, draft, &place)?;
+    }
+    for (messages, code, told) in refused {
+        check_names_refused(model, step.now, messages, code)
+            .map_err(|error| format!("{error}: {told}"))?;
+    }
     Ok(())
+}
+
+/// The names of a topic now, by the time of its namespace.
+fn names_at(model: &Model, now: u64, topic: usize) -> At {
+    let state = &model.archive.topics[topic];
+    At {
+        topic,
+        dedup_ms: state.dedup_ms,
+        now: now.max(model.last_timestamps[state.namespace]),
+    }
+}
+
+/// Whether messages were rightly refused for their names, if they were for that.
+fn check_names_refused(model: &mut Model, now: u64, messages: &[usize], code: &str) -> Check {
+    let drafts = messages
+        .iter()
+        .map(|message| &model.archive.drafts[*message]);
+    match code {
+        "invalid_argument" => {
+            for (index, draft) in drafts.clone().enumerate() {
+                let topic = model.archive.topic_named(draft.namespace, &draft.topic);
+                let at = topic.map(|topic| names_at(model, now, topic));
+                let earlier = drafts.clone().take(index);
+                let earlier = earlier.filter(|other| other.topic == draft.topic);
+                if model.names.is_too_low(at, draft, earlier) {
+                    return Ok(());
+                }
+            }
+            Err(format!("{messages:?} are refused as {code}"))
+        }
+        "dedup_window_full" => {
+            let namespace = model.archive.drafts[messages[0]].namespace;
+            let topics = model.archive.topics_of(namespace);
+            let topics: BTreeMap<usize, At> = topics
+                .map(|topic| (topic, names_at(model, now, topic)))
+                .collect();
+            let (_, most) = model.names.count(&topics);
+            let max = model.bounds.dedup_entries_max;
+            if most + messages.len() as u64 > max {
+                return Ok(());
+            }
+            Err(format!(
+                "{most} names are remembered of {max}, but {messages:?} find no room"
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn take_receipt(model: &mut Model, step: &Step<'_>, receipt: &Receipt) -> Check {
@@ -324,7 +443,11 @@ fn take_receipt(model: &mut Model, step: &Step<'_>, receipt: &Receipt) -> Check 
         lost_in: None,
         promised: None,
     };
+    let place_there = (place.partition, place.offset, place.sequence);
+    let stored_by = (place.life, step.write);
     model.archive.assign(receipt.message, place)?;
+    let at = names_at(model, step.now, topic);
+    model.names.publish(at, &draft, place_there, stored_by)?;
     check_publish_order(model, receipt)
 }
 

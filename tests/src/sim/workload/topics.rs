@@ -2,7 +2,7 @@
 
 use dunlin_core::frame::{Command, ConfigureTopic, DeleteTopic, Reply};
 
-use super::{Turn, Workload};
+use super::{Turn, Workload, publish};
 use crate::sim::archive::Check;
 use crate::sim::client::Client;
 use crate::sim::command;
@@ -24,6 +24,7 @@ pub(in crate::sim) struct TopicWish {
     pub(in crate::sim) durability: Option<&'static str>,
     pub(in crate::sim) max_messages: Option<u64>,
     pub(in crate::sim) max_age_ms: Option<u64>,
+    pub(in crate::sim) dedup_ms: Option<u64>,
 }
 
 impl Order {
@@ -39,7 +40,7 @@ impl Order {
                 max_messages: config.max_messages,
                 max_bytes: None,
                 max_age_ms: config.max_age_ms,
-                dedup_ms: None,
+                dedup_ms: config.dedup_ms,
             })
             .encode(out),
             Self::Delete { topic } => {
@@ -98,6 +99,15 @@ impl Workload for Topics {
                     topic.durability = level(told.durability)?;
                     topic.max_messages = told.max_messages;
                     topic.max_age_ms = told.max_age_ms;
+                    let before =
+                        core::mem::replace(&mut topic.dedup_ms, told.dedup_ms.unwrap_or(0));
+                    // What the window was over for may be forgotten, also if it is longer now.
+                    let now = step.now.max(model.last_timestamps[answer.namespace]);
+                    model.names.look(publish::At {
+                        topic: index,
+                        dedup_ms: before,
+                        now,
+                    });
                     if topic.partitions.len() != count {
                         return Err(format!(
                             "\"{name}\" has {} partitions, told {count}",
