@@ -242,6 +242,19 @@ fn take_answer(model: &mut Model, step: &Step<'_>, answer: &Answer<'_>, order: &
                 member: told.member.to_owned(),
                 is_named: member.is_some(),
             };
+            // Whoever had the name is told so in this step, and settles nothing any more.
+            let is_replaced = |other: &Membership| {
+                (other.namespace, other.group, &other.member)
+                    == (membership.namespace, membership.group, &membership.member)
+            };
+            let replaced = model.book.memberships.iter();
+            let replaced = replaced.filter(|(_, other)| is_replaced(other));
+            let replaced: Vec<_> = replaced.map(|(key, _)| *key).collect();
+            let session_ms = model.bounds.session_ms;
+            for (connection, subscription) in replaced {
+                let book = &mut model.book;
+                book.part(connection, subscription, step.now, Some(session_ms));
+            }
             let key = (answer.connection, *subscription);
             model.book.memberships.insert(key, membership);
         }
