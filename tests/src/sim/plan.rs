@@ -143,7 +143,13 @@ impl Plan {
 fn topics(rng: &mut Rng) -> Vec<TopicPlan> {
     let plain = TopicWish::default;
     let all = [
-        ("a", plain()),
+        (
+            "a",
+            TopicWish {
+                dedup_ms: Some(rng.between(1000, 10_000)),
+                ..plain()
+            },
+        ),
         (
             "a/b",
             TopicWish {

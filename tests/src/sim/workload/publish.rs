@@ -21,7 +21,7 @@ use super::{Turn, Workload};
 pub(in crate::sim) use self::names::{At, Names};
 
 /// How many ids and producers there are.
-const IDS: u64 = 8;
+const IDS: u64 = 4;
 const PRODUCERS: u64 = 2;
 
 /// A message as its publisher made it. Its number stands in its payload, so that it is known wherever it turns up.
