@@ -198,23 +198,73 @@ test("a broker that goes away says when to come again", async () => {
   client.on("state", (change) => changes.push(change));
   transport.peer.reply({ type: "going_away", reconnectAfterMs: 7_000 });
   await transport.peer.cut(4002, "draining: the broker stops");
-  assert.equal(changes[0]?.retryInMs, 7_000);
+  // All that it sends away do not come back in one moment, and none before the time.
+  assert.equal(changes[0]?.retryInMs, 7_700);
   assert.match(changes[0]?.error?.message ?? "", /4002: draining: the broker stops/);
-  await clock.advance(7_000);
+  await clock.advance(7_699);
+  assert.equal(transport.peers.length, 1);
+  await clock.advance(1);
   assert.equal(transport.peers.length, 2);
 });
 
-test("a broker that refuses the client for good ends it", async () => {
+test("a broker that has no room yet says when to come again", async () => {
   const { client, transport, clock } = await connected();
-  const changes: StateChange[] = [];
-  client.on("state", (change) => changes.push(change));
-  const publishing = client.publish("t", "x");
-  const subscription = client.subscribe("t");
-  await transport.peer.cut(4003, "kicked: by an operator");
-  await assert.rejects(publishing, code("kicked", /by an operator/));
-  await assert.rejects(subscription.next(), code("kicked"));
-  assert.deepEqual(changes.map(({ state, previous }) => [previous, state]), [["open", "closed"]]);
-  assert.deepEqual(clock.pending, []);
+  const delays: (number | undefined)[] = [];
+  client.on("state", ({ retryInMs }) => delays.push(retryInMs));
+  await transport.peer.cut();
+  await clock.advance(1_000);
+  transport.peer.events.opened();
+  transport.peer.reply({ type: "error", request: 0, code: "rate_limited", message: "too many connects", retryAfterMs: 20_000 });
+  await transport.peer.cut(4008, "rate_limited: too many connects");
+  // What was told holds once.
+  await clock.advance(22_000);
+  await transport.peer.cut();
+  assert.deepEqual(delays, [1_000, 22_000, 4_000]);
+});
+
+test("a broker that refuses the client for good ends it", async () => {
+  for (const [closeCode, reason, expected] of [
+    [1002, "malformed_frame: a length is beyond the end", "malformed_frame"],
+    [4001, "unauthorised: the token has expired", "unauthorised"],
+    [4001, "", "unauthorised"],
+    [4003, "kicked: by an operator", "kicked"],
+    [4003, "device_limit: another device came", "device_limit"],
+    [4003, "", "kicked"],
+    [4008, "invalid_argument: a device is a user's; name the user too", "invalid_argument"],
+    [4008, "unknown_namespace: unknown namespace \"x\"", "unknown_namespace"],
+    [4008, "session_replaced: another connection has the session", "session_replaced"],
+  ] as const) {
+    const { client, transport, clock } = await connected();
+    const changes: StateChange[] = [];
+    client.on("state", (change) => changes.push(change));
+    const publishing = client.publish("t", "x");
+    const subscription = client.subscribe("t");
+    await transport.peer.cut(closeCode, reason);
+    await assert.rejects(publishing, code(expected, new RegExp(reason.split(": ")[1] ?? `closed the connection with ${closeCode}`)));
+    await assert.rejects(subscription.next(), code(expected));
+    assert.deepEqual(changes.map(({ state, previous }) => [previous, state]), [["open", "closed"]]);
+    assert.deepEqual(clock.pending, []);
+  }
+});
+
+test("a broker that closes for what passes is connected to again", async () => {
+  for (const [closeCode, reason] of [
+    [1001, ""],
+    [1009, "too_large: the message is over the bound"],
+    [4002, "draining: the broker stops"],
+    [4008, ""],
+    [4008, "limit_reached: the broker has as many connections as it may"],
+    [4008, "slow_consumer: the client does not read what it asked for"],
+    [4008, "connection_silent: nothing was heard for 60 s"],
+  ] as const) {
+    const { client, transport, clock } = await connected();
+    await transport.peer.cut(closeCode, reason);
+    assert.equal(client.state, "reconnecting", reason);
+    await clock.advance(1_000);
+    await transport.peer.greet();
+    assert.equal(client.state, "open", reason);
+    await client.close();
+  }
 });
 
 test("the client says ping every 25 seconds and gives up after 60 seconds of silence", async () => {
@@ -421,4 +471,9 @@ test("URLs lead to a namespace, and wrong ones are refused by name", () => {
   assert.throws(() => endpoint("ftp://a"), code("invalid_argument", /must begin with ws:, wss:, http: or https:, not with ftp:/));
   assert.throws(() => endpoint("ws://user:secret@a"), code("invalid_argument", /give the option token/));
   assert.throws(() => endpoint("ws://a", { namespace: "" }), code("invalid_argument", /option namespace/));
+  assert.equal(endpoint("ws://a", { token: "t", user: "a&b", device: "my phone+" }).search, "?token=t&user=a%26b&device=my%20phone%2B");
+  for (const wrong of [{ token: "" }, { user: "" }, { user: 7 as never }, { user: "a", device: null as never }]) {
+    const option = Object.keys(wrong).at(-1);
+    assert.throws(() => endpoint("ws://a", wrong), code("invalid_argument", new RegExp(`the option ${option} must be text that is not empty`)));
+  }
 });

@@ -57,7 +57,7 @@ test("the layouts are those of the core", () => {
   const source = readFileSync(new URL("protocol/frame.rs", core), "utf8");
   const layouts = rustLayouts(source);
   const names = rustFrames(source);
-  const ours = [...COMMANDS, ...REPLIES].map(([kind, name, layout]) => `${kind} ${name} ${neutral(layout)}`);
+  const ours = [...COMMANDS, ...REPLIES].sort(([one], [other]) => one - other).map(([kind, name, layout]) => `${kind} ${name} ${neutral(layout)}`);
   assert.deepEqual(ours, names.map(({ kind, name, structure }) => `${kind} ${name} ${layouts.get(structure)}`));
   for (const [name, layout] of Object.entries(itemLayouts())) assert.equal(neutral(layout), layouts.get(name), name);
 });

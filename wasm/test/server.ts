@@ -7,15 +7,15 @@ import { WebSocket, WebSocketServer } from "ws";
 
 import { RIGHTS_ALL } from "../ts/abi.ts";
 import { TransportClient } from "../ts/client.ts";
+import { SUBPROTOCOL_BINARY } from "../ts/codec.ts";
 import { endpoint } from "../ts/connect.ts";
 import { Drive } from "../ts/drive.ts";
 import type { Engine, Store } from "../ts/drive.ts";
-import { SUBPROTOCOL_BINARY } from "../ts/frames.ts";
 import { GuestEngine } from "../ts/guest.ts";
 import { REAL, SocketTransport } from "../ts/link.ts";
 import type { Socket, Surroundings } from "../ts/link.ts";
 import { MemoryStore } from "../ts/memory.ts";
-import type { Client } from "../ts/types.ts";
+import type { Client, ConnectOptions } from "../ts/types.ts";
 
 // Tests run from dist/test.
 const guest = new WebAssembly.Module(readFileSync(new URL("../guest.wasm", import.meta.url)));
@@ -79,9 +79,11 @@ export class Server {
     const server = new WebSocketServer({ host: "127.0.0.1", port: this.#port, handleProtocols: (offered) => [...offered][0] ?? false });
     server.on("connection", (socket, request) => {
       const connection = (this.#connections += 1);
-      const [, , namespace = "default"] = (request.url ?? "").split("/");
+      const { pathname, searchParams } = new URL(request.url ?? "", this.url);
+      const [, , namespace = "default"] = pathname.split("/");
+      const [user, device] = [searchParams.get("user") ?? "", searchParams.get("device") ?? ""];
       this.#peers.set(connection, socket);
-      drive.connect(connection, "binary", { namespace, user: "", device: "", rights: RIGHTS_ALL });
+      drive.connect(connection, "binary", { namespace, user, device, rights: RIGHTS_ALL });
       socket.on("message", (data, isBinary) => {
         const take = (): void => {
           if (isBinary) drive.frame(connection, new Uint8Array(data));
@@ -112,9 +114,9 @@ export class Server {
   }
 
   /** A client that connects again at once. */
-  async client(namespace: string): Promise<Client> {
+  async client(namespace: string, options: ConnectOptions = {}): Promise<Client> {
     const create = (url: string, protocol: string): Socket => new WebSocket(url, protocol, {}) as Socket;
-    const client = await TransportClient.open(new SocketTransport(endpoint(this.url, { namespace }), SUBPROTOCOL_BINARY, create), HASTY, {});
+    const client = await TransportClient.open(new SocketTransport(endpoint(this.url, { ...options, namespace }), SUBPROTOCOL_BINARY, create), HASTY, options);
     this.#clients.push(client);
     return client;
   }

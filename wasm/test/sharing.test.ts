@@ -143,7 +143,7 @@ describe("tabs in one browser", { timeout: SUITE_PATIENCE_MS }, () => {
         kind: "closed",
         code: 4003,
         reason:
-          "unsupported_version: tabs of this site run versions of dunlin that cannot share: the sharing of one is of version 1, of the other 99; close or reload the older tabs",
+          "unsupported_version: tabs of this site run versions of dunlin that cannot share: the sharing of one is of version 2, of the other 99; close or reload the older tabs",
         retryInMs: undefined,
       });
     });
@@ -151,7 +151,7 @@ describe("tabs in one browser", { timeout: SUITE_PATIENCE_MS }, () => {
 
   test("a worker of another version, or one that cannot be loaded, is told once and done without", async () => {
     site.extra.set("/older.js", "onconnect = ({ ports: [port] }) => port.postMessage(0);");
-    for (const [worker, why] of [["/older.js", /older\.js is of another version, 0 and not 1: reload all tabs/], ["/missing.js", /missing\.js cannot be loaded/]] as const) {
+    for (const [worker, why] of [["/older.js", /older\.js is of another version, 0 and not 2: reload all tabs/], ["/missing.js", /missing\.js cannot be loaded/]] as const) {
       await site.withProfile(async (profile) => {
         const warned: string[] = [];
         profile.on("console", (message) => message.type() === "warning" && warned.push(message.text()));
@@ -176,8 +176,8 @@ describe("tabs in one browser", { timeout: SUITE_PATIENCE_MS }, () => {
         await new Promise<void>((held) => {
           void navigator.locks.request(name, () => new Promise(() => held()));
         });
-        const knock = { version: 1, link, config: "{}", namespace: "default" };
-        new SharedWorker("/shared-worker.js", { type: "module", name: room }).port.postMessage({ version: 1, room, knock });
+        const knock = { version: 2, link, config: "{}", namespace: "default", user: "", device: "" };
+        new SharedWorker("/shared-worker.js", { type: "module", name: room }).port.postMessage({ version: 2, room, knock });
         // When it has heard of the link it waits for the link's end.
         while ((await navigator.locks.query()).pending?.every((lock) => lock.name !== name));
         const wire = new BroadcastChannel(name);

@@ -22,6 +22,8 @@ import type {
   ResetOptions,
   ScheduledMessage,
   StartPosition,
+  TopicConfig,
+  TopicDescription,
   TransferOptions,
 } from "./types.ts";
 
@@ -49,6 +51,24 @@ export async function* history(connection: Connection, topic: string, options: H
     if (page.nextOffset >= end) return;
     from = `offset:${page.nextOffset}`;
   }
+}
+
+export async function configureTopic(connection: Connection, topic: string, config: TopicConfig): Promise<TopicDescription> {
+  return description(connection, { ...config, type: "configure_topic", topic });
+}
+
+export async function describeTopic(connection: Connection, topic: string): Promise<TopicDescription> {
+  return description(connection, { type: "describe_topic", topic });
+}
+
+async function description(connection: Connection, command: Unnumbered): Promise<TopicDescription> {
+  const { type: _type, request: _request, ...topic } = await connection.ask("topic", command, "resend");
+  // A broker that does not say remembers nothing.
+  return { dedupMs: 0, ...topic } as TopicDescription;
+}
+
+export async function deleteTopic(connection: Connection, topic: string): Promise<void> {
+  await connection.ask("ok", { type: "delete_topic", topic }, "reject");
 }
 
 export async function* listTopics(connection: Connection, { filter, signal }: ListOptions): AsyncGenerator<string, void> {
@@ -80,6 +100,10 @@ export async function* scheduled(connection: Connection, { filter, signal }: Lis
       if (places.pop() === undefined || (error as DunlinError).code !== "unknown_schedule") throw error;
     }
   }
+}
+
+export async function cancelScheduled(connection: Connection, scheduleId: number): Promise<void> {
+  await connection.ask("ok", { type: "cancel_scheduled", scheduleId }, "reject");
 }
 
 export async function limits(connection: Connection): Promise<Limit[]> {

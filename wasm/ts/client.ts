@@ -3,7 +3,7 @@
 import { Connection } from "./connection.ts";
 import type { OnLoss, Unnumbered } from "./connection.ts";
 import { DunlinError, invalid } from "./errors.ts";
-import type { MessageFields, Place, Reply } from "./frames.ts";
+import type { MessageFields, Place } from "./frames.ts";
 import { Group, later } from "./group.ts";
 import type { Listener, Owner } from "./inbox.ts";
 import type { Surroundings, Transport } from "./link.ts";
@@ -161,11 +161,11 @@ export class TransportClient implements Client, Owner {
   }
 
   async *scheduled(options: ListOptions = {}): AsyncIterableIterator<ScheduledMessage> {
-    yield* (await later()).scheduled(this.connection, options);
+    yield* (await later(this.connection)).scheduled(this.connection, options);
   }
 
   async cancelScheduled(scheduleId: number): Promise<void> {
-    await this.connection.ask("ok", { type: "cancel_scheduled", scheduleId }, "reject");
+    await (await later(this.connection)).cancelScheduled(this.connection, scheduleId);
   }
 
   subscribe(filter: string, options: SubscribeOptions = {}): Subscription {
@@ -176,23 +176,23 @@ export class TransportClient implements Client, Owner {
   }
 
   async *history(topic: string, options: HistoryOptions = {}): AsyncIterableIterator<Message> {
-    yield* (await later()).history(this.connection, topic, options);
+    yield* (await later(this.connection)).history(this.connection, topic, options);
   }
 
   async configureTopic(topic: string, config: TopicConfig = {}): Promise<TopicDescription> {
-    return description(await this.connection.ask("topic", { ...config, type: "configure_topic", topic }, "resend"));
+    return (await later(this.connection)).configureTopic(this.connection, topic, config);
   }
 
   async describeTopic(topic: string): Promise<TopicDescription> {
-    return description(await this.connection.ask("topic", { type: "describe_topic", topic }, "resend"));
+    return (await later(this.connection)).describeTopic(this.connection, topic);
   }
 
   async *listTopics(options: ListOptions = {}): AsyncIterableIterator<string> {
-    yield* (await later()).listTopics(this.connection, options);
+    yield* (await later(this.connection)).listTopics(this.connection, options);
   }
 
   async deleteTopic(topic: string): Promise<void> {
-    await this.connection.ask("ok", { type: "delete_topic", topic }, "reject");
+    await (await later(this.connection)).deleteTopic(this.connection, topic);
   }
 
   group(name: string): ConsumerGroup {
@@ -200,27 +200,27 @@ export class TransportClient implements Client, Owner {
   }
 
   async *groups(options: TransferOptions = {}): AsyncIterableIterator<string> {
-    yield* (await later()).groups(this.connection, options);
+    yield* (await later(this.connection)).groups(this.connection, options);
   }
 
   async limits(): Promise<Limit[]> {
-    return (await later()).limits(this.connection);
+    return (await later(this.connection)).limits(this.connection);
   }
 
   async configureLimit(limit: LimitConfig): Promise<void> {
-    await (await later()).configureLimit(this.connection, limit);
+    await (await later(this.connection)).configureLimit(this.connection, limit);
   }
 
   async deleteLimit({ scope, name }: LimitName): Promise<void> {
-    await (await later()).deleteLimit(this.connection, { scope, ...(name !== undefined && { name }) });
+    await (await later(this.connection)).deleteLimit(this.connection, { scope, ...(name !== undefined && { name }) });
   }
 
   async *export(options: TransferOptions = {}): AsyncIterableIterator<Uint8Array> {
-    yield* (await later()).exportArchive(this.connection, options);
+    yield* (await later(this.connection)).exportArchive(this.connection, options);
   }
 
   async import(source: ArchiveSource, options: TransferOptions = {}): Promise<Imported> {
-    return (await later()).importArchive(this.connection, source, options);
+    return (await later(this.connection)).importArchive(this.connection, source, options);
   }
 
   async close(): Promise<void> {
@@ -313,9 +313,4 @@ function randomId(): string {
 
 function receipt(topic: string, { partition, offset, sequence, duplicate, scheduleId }: Place): Receipt {
   return { topic, partition, offset, sequence, duplicate, ...(scheduleId !== undefined && { scheduleId }) };
-}
-
-function description({ type: _type, request: _request, ...topic }: Extract<Reply, { type: "topic" }>): TopicDescription {
-  // A broker that does not say remembers nothing.
-  return { dedupMs: 0, ...topic } as TopicDescription;
 }

@@ -1,8 +1,8 @@
 /** From an address and options to a client over a WebSocket. */
 
 import { TransportClient } from "./client.ts";
-import { invalid } from "./errors.ts";
-import { SUBPROTOCOL_BINARY } from "./frames.ts";
+import { SUBPROTOCOL_BINARY } from "./codec.ts";
+import { checkTexts, invalid } from "./errors.ts";
 import { REAL, SocketTransport } from "./link.ts";
 import type { SocketFactory } from "./link.ts";
 import type { Client, ConnectOptions } from "./types.ts";
@@ -18,7 +18,7 @@ export async function connectWith(create: SocketFactory, url: string | URL, opti
 }
 
 /** Where to connect: the URL itself if it has a path, otherwise the namespace's place below it. */
-export function endpoint(given: string | URL, { namespace = "default", token }: ConnectOptions = {}): URL {
+export function endpoint(given: string | URL, { namespace = "default", token, user, device }: ConnectOptions = {}): URL {
   let url: URL;
   try {
     url = new URL(given, typeof location === "undefined" ? undefined : location.href);
@@ -30,8 +30,11 @@ export function endpoint(given: string | URL, { namespace = "default", token }: 
   url.protocol = protocol;
   url.hash = "";
   if (url.username !== "" || url.password !== "") throw invalid("the URL must not hold a user or password: give the option token");
-  if (typeof namespace !== "string" || namespace === "") throw invalid("the option namespace must be a name that is not empty");
+  const named = { token, user, device };
+  checkTexts({ namespace, ...named });
   if (url.pathname === "/") url.pathname = `/v1/${encodeURIComponent(namespace)}/connect`;
-  if (token !== undefined) url.searchParams.set("token", token);
+  for (const [option, text] of Object.entries(named)) if (text !== undefined) url.searchParams.set(option, text);
+  // To brokers a plus sign is one, as in filters.
+  url.search = url.search.replaceAll("+", "%20");
   return url;
 }

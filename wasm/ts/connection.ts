@@ -6,8 +6,8 @@
  * been sent on the present link.
  */
 
+import { PROTOCOL_VERSION, basic } from "./codec.ts";
 import { DunlinError } from "./errors.ts";
-import { PROTOCOL_VERSION, decodeReplies, encodeCommand } from "./frames.ts";
 import type { Command, Reply, Welcome } from "./frames.ts";
 import type { Closing, Link, Surroundings, Transport } from "./link.ts";
 import type { Told } from "./inbox.ts";
@@ -38,6 +38,9 @@ const INBOUND_BYTES_MAX = PAYLOAD_BYTES_MAX + 128 * 1024;
 
 /** After these, connecting again would end the same way. */
 const FINAL_CODES: Readonly<Record<number, string>> = { 1002: "malformed_frame", 4001: "unauthorised", 4003: "kicked" };
+/** A rule was broken: with these reasons it would be again, while room and tokens for the others come with time. */
+const BROKEN_RULE = 4008;
+const FINAL_REASONS: readonly unknown[] = ["invalid_argument", "unknown_namespace", "unsupported_version", "out_of_state", "session_replaced"];
 
 /** What happens to a command that was sent, but not answered, when the link ends. */
 export type OnLoss = "reject" | "resend";
@@ -65,6 +68,8 @@ export interface ConnectionEvents {
 }
 
 export class Connection {
+  /** What it can say: the whole vocabulary once its owner has loaded that. */
+  codec = basic;
   readonly #transport: Transport;
   readonly #surroundings: Surroundings;
   readonly #events: ConnectionEvents;
@@ -139,7 +144,7 @@ export class Connection {
       if (this.#state === "closed") throw this.#closedError();
       signal?.throwIfAborted();
       const request = ++this.#requests;
-      const bytes = encode({ ...command, request } as Command);
+      const bytes = this.#encode({ ...command, request } as Command);
       this.#checkSize(bytes);
       this.#checkRoom(bytes);
       const forget = (): void => {
@@ -179,7 +184,7 @@ export class Connection {
 
   /** Sends what has no reply, on the present link or not at all. */
   post(command: Command): void {
-    if (this.isOpen) this.#enqueue({ bytes: encode(command) });
+    if (this.isOpen) this.#enqueue({ bytes: this.#encode(command) });
   }
 
   /** Ends the conversation for good. */
@@ -272,7 +277,7 @@ export class Connection {
       const link = this.#transport.open({
         opened: () => {
           if (!ours()) return;
-          this.#send(encode({ type: "hello", version: PROTOCOL_VERSION, client: this.#clientName }));
+          this.#send(this.#encode({ type: "hello", version: PROTOCOL_VERSION, client: this.#clientName }));
         },
         message: (message) => {
           if (ours()) this.#hear(message);
@@ -305,7 +310,7 @@ export class Connection {
     const attempt = this.#attempt;
     try {
       if (typeof message === "string") throw new Error("a text message on a binary connection");
-      for (const reply of decodeReplies(message)) {
+      for (const reply of this.codec.decodeReplies(message)) {
         this.#take(reply);
         if (attempt !== this.#attempt) return;
       }
@@ -377,6 +382,8 @@ export class Connection {
       this.#pending.get(reply.request)?.reject(error);
     } else if (!this.isOpen && reply.code === "unsupported_version") {
       this.close(error);
+    } else if (!this.isOpen) {
+      this.#reconnectAfterMs = reply.retryAfterMs;
     }
   }
 
@@ -411,7 +418,7 @@ export class Connection {
   #linkClosed({ code, reason, cause, retryInMs }: Closing): void {
     if (retryInMs !== undefined && this.#failures < HINTS_MAX) this.#reconnectAfterMs = retryInMs;
     const said = /^([a-z_]+): (.*)$/s.exec(reason);
-    const final = FINAL_CODES[code];
+    const final = FINAL_CODES[code] ?? (code === BROKEN_RULE && FINAL_REASONS.includes(said?.[1]) ? said?.[1] : undefined);
     if (final !== undefined) {
       this.close(new DunlinError(said?.[1] ?? final, said?.[2] ?? `${this.#transport.address} closed the connection with ${code} ${reason}`));
       return;
@@ -439,9 +446,13 @@ export class Connection {
   }
 
   #nextDelay(): number {
-    const base = this.#reconnectAfterMs ?? Math.min(RETRY_MIN_MS * RETRY_FACTOR ** this.#failures, RETRY_MAX_MS);
+    const told = this.#reconnectAfterMs;
     this.#reconnectAfterMs = undefined;
-    return Math.round(base * (1 - RETRY_JITTER + 2 * RETRY_JITTER * this.#surroundings.random()));
+    const jitter = RETRY_JITTER * this.#surroundings.random();
+    // Not before the time that was told, when it may be refused again.
+    if (told !== undefined) return Math.round(told * (1 + jitter));
+    const base = Math.min(RETRY_MIN_MS * RETRY_FACTOR ** this.#failures, RETRY_MAX_MS);
+    return Math.round(base * (1 - RETRY_JITTER + 2 * jitter));
   }
 
   /** Decides about the commands whose answers can no longer come. */
@@ -485,13 +496,12 @@ export class Connection {
       }
     }
   }
-}
-
-/** What cannot be spelt is the caller's mistake. */
-function encode(command: Command): Uint8Array {
-  try {
-    return encodeCommand(command);
-  } catch (cause) {
-    throw new DunlinError("invalid_argument", `cannot encode ${command.type}: ${(cause as Error).message}`, { cause });
+  /** What cannot be spelt is the caller's mistake. */
+  #encode(command: Command): Uint8Array {
+    try {
+      return this.codec.encodeCommand(command);
+    } catch (cause) {
+      throw new DunlinError("invalid_argument", `cannot encode ${command.type}: ${(cause as Error).message}`, { cause });
+    }
   }
 }

@@ -20,6 +20,13 @@ export function invalid(message: string, cause?: unknown): DunlinError {
   return new DunlinError("invalid_argument", message, { cause });
 }
 
+/** Refuses options that are to be texts and are none. What may be in a name the broker says. */
+export function checkTexts(options: Readonly<Record<string, unknown>>): void {
+  for (const [option, text] of Object.entries(options)) {
+    if (text === "" || (text !== undefined && typeof text !== "string")) throw invalid(`the option ${option} must be text that is not empty`);
+  }
+}
+
 /** The codes that the client itself gives. */
 export type ClientErrorCode =
   /** An argument or option is not usable; nothing was sent. */

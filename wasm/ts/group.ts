@@ -23,7 +23,12 @@ import type {
   TopicPartition,
 } from "./types.ts";
 
-export const later = () => import("./later.ts");
+/** What a client does now and then, with the words for it. */
+export async function later(connection: Connection): Promise<typeof import("./later.ts")> {
+  const loaded = await import("./later.ts");
+  connection.codec = loaded.whole;
+  return loaded;
+}
 
 export class Group implements ConsumerGroup {
   readonly name: string;
@@ -39,47 +44,47 @@ export class Group implements ConsumerGroup {
   }
 
   async configure(config: GroupConfig = {}): Promise<GroupDescription> {
-    return (await later()).configureGroup(this.#connection, this.name, config);
+    return (await later(this.#connection)).configureGroup(this.#connection, this.name, config);
   }
 
   async describe(): Promise<GroupDescription> {
-    return (await later()).describeGroup(this.#connection, this.name);
+    return (await later(this.#connection)).describeGroup(this.#connection, this.name);
   }
 
   async delete(): Promise<void> {
-    await (await later()).deleteGroup(this.#connection, this.name);
+    await (await later(this.#connection)).deleteGroup(this.#connection, this.name);
   }
 
   async reset(to: StartPosition, where: ResetOptions = {}): Promise<void> {
-    await (await later()).resetGroup(this.#connection, this.name, to, where);
+    await (await later(this.#connection)).resetGroup(this.#connection, this.name, to, where);
   }
 
   async pause(): Promise<void> {
-    await (await later()).pauseGroup(this.#connection, this.name, true);
+    await (await later(this.#connection)).pauseGroup(this.#connection, this.name, true);
   }
 
   async resume(): Promise<void> {
-    await (await later()).pauseGroup(this.#connection, this.name, false);
+    await (await later(this.#connection)).pauseGroup(this.#connection, this.name, false);
   }
 
   async *deadLetters(options: DeadLettersOptions = {}): AsyncIterableIterator<DeadLetter> {
-    yield* (await later()).deadLetters(this.#connection, this.name, options);
+    yield* (await later(this.#connection)).deadLetters(this.#connection, this.name, options);
   }
 
   async replayDeadLetters(options: ReplayOptions = {}): Promise<number> {
-    return (await later()).replayDeadLetters(this.#connection, this.name, options);
+    return (await later(this.#connection)).replayDeadLetters(this.#connection, this.name, options);
   }
 
   async deleteDeadLetters(options: DeadOffsets = {}): Promise<number> {
-    return (await later()).deleteDeadLetters(this.#connection, this.name, options);
+    return (await later(this.#connection)).deleteDeadLetters(this.#connection, this.name, options);
   }
 
   joinQueue(filters: string | readonly string[], options: QueueOptions = {}): QueueMember {
-    return this.#join(async () => new (await later()).ActiveQueueMember(this.#owner, this.name, filters, options));
+    return this.#join(async () => new (await later(this.#connection)).ActiveQueueMember(this.#owner, this.name, filters, options));
   }
 
   joinPartitioned(filters: string | readonly string[], options: PartitionedOptions = {}): PartitionedMember {
-    return this.#join(async () => new (await later()).ActivePartitionedMember(this.#owner, this.name, filters, options));
+    return this.#join(async () => new (await later(this.#connection)).ActivePartitionedMember(this.#owner, this.name, filters, options));
   }
 
   #join(load: () => Promise<Listener>): JoiningMember {

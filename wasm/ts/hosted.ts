@@ -8,6 +8,7 @@ import { BindgenEngine, loadEngine } from "./engine.ts";
 import { DunlinError } from "./errors.ts";
 import { IndexedDbStore } from "./indexeddb.ts";
 import type { Link, LinkEvents, Trouble } from "./link.ts";
+import type { Asked } from "./room.ts";
 import type { WasmSource } from "./types.ts";
 
 /** The longest time that a timer can be set to. */
@@ -63,14 +64,14 @@ export class HostedBroker {
     return broker;
   }
 
-  connect(namespace: string, events: LinkEvents): Link {
+  connect({ namespace, user, device }: Asked, events: LinkEvents): Link {
     this.#connections += 1;
     const connection = this.#connections;
     this.#links.set(connection, events);
     // Like a socket, it opens after the caller has its hands on it.
     queueMicrotask(() => {
       if (!this.#links.has(connection)) return;
-      this.#drive.connect(connection, "binary", { namespace, user: "", device: "", rights: RIGHTS_ALL });
+      this.#drive.connect(connection, "binary", { namespace, user, device, rights: RIGHTS_ALL });
       events.opened();
       if (this.#trouble !== undefined) events.trouble?.(this.#trouble);
     });
@@ -155,7 +156,7 @@ export async function openStored(name: string, config: string, wasm: WasmSource)
   return {
     connect(knock, events) {
       if (knock.config !== config) throw anotherConfiguration(name);
-      return started.connect(knock.namespace, events);
+      return started.connect(knock, events);
     },
     close: () => started.close(),
     stop: () => started.stop(),

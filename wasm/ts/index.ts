@@ -22,6 +22,6 @@ export async function openLocal(options?: LocalOptions): Promise<LocalClient> {
 }
 
 export { DunlinError };
-export { PROTOCOL_VERSION } from "./frames.ts";
+export { PROTOCOL_VERSION } from "./codec.ts";
 export type { ClientErrorCode } from "./errors.ts";
 export type * from "./types.ts";

@@ -10,6 +10,6 @@ export async function openLocal(options?: LocalOptions): Promise<LocalClient> {
 }
 
 export { DunlinError } from "./errors.ts";
-export { PROTOCOL_VERSION } from "./frames.ts";
+export { PROTOCOL_VERSION } from "./codec.ts";
 export type { ClientErrorCode } from "./errors.ts";
 export type * from "./types.ts";

@@ -4,6 +4,7 @@
  */
 
 export * from "./administration.ts";
+export { whole } from "./frames.ts";
 export { exportArchive, importArchive } from "./archive.ts";
 export { ActivePartitionedMember } from "./partitioned.ts";
 export { ActiveQueueMember } from "./queue.ts";

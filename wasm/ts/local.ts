@@ -5,13 +5,14 @@
 
 import { TransportClient } from "./client.ts";
 import { loadEngine, wasmUnavailable } from "./engine.ts";
-import { DunlinError } from "./errors.ts";
+import { DunlinError, checkTexts, invalid } from "./errors.ts";
 import { HostedBroker, anotherConfiguration, openStored } from "./hosted.ts";
 import { REAL } from "./link.ts";
 import type { Transport } from "./link.ts";
 import { MemoryStore } from "./memory.ts";
 import { pollingFor } from "./polling.ts";
 import type { Shared } from "./polling.ts";
+import type { Asked } from "./room.ts";
 import { SharedTransport, checkSharing } from "./sharing.ts";
 import type { LocalClient, LocalOptions, WasmSource } from "./types.ts";
 
@@ -19,13 +20,13 @@ type Source = () => WasmSource | Promise<WasmSource>;
 
 /** Opens a client of the broker in this browser, and the broker if it is the first. */
 export async function openLocalWith(wasm: Source, options: LocalOptions = {}): Promise<LocalClient> {
-  const { name = "dunlin", store = "memory", namespace = "default", signal } = options;
-  if (typeof name !== "string" || name === "") throw invalid("the option name must be text that is not empty");
-  if (typeof namespace !== "string" || namespace === "") throw invalid("the option namespace must be text that is not empty");
+  const { name = "dunlin", store = "memory", namespace = "default", user, device, signal } = options;
+  checkTexts({ name, namespace, user, device });
   if (store !== "memory" && store !== "indexeddb") {
     throw invalid(`the option store must be "memory" or "indexeddb", not ${JSON.stringify(store)}`);
   }
   const config = configText(options.config);
+  const asked = { config, namespace, user: user ?? "", device: device ?? "" };
   signal?.throwIfAborted();
   const source: Source = options.wasm === undefined ? wasm : () => options.wasm as WasmSource;
   if (store === "memory") {
@@ -35,7 +36,7 @@ export async function openLocalWith(wasm: Source, options: LocalOptions = {}): P
     const transport: Transport = {
       address: `${JSON.stringify(name)} in this page`,
       canDie: false,
-      open: (events) => broker.connect(namespace, events),
+      open: (events) => broker.connect(asked, events),
     };
     const client = await TransportClient.open(transport, REAL, { signal }, release);
     return Object.assign(client, { persisted: Promise.resolve(false) });
@@ -44,19 +45,20 @@ export async function openLocalWith(wasm: Source, options: LocalOptions = {}): P
     throw new DunlinError("unsupported", 'this runtime has no IndexedDB: use the option store: "memory"');
   }
   checkSharing('use the option store: "memory"');
-  const transport = await storedTransport(name, config, namespace, source, options);
+  const transport = await storedTransport(name, asked, source, options);
   signal?.throwIfAborted();
   const client = await TransportClient.open(transport, REAL, { signal });
   return Object.assign(client, { persisted: askToPersist() });
 }
 
-async function storedTransport(name: string, config: string, namespace: string, source: Source, options: LocalOptions): Promise<Transport> {
+async function storedTransport(name: string, asked: Asked, source: Source, options: LocalOptions): Promise<Transport> {
+  const { config } = asked;
   const room = `dunlin:${name}`;
   const wasm = await portable(source);
   // A compiled module cannot leave the page, so the broker runs in it.
   const shared: Shared | undefined = wasm instanceof WebAssembly.Module ? undefined : { kind: "broker", name, config, wasm };
   const polling = pollingFor(room, shared, () => openStored(name, config, wasm), options);
-  return new SharedTransport(`${JSON.stringify(name)} in this browser`, room, { config, namespace }, polling);
+  return new SharedTransport(`${JSON.stringify(name)} in this browser`, room, asked, polling);
 }
 
 /** The WebAssembly, or where it is, as a worker can be told; a module as it is. */
@@ -75,10 +77,6 @@ function configText(config: LocalOptions["config"]): string {
   if (config === undefined) return "{}";
   if (typeof config !== "object" || config === null || Array.isArray(config)) throw invalid("the option config must be an object");
   return JSON.stringify(config, (_name, value: unknown) => (typeof value === "bigint" ? Number(value) : value));
-}
-
-function invalid(message: string): DunlinError {
-  return new DunlinError("invalid_argument", message);
 }
 
 let persisted: Promise<boolean> | undefined;

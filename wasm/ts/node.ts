@@ -22,6 +22,6 @@ async function socketFactory(): Promise<SocketFactory> {
 }
 
 export { DunlinError } from "./errors.ts";
-export { PROTOCOL_VERSION } from "./frames.ts";
+export { PROTOCOL_VERSION } from "./codec.ts";
 export type { ClientErrorCode } from "./errors.ts";
 export type * from "./types.ts";

@@ -11,17 +11,22 @@ import { DunlinError } from "./errors.ts";
 import type { Closing, Trouble } from "./link.ts";
 
 /** Raised when tabs with the older one could not talk to tabs with the newer. */
-export const ROOM_VERSION = 1;
+export const ROOM_VERSION = 2;
+
+/** What is asked of a broker: its configuration must be this, the link leads to that namespace, and it is of somebody. */
+export interface Asked {
+  readonly config: string;
+  readonly namespace: string;
+  /** Empty where there is none, like the device. */
+  readonly user: string;
+  readonly device: string;
+}
 
 /** Asks whoever runs the shared thing for a link. */
-export interface Knock {
+export interface Knock extends Asked {
   readonly version: number;
   /** Names the link, for ever. */
   readonly link: string;
-  /** Of a broker: its configuration must be this. */
-  readonly config: string;
-  /** Of a broker: what the link leads to. */
-  readonly namespace: string;
 }
 
 /** What is said in a room: a knock, or that somebody answers from now on. */

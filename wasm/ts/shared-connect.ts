@@ -19,5 +19,5 @@ export async function connectShared(create: SocketFactory, given: string | URL, 
   const room = `dunlin-connection:${Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
   const polling = pollingFor(room, { kind: "upstream", url: url.href, clientName }, async () => new Upstream(url, create, clientName), options);
   const address = `${url.origin}${url.pathname}`;
-  return TransportClient.open(new SharedTransport(address, room, { config: "", namespace: "" }, polling), REAL, options);
+  return TransportClient.open(new SharedTransport(address, room, { config: "", namespace: "", user: "", device: "" }, polling), REAL, options);
 }

@@ -9,7 +9,7 @@ import type { Closing, Link, LinkEvents, Transport, Trouble } from "./link.ts";
 import { awake, whenPutAside } from "./page.ts";
 import type { Polling } from "./polling.ts";
 import { ROOM_VERSION, holdPulse, linkName, post, whenGone } from "./room.ts";
-import type { Knock, Notice, RoomMessage } from "./room.ts";
+import type { Asked, Knock, Notice, RoomMessage } from "./room.ts";
 
 /** There may be another host at once, or we make one. */
 const GONE: Closing = { code: 1006, reason: "the tab or worker that it ran in is gone", retryInMs: 0 };
@@ -29,10 +29,10 @@ export class SharedTransport implements Transport {
   readonly address: string;
   trouble: Trouble | undefined;
   readonly #room: string;
-  readonly #asked: Pick<Knock, "config" | "namespace">;
+  readonly #asked: Asked;
   readonly #polling: Polling;
 
-  constructor(address: string, room: string, asked: Pick<Knock, "config" | "namespace">, polling: Polling) {
+  constructor(address: string, room: string, asked: Asked, polling: Polling) {
     this.address = address;
     this.#room = room;
     this.#asked = asked;

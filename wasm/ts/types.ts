@@ -434,7 +434,15 @@ export interface SharingOptions {
   readonly worker?: string | URL;
 }
 
-export interface ConnectOptions extends SharingOptions {
+/** Who a client is. The broker believes whoever it lets in. */
+export interface IdentityOptions {
+  /** The user, 1 to 256 bytes without control characters: what the broker counts, limits and lists users by. */
+  readonly user?: string;
+  /** Which of the user's devices, as `user`; only beside that. */
+  readonly device?: string;
+}
+
+export interface ConnectOptions extends SharingOptions, IdentityOptions {
   /** The namespace, where the URL has no path of its own; `default` if left out. */
   readonly namespace?: string;
   /** The token that opens the namespace. It travels in the URL, because browsers can send no header here. */
@@ -465,7 +473,7 @@ export interface LocalClient extends Client {
   readonly persisted: Promise<boolean>;
 }
 
-export interface LocalOptions extends SharingOptions {
+export interface LocalOptions extends SharingOptions, IdentityOptions {
   /**
    * The broker's name. Clients of one name share one broker: in memory those of the page, on a database those of all
    * tabs. `dunlin` if left out.

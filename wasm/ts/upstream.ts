@@ -7,11 +7,12 @@
  * it said as it does when its own socket is lost, and the next link of a tab connects again.
  */
 
+import { SUBPROTOCOL_BINARY } from "./codec.ts";
 import { Connection } from "./connection.ts";
 import type { Unnumbered } from "./connection.ts";
 import type { Service } from "./election.ts";
 import { DunlinError } from "./errors.ts";
-import { SUBPROTOCOL_BINARY, decodeCommands, encodeReply } from "./frames.ts";
+import { decodeCommands, encodeReply, whole } from "./frames.ts";
 import type { Command, Reply } from "./frames.ts";
 import { REAL, SocketTransport } from "./link.ts";
 import type { Closing, Link, LinkEvents, SocketFactory } from "./link.ts";
@@ -83,6 +84,7 @@ export class Upstream implements Service {
       },
       this.#clientName,
     );
+    connection.codec = whole;
     connection.listen((change) => this.#changed(change));
     connection.start();
     return connection;
