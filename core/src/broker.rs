@@ -33,8 +33,18 @@ use crate::wire::{Put as _, Reader};
 
 /// What this build can do beyond the words that every version 1 has.
 const FEATURES: &[&str] = &[
-    "archive", "batch", "dedup", "groups", "history", "limits", "priority", "request", "rules",
-    "schedule", "topics",
+    "archive",
+    "batch",
+    "dedup",
+    "groups",
+    "history",
+    "limits",
+    "priority",
+    "request",
+    "rules",
+    "schedule",
+    "topics",
+    "transactions",
 ];
 
 /// The broker of any number of namespaces.
@@ -597,7 +607,10 @@ impl Broker {
         }
         let publishes = matches!(
             command,
-            Command::Publish(_) | Command::PublishBatch(_) | Command::Request(_)
+            Command::Publish(_)
+                | Command::PublishBatch(_)
+                | Command::Request(_)
+                | Command::Transact(_)
         );
         if publishes && !connection.held.is_empty() {
             return self.hold(index, request_of(frame), frame, Wait::Subscriber);
@@ -616,6 +629,7 @@ impl Broker {
             Command::Publish(_)
                 | Command::PublishBatch(_)
                 | Command::Request(_)
+                | Command::Transact(_)
                 | Command::Subscribe(_)
                 | Command::ConfigureTopic(_)
                 | Command::ConfigureGroup(_)
@@ -646,6 +660,13 @@ impl Broker {
                 let attempt = self.first_attempt(frame);
                 if let Some(wait) = self.request(index, request, attempt)? {
                     self.hold(index, request.request, frame, wait);
+                }
+                Ok(())
+            }
+            Command::Transact(transact) => {
+                let attempt = self.first_attempt(frame);
+                if let Some(wait) = self.transact(index, transact, attempt)? {
+                    self.hold(index, transact.request, frame, wait);
                 }
                 Ok(())
             }

@@ -22,6 +22,7 @@ use crate::limits::Charge;
 use crate::mutation::Mutation;
 use crate::outbox::{Outbox, put_json};
 use crate::priority::Reading;
+use crate::protocol::field::List;
 use crate::protocol::frame::{Failed, Reply};
 use crate::publish::{Fanout, Placed};
 
@@ -271,6 +272,16 @@ impl Context {
                 synced: write,
             },
         }
+    }
+
+    /// What the receipts of the messages that were just placed say, as a list of [`Place`](crate::frame::Place).
+    pub(crate) fn receipts(&self) -> Vec<u8> {
+        let mut receipts = Vec::new();
+        for (index, (place, duplicate)) in self.placed.iter().enumerate() {
+            let moved = self.moved.get(index).and_then(Option::as_deref);
+            List::push(&mut receipts, &place.told(*duplicate, moved));
+        }
+        receipts
     }
 
     /// Refuses what has to be stored while the store takes nothing.

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use crate::broker::{Broker, request_of};
 use crate::context::Context;
 use crate::deadline::Due;
+use crate::effect::Durability;
 use crate::error::{ErrorCode, Refusal};
 use crate::ids::Timestamp;
 use crate::limits::Tokens;
@@ -16,7 +17,7 @@ use crate::protocol::field::List;
 use crate::protocol::frame::{
     Command, Message, Publish, PublishBatch, Receipt, Receipts, Reply, Request,
 };
-use crate::publish::{Published, Wait};
+use crate::publish::{Published, Terms, Wait, asked};
 
 /// A publish that waits.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ pub(crate) struct Attempt {
 
 impl Attempt {
     /// How long it may wait for tokens yet, having asked for `wait_ms`.
-    fn tokens(self, cx: &Context, wait_ms: Option<u64>) -> Result<Tokens, Refusal> {
+    pub(crate) fn tokens(self, cx: &Context, wait_ms: Option<u64>) -> Result<Tokens, Refusal> {
         let (wait_ms, max) = (wait_ms.unwrap_or(0), cx.config.limit_wait_ms_max);
         if wait_ms > max {
             let message = format!("\"wait_ms\" must be at most {max} (limit_wait_ms_max)");
@@ -96,8 +97,13 @@ impl Broker {
         let tokens = attempt.tokens(&self.cx, publish.wait_ms)?;
         let namespace = self.cx.connections[index as usize].namespace;
         let namespace = &mut self.namespaces[namespace as usize];
-        let durability = publish.durability;
-        match namespace.publish(&mut self.cx, index, &[message], durability, tokens, None)? {
+        let terms = Terms {
+            asked: asked(publish.durability)?,
+            tokens,
+            reply_to: None,
+            beside: None,
+        };
+        match namespace.publish(&mut self.cx, index, &[message], terms)? {
             Published::Held(wait) => Ok(Some(wait)),
             Published::Placed(after) => {
                 let (place, duplicate) = self.cx.placed[0];
@@ -144,8 +150,13 @@ impl Broker {
             priority: None,
         };
         let reply_to = self.cx.take_reply_to();
-        let asked = Some(reply_to);
-        match namespace.publish(&mut self.cx, index, &[message], None, tokens, asked)? {
+        let terms = Terms {
+            asked: Durability::None,
+            tokens,
+            reply_to: Some(reply_to),
+            beside: None,
+        };
+        match namespace.publish(&mut self.cx, index, &[message], terms)? {
             Published::Held(wait) => Ok(Some(wait)),
             Published::Placed(_) => {
                 let number = request.request;
@@ -162,19 +173,7 @@ impl Broker {
         batch: &PublishBatch<'_>,
         attempt: Attempt,
     ) -> Result<Option<Wait>, Refusal> {
-        let max = self.cx.config.batch_messages_max;
-        let mut messages = Vec::new();
-        for message in batch.messages.iter() {
-            if messages.len() as u64 == max {
-                let message =
-                    format!("the batch has more than {max} messages (batch_messages_max)");
-                return Err(Refusal::new(ErrorCode::TooLarge, message));
-            }
-            messages.push(message.map_err(|_| {
-                let message = format!("message {} of the batch is malformed", messages.len());
-                Refusal::new(ErrorCode::MalformedFrame, message)
-            })?);
-        }
+        let messages = messages_of(&self.cx, "batch", batch.messages)?;
         if messages.is_empty() {
             return Err(Refusal::new(
                 ErrorCode::InvalidArgument,
@@ -184,15 +183,16 @@ impl Broker {
         let tokens = attempt.tokens(&self.cx, batch.wait_ms)?;
         let namespace = self.cx.connections[index as usize].namespace;
         let namespace = &mut self.namespaces[namespace as usize];
-        let durability = batch.durability;
-        match namespace.publish(&mut self.cx, index, &messages, durability, tokens, None)? {
+        let terms = Terms {
+            asked: asked(batch.durability)?,
+            tokens,
+            reply_to: None,
+            beside: None,
+        };
+        match namespace.publish(&mut self.cx, index, &messages, terms)? {
             Published::Held(wait) => Ok(Some(wait)),
             Published::Placed(after) => {
-                let mut receipts = Vec::new();
-                for (index, (place, duplicate)) in self.cx.placed.iter().enumerate() {
-                    let moved = self.cx.moved.get(index).and_then(Option::as_deref);
-                    List::push(&mut receipts, &place.told(*duplicate, moved));
-                }
+                let receipts = self.cx.receipts();
                 let receipts = Receipts {
                     request: batch.request,
                     receipts: List::new(&receipts),
@@ -272,6 +272,7 @@ impl Broker {
                     Command::Publish(publish) => self.publish(index, publish, attempt),
                     Command::PublishBatch(batch) => self.publish_batch(index, batch, attempt),
                     Command::Request(request) => self.request(index, request, attempt),
+                    Command::Transact(transact) => self.transact(index, transact, attempt),
                     _ => unreachable!("only publishes are held"),
                 };
                 match tried {
@@ -298,4 +299,25 @@ impl Broker {
             }
         }
     }
+}
+
+/// The messages of a batch or a transaction.
+pub(crate) fn messages_of<'a>(
+    cx: &Context,
+    what: &str,
+    list: List<'a, Message<'a>>,
+) -> Result<Vec<Message<'a>>, Refusal> {
+    let max = cx.config.batch_messages_max;
+    let mut messages = Vec::new();
+    for message in list.iter() {
+        if messages.len() as u64 == max {
+            let message = format!("the {what} has more than {max} messages (batch_messages_max)");
+            return Err(Refusal::new(ErrorCode::TooLarge, message));
+        }
+        messages.push(message.map_err(|_| {
+            let message = format!("message {} of the {what} is malformed", messages.len());
+            Refusal::new(ErrorCode::MalformedFrame, message)
+        })?);
+    }
+    Ok(messages)
 }

@@ -7,17 +7,20 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use slab::Slab;
+
 use crate::context::Context;
 use crate::dead_letter::Reason;
 use crate::effect::After;
 use crate::error::{ErrorCode, Refusal};
 use crate::group::LeasePlace;
-use crate::ids::{LeaseId, Offset};
+use crate::ids::{LeaseId, Offset, Timestamp};
+use crate::member::Member;
 use crate::mutation::Mutation;
 use crate::namespace::Namespace;
 use crate::protocol::field::List;
 use crate::protocol::frame::{FailedLease, Lease, Reply, Settled};
-use crate::queue::{READ_AGAIN, State};
+use crate::queue::{Pending, READ_AGAIN, State};
 
 /// What a member says of messages that it holds leases for.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +74,7 @@ impl Namespace {
     }
 
     /// Settles one lease; what the reply waits for, or `None` if it is not the connection's.
-    fn settle_lease(
+    pub(crate) fn settle_lease(
         &mut self,
         cx: &mut Context,
         connection: u32,
@@ -86,14 +89,7 @@ impl Namespace {
         let group = &mut self.groups[index as usize];
         let entry = &mut group.logs[log as usize];
         let pending = entry.pending.get_mut(&offset)?;
-        let State::Leased { member, until, .. } = pending.state else {
-            return None;
-        };
-        if group.members[member as usize].connection != Some(connection)
-            && !Mutation::ForeignLeaseSettled.is_active()
-        {
-            return None;
-        }
+        let (member, until) = held_by(pending, &group.members, connection)?;
         let durability = self.topics[entry.topic as usize].config.durability;
         cx.durability = cx.durability.max(durability);
         match verdict {
@@ -125,6 +121,15 @@ impl Namespace {
             }
         }
         Some(cx.after(durability))
+    }
+
+    /// Whether a lease is the connection's, so that it can settle it.
+    pub(crate) fn has_lease(&self, connection: u32, lease: LeaseId) -> bool {
+        self.leases.get(&lease).is_some_and(|place| {
+            let group = &self.groups[place.group as usize];
+            let pending = group.logs[place.log as usize].pending.get(&place.offset);
+            pending.is_some_and(|pending| held_by(pending, &group.members, connection).is_some())
+        })
     }
 
     /// Ends the leases and waits whose time has come, and reads on where a load failed.
@@ -241,8 +246,17 @@ impl Namespace {
     }
 }
 
+/// The member of a connection that has a message, and until when.
+fn held_by(pending: &Pending, members: &Slab<Member>, connection: u32) -> Option<(u32, Timestamp)> {
+    let State::Leased { member, until, .. } = pending.state else {
+        return None;
+    };
+    let is_own = members[member as usize].connection == Some(connection);
+    (is_own || Mutation::ForeignLeaseSettled.is_active()).then_some((member, until))
+}
+
 /// Reads a list of leases, and refuses what cannot be asked of them.
-fn check_settling(
+pub(crate) fn check_settling(
     cx: &Context,
     leases: List<'_, Lease>,
     verdict: Verdict<'_>,

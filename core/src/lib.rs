@@ -60,6 +60,7 @@ mod schedule;
 mod subscribe;
 mod subscription;
 mod topic;
+mod transaction;
 mod trie;
 mod verify;
 mod wire;

@@ -21,9 +21,11 @@ use crate::priority::PRIORITY_MAX;
 use crate::protocol::field::{Headers, Item as _, Layout};
 use crate::protocol::frame::{Delivery, Message, Place, Record, put_delivery_prefix};
 use crate::protocol::json::{put_json_int, put_json_members, put_json_str};
+use crate::routing::Routed;
 use crate::schedule::deliver_at;
 use crate::subscription::{Behind, OnLag, UNLIMITED};
 use crate::topic::{self, Kind, Ordering, TopicConfig};
+use crate::transaction::Beside;
 use crate::wire::{Put as _, Reader, varint_len};
 
 /// What a binary delivery's prefix mostly takes.
@@ -48,8 +50,9 @@ pub(crate) enum Placed {
 pub(crate) struct Origin {
     /// The level that was asked for.
     pub(crate) asked: Durability,
-    /// Whether its time has come; then rows are deleted with it.
-    pub(crate) fired: bool,
+    /// Whether other rows change with it, without which it is not to be heard: those of what waited for its time, or of
+    /// its transaction.
+    pub(crate) with_rows: bool,
     /// Where it can be answered, if it is a request.
     pub(crate) reply_to: Option<ReplyTo>,
 }
@@ -58,10 +61,20 @@ impl Default for Origin {
     fn default() -> Self {
         Self {
             asked: Durability::None,
-            fired: false,
+            with_rows: false,
             reply_to: None,
         }
     }
+}
+
+/// How messages are to be published.
+pub(crate) struct Terms<'a, 'b> {
+    pub(crate) asked: Durability,
+    pub(crate) tokens: Tokens,
+    /// Where the first can be answered, if it is a request.
+    pub(crate) reply_to: Option<ReplyTo>,
+    /// What is done with them, if they are of a transaction.
+    pub(crate) beside: Option<&'b mut Beside<'a>>,
 }
 
 impl Placed {
@@ -139,9 +152,7 @@ impl Namespace {
         cx: &mut Context,
         connection: u32,
         messages: &[Message<'_>],
-        durability: Option<&str>,
-        tokens: Tokens,
-        reply_to: Option<ReplyTo>,
+        terms: Terms<'_, '_>,
     ) -> Result<Published, Refusal> {
         let rights = cx.connections[connection as usize].claims.rights;
         if !rights.contains(Rights::PUBLISH) {
@@ -150,23 +161,18 @@ impl Namespace {
                 "this connection may not publish",
             ));
         }
-        let asked = match durability {
-            None => Durability::None,
-            Some(word) => Durability::parse(word)
-                .ok_or_else(|| Refusal::wrong_word("durability", word, "none, async or sync"))?,
-        };
         for message in messages {
             check_message(&cx.config, cx.now, message)?;
         }
         cx.moved.clear();
         let Some(routed) = self.route(&cx.config, messages)? else {
-            return self.publish_routed(cx, connection, messages, asked, tokens, reply_to);
+            return self.publish_routed(cx, connection, messages, &[], terms);
         };
         let made: Vec<Message<'_>> = routed.iter().map(|made| made.message(messages)).collect();
         for message in &made {
             check_message(&cx.config, cx.now, message)?;
         }
-        let published = self.publish_routed(cx, connection, &made, asked, tokens, reply_to)?;
+        let published = self.publish_routed(cx, connection, &made, &routed, terms)?;
         if let Published::Placed(_) = published {
             // Nobody asked where copies are.
             let mut each = routed.iter();
@@ -179,16 +185,22 @@ impl Namespace {
         Ok(published)
     }
 
-    /// Publishes what rules have made, all or none. A request is the first of the messages.
+    /// Publishes what rules have made, if there are any for it, all or none. A request is the first of the messages.
     fn publish_routed(
         &mut self,
         cx: &mut Context,
         connection: u32,
         messages: &[Message<'_>],
-        asked: Durability,
-        tokens: Tokens,
-        reply_to: Option<ReplyTo>,
+        routed: &[Routed],
+        terms: Terms<'_, '_>,
     ) -> Result<Published, Refusal> {
+        let Terms {
+            asked,
+            tokens,
+            reply_to,
+            beside,
+        } = terms;
+        let with_rows = beside.is_some();
         self.check_topics(cx, messages)?;
         if reply_to.is_some() {
             // Who asks again wants an answer, so a request is never a duplicate.
@@ -209,6 +221,13 @@ impl Namespace {
                     return Ok(Published::Held(Wait::Subscriber));
                 }
             }
+        }
+        if let Some(beside) = beside {
+            let copied = |index: usize| routed.get(index).is_some_and(|routed| routed.is_copy);
+            let mut recalled = cx.recalled.iter().enumerate();
+            let is_repeat = !cx.recalled.is_empty()
+                && recalled.all(|(index, recalled)| recalled.known != Known::New || copied(index));
+            beside.check(self, cx, connection, is_repeat)?;
         }
         // Last, for what is taken is not given back. What was published before is counted as well.
         if let Some(at) = self.admit(cx, connection, messages, tokens)? {
@@ -232,7 +251,7 @@ impl Namespace {
                     None => {
                         let origin = Origin {
                             asked,
-                            fired: false,
+                            with_rows,
                             reply_to: reply_to.filter(|_| index == 0),
                         };
                         self.append(cx, topic, message, origin)
@@ -359,10 +378,13 @@ impl Namespace {
             sequence,
         };
         if config.kind == Kind::Live {
-            // What was stored until now must not be heard again after a crash.
-            let after = if origin.fired {
-                cx.durability = cx.durability.max(config.durability);
-                self.raise_after(index, partition, cx.after(config.durability))
+            // What was stored until now must not be heard again after a crash, and what the rest of a transaction lacks
+            // must not have been heard.
+            let after = if origin.with_rows {
+                let durability = config.durability.max(origin.asked);
+                cx.durability = cx.durability.max(durability);
+                self.touch(cx);
+                self.raise_after(index, partition, cx.after(durability))
             } else {
                 After::default()
             };
@@ -383,7 +405,7 @@ impl Namespace {
                 self.reserved = Sequence(sequence.0 + LIVE_SEQUENCES_RESERVED - 1);
                 self.touch(cx);
             }
-            return (placed, After::default());
+            return (placed, after);
         }
         log.append(&record, sequence, now, &topic.roll);
         if config.ordering == Ordering::None
@@ -654,6 +676,14 @@ impl DeliveryBody<'_> {
 pub(crate) fn put_json_delivery_prefix(subscription: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"type\":\"delivery\",\"subscription\":");
     put_json_int(subscription.into(), out);
+}
+
+/// The level that is asked for.
+pub(crate) fn asked(word: Option<&str>) -> Result<Durability, Refusal> {
+    word.map_or(Ok(Durability::None), |word| {
+        Durability::parse(word)
+            .ok_or_else(|| Refusal::wrong_word("durability", word, "none, async or sync"))
+    })
 }
 
 /// Refuses a message that breaks a bound.

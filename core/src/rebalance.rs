@@ -37,6 +37,14 @@ enum Fed {
     Nothing,
 }
 
+/// A member that commits under a generation that is not too old for all of its group.
+#[derive(Clone, Copy)]
+pub(crate) struct Committer {
+    pub(crate) group: u32,
+    member: u32,
+    generation: u64,
+}
+
 impl Namespace {
     /// Notes that members or partitions of a group changed.
     pub(crate) fn rebalance(&mut self, cx: &mut Context, index: u32) {
@@ -305,29 +313,14 @@ impl Namespace {
         connection: u32,
         command: &Commit<'_>,
     ) -> Result<(), Refusal> {
-        let (index, member) = Self::membership(cx, connection, command.subscription)?;
-        cx.require_storage()?;
-        let group = &self.groups[index as usize];
-        if group.config.kind != GroupKind::Partitioned {
-            let message = "a queue has no offsets to commit; acknowledge its messages";
-            return Err(Refusal::new(ErrorCode::InvalidArgument, message));
-        }
-        check_generation(command.generation, group.generation)?;
+        let by = self.committer(cx, connection, command.subscription, command.generation)?;
         let mut moves = core::mem::take(&mut cx.committing);
         moves.clear();
-        let checked = self.check_commit(cx, index, member, command, &mut moves);
+        let checked = self.check_commit(cx, by, command, &mut moves);
         let mut after = After::default();
         if checked.is_ok() {
             for (log, offset) in &moves {
-                let entry = &mut self.groups[index as usize].logs[*log as usize];
-                let durability = self.topics[entry.topic as usize].config.durability;
-                // Commits may overtake one another on their way; the furthest holds.
-                if *offset > entry.floor {
-                    entry.floor = *offset;
-                    cx.durability = cx.durability.max(durability);
-                    self.touch_group_log(cx, index, *log);
-                }
-                after = after.and(self.after_all(cx, durability));
+                after = after.and(self.move_floor(cx, by.group, *log, *offset));
             }
         }
         cx.committing = moves;
@@ -339,12 +332,53 @@ impl Namespace {
         Ok(())
     }
 
+    /// Who commits, if it may commit anything at all.
+    pub(crate) fn committer(
+        &self,
+        cx: &Context,
+        connection: u32,
+        subscription: u32,
+        generation: u64,
+    ) -> Result<Committer, Refusal> {
+        let (group, member) = Self::membership(cx, connection, subscription)?;
+        cx.require_storage()?;
+        let state = &self.groups[group as usize];
+        if state.config.kind != GroupKind::Partitioned {
+            let message = "a queue has no offsets to commit; acknowledge its messages";
+            return Err(Refusal::new(ErrorCode::InvalidArgument, message));
+        }
+        check_generation(generation, state.generation)?;
+        Ok(Committer {
+            group,
+            member,
+            generation,
+        })
+    }
+
+    /// Moves one committed offset forward; what the reply waits for.
+    pub(crate) fn move_floor(
+        &mut self,
+        cx: &mut Context,
+        index: u32,
+        log: u32,
+        offset: Offset,
+    ) -> After {
+        let entry = &mut self.groups[index as usize].logs[log as usize];
+        let durability = self.topics[entry.topic as usize].config.durability;
+        // Commits may overtake one another on their way; the furthest holds.
+        if offset > entry.floor {
+            entry.floor = offset;
+            cx.durability = cx.durability.max(durability);
+            self.touch_group_log(cx, index, log);
+        }
+        self.after_all(cx, durability)
+    }
+
     /// Reads the positions of a commit, and refuses what the member may not commit.
     fn check_commit(
         &self,
         cx: &Context,
-        index: u32,
-        member: u32,
+        by: Committer,
         command: &Commit<'_>,
         moves: &mut Vec<(u32, Offset)>,
     ) -> Result<(), Refusal> {
@@ -358,20 +392,23 @@ impl Namespace {
                 let message = format!("the list has more than {max} positions (settle_max)");
                 return Err(Refusal::new(ErrorCode::TooLarge, message));
             }
-            let log = self.check_position(index, member, command.generation, &position)?;
+            let log = self.check_position(by, &position)?;
             moves.push((log, Offset(position.offset)));
         }
         Ok(())
     }
 
     /// The log that a position means, if the member may commit it.
-    fn check_position(
+    pub(crate) fn check_position(
         &self,
-        index: u32,
-        member: u32,
-        generation: u64,
+        by: Committer,
         position: &Position<'_>,
     ) -> Result<u32, Refusal> {
+        let Committer {
+            group: index,
+            member,
+            generation,
+        } = by;
         let topic = &self.topics[self.known_topic(position.topic)? as usize];
         let reader = topic.readers.iter().find(|(group, _)| *group == index);
         let log = reader.and_then(|(_, logs)| logs.get(position.partition as usize));

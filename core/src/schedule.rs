@@ -328,7 +328,7 @@ impl Namespace {
             return self.give_up(cx, &waiting);
         };
         let origin = Origin {
-            fired: true,
+            with_rows: true,
             ..Origin::default()
         };
         self.append(cx, waiting.topic, &message, origin);

@@ -192,6 +192,15 @@ export type Command =
       offsets?: readonly { offset: bigint }[] | undefined;
     }
   | {
+      type: "transact";
+      request: number;
+      messages?: readonly MessageFields[] | undefined;
+      leases?: readonly Lease[] | undefined;
+      offsets?: readonly Commitment[] | undefined;
+      durability?: string | undefined;
+      waitMs?: number | undefined;
+    }
+  | {
       type: "configure_rule";
       request: number;
       rule: string;
@@ -219,6 +228,12 @@ export interface Position {
   topic: string;
   partition: number;
   offset: bigint;
+}
+
+/** An offset that a member commits in a transaction. */
+export interface Commitment extends Position {
+  subscription: number;
+  generation: number;
 }
 
 /** A lease by its number. */
@@ -418,7 +433,8 @@ export type Reply =
       request: number;
       steps: { rule: string; topic: string; applied: boolean; told: string }[];
       messages: { topic: string; headers?: MessageHeaders }[];
-    };
+    }
+  | { type: "transacted"; request: number; receipts: Place[] };
 
 const ITEMS: Readonly<Record<string, string>> = {
   ...basic.items,
@@ -427,6 +443,7 @@ const ITEMS: Readonly<Record<string, string>> = {
   Extent: "logStartOffset:u64 logEndOffset:u64 sizeBytes:int",
   Limit: "scope:str name:str rate:int perMs:int burst:int adaptive:flag factor:int inherited:flag",
   Position: "topic:str partition:int offset:u64",
+  Commitment: "subscription:int generation:int topic:str partition:int offset:u64",
   Lease: "lease:int",
   DeadOffset: "offset:u64",
   GroupMember: "member:str connection:int inFlight:int partitions:int",
@@ -487,6 +504,11 @@ export const COMMANDS: readonly (readonly [number, Command["type"], string])[] =
   [35, "replay_dead_letters", "request:int group:str ; 1 offsets:[DeadOffset] 2 rate:int"],
   [36, "delete_dead_letters", "request:int group:str ; 1 offsets:[DeadOffset]"],
   [
+    37,
+    "transact",
+    "request:int ; 1 messages:[Message] 2 leases:[Lease] 3 offsets:[Commitment] 4 durability:str 5 waitMs:int",
+  ],
+  [
     38,
     "configure_rule",
     "request:int rule:str ; 1 filter:str 2 when:[RuleCondition] 3 then:[RuleAction] 4 order:int 5 enabled:flag",
@@ -524,6 +546,7 @@ export const REPLIES: readonly (readonly [number, Reply["type"], string])[] = [
   [155, "assignment", "subscription:int generation:int assigned:[Position] revoked:[Position]"],
   [156, "rules", "request:int rules:[Rule]"],
   [157, "explanation", "request:int steps:[RuleStep] messages:[RoutedMessage]"],
+  [158, "transacted", "request:int receipts:[Place]"],
 ];
 
 export const whole = new Codec(COMMANDS, REPLIES, ITEMS);

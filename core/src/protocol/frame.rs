@@ -197,6 +197,8 @@ frames! { 'a
         35 "replay_dead_letters" ReplayDeadLetters<'a>,
         /// Deletes dead letters.
         36 "delete_dead_letters" DeleteDeadLetters<'a>,
+        /// Publishes, acknowledges and commits, all or nothing.
+        37 "transact" Transact<'a>,
         /// Creates a routing rule or changes one.
         38 "configure_rule" ConfigureRule<'a>,
         /// Deletes a routing rule.
@@ -269,6 +271,8 @@ frames! { 'a
         156 "rules" Rules<'a>,
         /// What the routing rules would make of a message.
         157 "explanation" Explanation<'a>,
+        /// Answers `transact`.
+        158 "transacted" Transacted<'a>,
     }
 }
 
@@ -808,6 +812,37 @@ layouts! { 'a
         ;
         /// Which; all if left out.
         1 offsets: List<'a, DeadOffset>,
+    }
+
+    /// See [`Command::Transact`]. At least one of the lists has an item.
+    Transact<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        ;
+        /// What is published.
+        1 messages: List<'a, Message<'a>>,
+        /// What is acknowledged.
+        2 leases: List<'a, Lease>,
+        /// What is committed.
+        3 offsets: List<'a, Commitment<'a>>,
+        /// As in `publish`, for all of it.
+        4 durability: &'a str,
+        /// As in `publish`, for the messages.
+        5 wait_ms: u64,
+    }
+
+    /// An offset that a member commits in a transaction; the fields are those of `commit`.
+    Commitment<'a> {
+        /// The membership.
+        subscription: u32,
+        /// The newest that the member was told.
+        generation: u64,
+        /// The topic.
+        topic: &'a str,
+        /// The partition.
+        partition: u32,
+        /// The next offset to read.
+        offset: u64,
     }
 
     /// See [`Command::ConfigureRule`]. What is left out stays, or takes the default for a new rule.
@@ -1454,6 +1489,14 @@ layouts! { 'a
         ;
         /// Its headers.
         3 headers: Headers<'a>,
+    }
+
+    /// See [`Reply::Transacted`].
+    Transacted<'a> {
+        /// The command's number.
+        request: u64,
+        /// A place for each message, in their order.
+        receipts: List<'a, Place<'a>>,
     }
 
     /// See [`Reply::GoingAway`].

@@ -49,6 +49,7 @@ pub(super) const fn request_of(reply: &Reply<'_>) -> Option<u64> {
         Reply::Limits(reply) => reply.request,
         Reply::Rules(reply) => reply.request,
         Reply::Explanation(reply) => reply.request,
+        Reply::Transacted(reply) => reply.request,
         Reply::Delivery(_)
         | Reply::Gap(_)
         | Reply::Ended(_)
