@@ -8,8 +8,9 @@ use std::time::Instant;
 use clap::Parser;
 
 use dunlin_core::frame::{
-    Ack, CancelScheduled, Command, Commit, ConfigureLimit, ConfigureTopic, Extend, Hello, Join,
-    Lease, List, Nack, Position, Publish, Strings, Subscribe, Unsubscribe,
+    Ack, CancelScheduled, Command, Commit, ConfigureLimit, ConfigureRule, ConfigureTopic, Extend,
+    Headers, Hello, Join, Lease, List, Message, Nack, Position, Publish, RuleAction, RuleCondition,
+    Strings, Subscribe, Transact, Unsubscribe,
 };
 use dunlin_core::{Claims, ConnectionId, Encoding, Input, Rights, Timestamp, abi};
 use dunlin_host::{Engine, EngineKind, Engines, GuestModule};
@@ -89,6 +90,21 @@ fn main() {
         |engine| publish_named(engine, true) - publish_named(engine, false),
     );
     row(&engines, "a publish that is a duplicate", 250, duplicates);
+    row(
+        &engines,
+        "a transaction of 10 publishes, in percent of 10 publishes",
+        130,
+        transactions,
+    );
+    for (name, part) in [("header", "header:kind"), ("JSON member", "json:/kind")] {
+        let bound = if part.starts_with("header") { 1_000 } else { 0 };
+        row(
+            &engines,
+            &format!("100 rules that look at a {name}, added to a publish"),
+            bound,
+            |engine| what_rules_add(engine, part),
+        );
+    }
     row(
         &engines,
         "schedule a message and cancel it, each",
@@ -679,6 +695,117 @@ fn publish(bench: &mut Bench, subscribers: u32, topic: &str) -> f64 {
     }
     let batch = publish_batch(publisher, topic, BATCH);
     bench.time(&batch, BATCH)
+}
+
+/// Publishes one by one and in a transaction, in turns on the same broker; of each the best turn counts.
+fn transactions(bench: &mut Bench) -> f64 {
+    const MESSAGES: usize = 10;
+    const TURNS: usize = 10;
+    let publisher = bench.connect();
+    let singly = publish_batch(publisher, "a/b", MESSAGES);
+    let mut messages = Vec::new();
+    for _ in 0..MESSAGES {
+        let message = Message {
+            topic: "a/b",
+            payload: &PAYLOAD,
+            key: None,
+            content_type: None,
+            headers: None,
+            id: None,
+            ttl_ms: None,
+            delay_ms: None,
+            deliver_at: None,
+            producer: None,
+            producer_sequence: None,
+            priority: None,
+        };
+        List::push(&mut messages, &message);
+    }
+    let transact = Transact {
+        request: 1,
+        messages: Some(List::new(&messages)),
+        leases: None,
+        offsets: None,
+        durability: None,
+        wait_ms: None,
+    };
+    let mut together = Vec::new();
+    put(&mut together, publisher, &Command::Transact(transact));
+    let mut best = [f64::INFINITY; 2];
+    for _ in 0..TURNS {
+        for (best, batch) in best.iter_mut().zip([&singly, &together]) {
+            *best = best.min(bench.time(batch, MESSAGES));
+        }
+    }
+    100.0 * best[1] / best[0]
+}
+
+/// Publishes to a topic that 100 rules are for, with a condition that does not hold in any, and to one without rules,
+/// in turns on the same broker; of each the best turn counts.
+fn what_rules_add(bench: &mut Bench, part: &str) -> f64 {
+    const RULES: usize = 100;
+    const TURNS: usize = 10;
+    let publisher = bench.connect();
+    let condition = |value: &str| {
+        let mut when = Vec::new();
+        let condition = RuleCondition {
+            part,
+            test: "equals",
+            value: Some(value),
+        };
+        List::push(&mut when, &condition);
+        when
+    };
+    let mut then = Vec::new();
+    let action = RuleAction {
+        action: "drop",
+        topic: None,
+        header: None,
+        value: None,
+    };
+    List::push(&mut then, &action);
+    for index in 0..RULES {
+        let (name, when) = (format!("rule-{index}"), condition(&format!("kind-{index}")));
+        let configure = ConfigureRule {
+            request: 1,
+            rule: &name,
+            filter: Some("ruled/#"),
+            when: Some(List::new(&when)),
+            then: Some(List::new(&then)),
+            order: None,
+            enabled: None,
+        };
+        let mut batch = Vec::new();
+        put(&mut batch, publisher, &Command::ConfigureRule(configure));
+        bench.step(&batch);
+    }
+    let payload = format!(
+        "{{\"at\":1700000000000,\"kind\":\"other\",\"text\":\"{}\"}}",
+        "x".repeat(80)
+    );
+    let headers = Headers::encode([("trace", "1"), ("kind", "other")]);
+    let batches = ["free/b", "ruled/b"].map(|topic| {
+        let Command::Publish(publish) = publish_command(topic) else {
+            unreachable!("it is a publish")
+        };
+        let publish = Publish {
+            payload: payload.as_bytes(),
+            headers: Some(Headers::parse(&headers).expect("it was just encoded")),
+            ..publish
+        };
+        let mut batch = Vec::new();
+        for _ in 0..BATCH {
+            put(&mut batch, publisher, &Command::Publish(publish));
+        }
+        batch
+    });
+    let mut best = [f64::INFINITY; 2];
+    for _ in 0..TURNS {
+        for (best, batch) in best.iter_mut().zip(&batches) {
+            *best = best.min(bench.time(batch, BATCH));
+        }
+    }
+    best[1] - best[0]
 }
 
 /// The same publishes without limits and with them, in turns on the same broker; of each the best turn counts.

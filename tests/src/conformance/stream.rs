@@ -44,6 +44,14 @@ const OFTEN: &[&str] = &[
     "respond",
     "cancel_scheduled",
     "import",
+    "transact",
+    "transact",
+    "configure_rule",
+];
+
+/// What may be left out, but of which a command mostly needs some.
+const NEEDED: &[&str] = &[
+    "filter", "then", "messages", "leases", "topic", "header", "value",
 ];
 
 const TOPICS: &[&str] = &[
@@ -53,6 +61,38 @@ const FILTERS: &[&str] = &[
     "#", "+", "a", "a/#", "+/b", "b/+", "live", "keys", "$x", "", "#/a",
 ];
 const NAMES: &[&str] = &["g", "q", "m", "n", "", "u1", "u2", "192.0.2.1", "a"];
+/// What rules look at, how, what for, and what they do; and in each something that they do not know.
+const PARTS: &[&str] = &[
+    "key",
+    "id",
+    "content_type",
+    "header:h",
+    "json:/a",
+    "json:",
+    "payload",
+];
+const TESTS: &[&str] = &[
+    "exists",
+    "missing",
+    "equals",
+    "differs",
+    "begins_with",
+    "contains",
+    "below",
+    "above",
+    "is",
+];
+const VALUES: &[&str] = &["k1", "k", "ä", "1", "x"];
+const ACTIONS: &[&str] = &[
+    "copy",
+    "copy",
+    "move",
+    "set_header",
+    "remove_header",
+    "drop",
+    "send",
+];
+const RULES: &[&str] = &["r1", "r2", "r3", "r4", ""];
 /// Every word that a field takes, and one that none does.
 const WORDS: &[&str] = &[
     "log",
@@ -380,7 +420,8 @@ impl Stream {
             }
         }
         for (_, field) in layout.optional {
-            if self.rng.once_in(5) {
+            let seldom = if NEEDED.contains(&field.name) { 2 } else { 5 };
+            if self.rng.once_in(seldom) {
                 self.put_member(field, &mut members);
             }
         }
@@ -400,6 +441,7 @@ impl Stream {
             FieldKind::Flag => json!(self.rng.once_in(2) || name == "last"),
             FieldKind::Int | FieldKind::Int32 => self.int(name),
             FieldKind::Str => self.text(name),
+            FieldKind::Bytes if self.rng.once_in(4) => json!("{\"a\":1}"),
             FieldKind::Bytes => json!("x".repeat(self.rng.delay(300) as usize)),
             FieldKind::Headers => {
                 json!(&[["h", "ä"], ["", ""]][..self.rng.below(3) as usize])
@@ -466,11 +508,18 @@ impl Stream {
     fn text(&mut self, name: &str) -> Value {
         let rng = &mut self.rng;
         json!(match name {
+            // What a rule copies and moves to is made of what its filter matches.
+            "topic" if rng.once_in(16) => rng.pick(&["{1}", "b/{1}", "{0}/x", "{9}"]),
             "topic" => rng.pick(TOPICS),
             "filter" => rng.pick(FILTERS),
             "group" | "member" | "name" | "producer" | "after" => rng.pick(NAMES),
             "from" | "to" => return self.place(),
             "key" | "id" => return json!(format!("k{}", rng.below(12))),
+            "part" => rng.pick(PARTS),
+            "test" => rng.pick(TESTS),
+            "action" => rng.pick(ACTIONS),
+            "value" => rng.pick(VALUES),
+            "rule" => rng.pick(RULES),
             _ => rng.pick(WORDS),
         })
     }
