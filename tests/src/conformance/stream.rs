@@ -46,6 +46,8 @@ const OFTEN: &[&str] = &[
     "import",
     "transact",
     "transact",
+    "transact",
+    "configure_rule",
     "configure_rule",
 ];
 
@@ -448,7 +450,8 @@ impl Stream {
             }
             FieldKind::Strings => json!([self.rng.pick(FILTERS), self.rng.pick(FILTERS)]),
             FieldKind::List(layout) => {
-                let count = self.rng.below(5);
+                // One item that is wrong spoils the list, so most are short.
+                let count = self.rng.below(6).min(self.rng.below(4));
                 let items = (0..count).map(|_| Value::Object(self.members(layout)));
                 Value::Array(items.collect())
             }
