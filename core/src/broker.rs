@@ -39,6 +39,7 @@ const FEATURES: &[&str] = &[
     "groups",
     "history",
     "limits",
+    "presence",
     "priority",
     "request",
     "rules",
@@ -204,6 +205,11 @@ impl Broker {
             }
         }
         self.work();
+        for index in core::mem::take(&mut self.cx.presence_news) {
+            if let Some(namespace) = self.namespaces.get_mut(index as usize) {
+                namespace.tell_presence(&mut self.cx);
+            }
+        }
         self.write();
         self.cx.outbox.drain(&mut self.effects);
         self.cx.in_batch = false;
@@ -262,6 +268,12 @@ impl Broker {
             .iter()
             .map(|(_, namespace)| namespace.limits.peers())
             .sum();
+        let presence = self
+            .namespaces
+            .iter()
+            .map(|(_, namespace)| &namespace.presence);
+        let present: u64 = presence.clone().map(|presence| presence.members).sum();
+        let watches: u64 = presence.map(|presence| presence.watches).sum();
         for (name, value) in [
             ("namespaces", self.namespaces.len() as u64),
             ("topics", topics as u64),
@@ -271,6 +283,8 @@ impl Broker {
             ("scheduled", scheduled as u64),
             ("loads_under_way", self.cx.loads.len() as u64),
             ("limiters", limiters),
+            ("present", present),
+            ("presence_watches", watches),
         ] {
             out.push_str(&format!("\"{name}\":{value},"));
         }
@@ -284,6 +298,20 @@ impl Broker {
     pub fn check_invariants(&self) {
         for (_, namespace) in &self.namespaces {
             namespace.check_invariants();
+        }
+        for (index, namespace) in &self.namespaces {
+            let connections = self.cx.connections.iter().map(|(_, connection)| connection);
+            let own = connections.filter(|connection| connection.namespace == index as u32);
+            namespace.presence.check_invariants(own);
+        }
+        for (index, connection) in &self.cx.connections {
+            let silence = |at| (at, Due::Silent(index as u32));
+            assert_eq!(
+                connection.silent_at.is_some(),
+                !connection.places.is_empty()
+            );
+            let silence = connection.silent_at.map(silence);
+            assert!(silence.is_none_or(|due| self.cx.deadlines.iter().any(|other| *other == due)));
         }
         let held = self
             .cx
@@ -389,6 +417,8 @@ impl Broker {
         let Some(index) = self.heard(id, at) else {
             return;
         };
+        self.cx.forget_silence(index);
+        self.cx.watch_silence(index);
         let connection = &self.cx.connections[index as usize];
         let namespace = &mut self.namespaces[connection.namespace as usize];
         for (_, group, member) in connection.memberships.clone() {
@@ -716,6 +746,10 @@ impl Broker {
             Command::ReadDeadLetters(read) => namespace.read_dead_letters(cx, index, read),
             Command::ReplayDeadLetters(replay) => namespace.replay_dead_letters(cx, index, replay),
             Command::DeleteDeadLetters(delete) => namespace.delete_dead_letters(cx, index, delete),
+            Command::Enter(enter) => namespace.enter(cx, index, enter),
+            Command::Leave(leave) => namespace.leave(cx, index, *leave),
+            Command::WatchPresence(watch) => namespace.watch_presence(cx, index, *watch),
+            Command::ReadPresence(read) => namespace.read_presence(cx, index, read),
             Command::Ping(ping) => {
                 let pong = Pong {
                     request: ping.request,
@@ -838,7 +872,10 @@ impl Broker {
                 continue;
             }
             connection.dirty = false;
-            if connection.ephemeral && connection.subscriptions.is_empty() && !connection.stored {
+            let is_empty = connection.subscriptions.is_empty()
+                && connection.places.is_empty()
+                && connection.watches.is_empty();
+            if connection.ephemeral && is_empty && !connection.stored {
                 continue;
             }
             connection.stored = true;
@@ -890,8 +927,9 @@ impl Broker {
     /// Forgets a connection and everything that was its own.
     fn forget(&mut self, id: ConnectionId) {
         let Some(index) = self.cx.connection_index.remove(&id) else {
-            return;
+            return self.forget_stored(id);
         };
+        self.cx.forget_silence(index);
         let connection = self.cx.connections.remove(index as usize);
         if let Some(first) = connection.held.front() {
             self.cx.deadlines.remove(&(first.until, Due::Held(index)));
@@ -906,6 +944,7 @@ impl Broker {
         for (_, index) in &connection.subscriptions {
             namespace.remove_subscription(&mut self.cx, *index);
         }
+        namespace.lose_presence(&mut self.cx, &connection);
         namespace.remove_reads(&mut self.cx, id);
         for reply_to in connection.inquiries {
             namespace.end_inquiry(&mut self.cx, reply_to);
@@ -939,6 +978,10 @@ impl Broker {
             .copied()
         {
             self.cx.deadlines.remove(&(deadline, due));
+            if let Due::Silent(index) = due {
+                self.silence_due(index);
+                continue;
+            }
             let (Due::Transfer(namespace, _)
             | Due::Group(namespace, _)
             | Due::Member(namespace, ..)
@@ -966,9 +1009,31 @@ impl Broker {
                 Due::Rebalance(_, group) => namespace.rebalance_due(&mut self.cx, group),
                 Due::Paced(_, subscription, _) => namespace.end_pace(&mut self.cx, subscription),
                 Due::Inquiry(_, reply_to) => namespace.expire_inquiry(&mut self.cx, reply_to),
-                Due::Held(_) => {}
+                Due::Held(_) | Due::Silent(_) => {}
             }
         }
+    }
+
+    /// Ends a connection, if it was silent for too long.
+    fn silence_due(&mut self, index: u32) {
+        let connection = &mut self.cx.connections[index as usize];
+        connection.silent_at = None;
+        if connection.seen_at == Timestamp(0) {
+            // It outlived the previous life and nobody said when it was heard of: it is given the benefit of the doubt.
+            connection.seen_at = self.cx.now;
+        }
+        self.cx.watch_silence(index);
+        let silent_at = self.cx.connections[index as usize].silent_at;
+        if silent_at.is_none_or(|at| at > self.cx.now) {
+            return;
+        }
+        let message = "nothing was heard of the connection for too long (presence_ms)";
+        self.close(
+            index,
+            CloseCode::Policy,
+            ErrorCode::ConnectionSilent,
+            message,
+        );
     }
 
     fn drain(&mut self) {

@@ -200,6 +200,19 @@ bounds! {
     limit_wait_ms_max: 1000, 0 => WAIT_MS_MAX;
     /// How long a commit may take, in milliseconds; adaptive limits slow down before it does.
     commit_latency_target_ms: 100, 1 => 60_000;
+    /// The most members that are present on a topic.
+    presence_members_max: 10_000, 1 => 1_000_000;
+    /// The most topics that a connection is present on.
+    presences_max: 100, 1 => 10_000;
+    /// The most topics whose presence a connection watches.
+    watches_max: 100, 1 => 10_000;
+    /// The most that a member says of itself, in bytes.
+    presence_data_bytes_max: 1024, 0 => 65_536;
+    /// The most members in a page of those that are present.
+    presence_page_max: 1000, 1 => 100_000;
+    /// How long a connection that is present somewhere may be silent, in milliseconds. A client that has nothing to
+    /// say is heard of every 25 s.
+    presence_ms: 60_000, SESSION_MS_MIN => 1 << 40;
     /// What a client that is told to go away waits before it connects again, in milliseconds.
     reconnect_after_ms: 1000, 0 => 3_600_000;
 }

@@ -4,9 +4,12 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::config::IDENTITY_BYTES_MAX;
+use crate::context::Context;
+use crate::deadline::Due;
 use crate::effect::After;
 use crate::error::{ErrorCode, Refusal};
 use crate::held::HeldCommand;
@@ -33,6 +36,9 @@ pub(crate) struct Connection {
     pub(crate) subscriptions: Vec<(SubscriptionId, u32)>,
     /// The memberships of consumer groups: the client's number, group and member.
     pub(crate) memberships: Vec<(SubscriptionId, u32, u32)>,
+    /// The topics that it is present on, and those whose presence it watches, with the client's numbers.
+    pub(crate) places: Vec<Arc<str>>,
+    pub(crate) watches: Vec<(SubscriptionId, Arc<str>)>,
     /// Publishes that wait, for a slow subscriber or for tokens, and those behind them, in order.
     pub(crate) held: VecDeque<HeldCommand>,
     /// The requests that wait for answers, by number.
@@ -42,6 +48,8 @@ pub(crate) struct Connection {
     /// must not begin before they have left.
     pub(crate) ended: Option<After>,
     pub(crate) seen_at: Timestamp,
+    /// When it is asked whether it was silent for too long, if it may not be.
+    pub(crate) silent_at: Option<Timestamp>,
     /// Whether its row is in the store, and whether it must be written again.
     pub(crate) stored: bool,
     pub(crate) dirty: bool,
@@ -90,11 +98,14 @@ impl Connection {
             ephemeral: false,
             subscriptions: Vec::new(),
             memberships: Vec::new(),
+            places: Vec::new(),
+            watches: Vec::new(),
             held: VecDeque::new(),
             inquiries: Vec::new(),
             replies: ReplySlots::default(),
             ended: None,
             seen_at: now,
+            silent_at: None,
             stored: false,
             dirty: false,
         }
@@ -102,7 +113,14 @@ impl Connection {
 
     /// Whether the client's number is in use.
     pub(crate) fn has_subscription(&self, id: SubscriptionId) -> bool {
-        self.subscription(id).is_some() || self.membership(id).is_some()
+        self.subscription(id).is_some()
+            || self.membership(id).is_some()
+            || self.watches.iter().any(|(other, _)| *other == id)
+    }
+
+    /// Whether it is present on a topic.
+    pub(crate) fn is_present(&self, topic: &str) -> bool {
+        self.places.iter().any(|other| **other == *topic)
     }
 
     /// The group and member that a subscription is a membership of.
@@ -132,5 +150,36 @@ impl Connection {
 
     fn find_subscription(&self, id: SubscriptionId) -> Result<usize, usize> {
         self.subscriptions.binary_search_by_key(&id, |(id, _)| *id)
+    }
+}
+
+impl Context {
+    /// Notes that a connection is not present on a topic any more.
+    pub(crate) fn give_up_place(&mut self, index: u32, topic: &str) {
+        let connection = &mut self.connections[index as usize];
+        connection.places.retain(|other| **other != *topic);
+        self.touch_connection(index);
+        self.watch_silence(index);
+    }
+
+    /// Sets when a connection is asked whether it was silent for too long, or that it is not. What is heard of it
+    /// meanwhile moves nothing: it counts when the time has come.
+    pub(crate) fn watch_silence(&mut self, index: u32) {
+        let connection = &mut self.connections[index as usize];
+        if connection.places.is_empty() {
+            self.forget_silence(index);
+        } else if connection.silent_at.is_none() {
+            let at = connection.seen_at.after_ms(self.config.presence_ms);
+            connection.silent_at = Some(at);
+            self.deadlines.insert((at, Due::Silent(index)));
+        }
+    }
+
+    /// Does not ask any more.
+    pub(crate) fn forget_silence(&mut self, index: u32) {
+        let connection = &mut self.connections[index as usize];
+        if let Some(at) = connection.silent_at.take() {
+            self.deadlines.remove(&(at, Due::Silent(index)));
+        }
     }
 }

@@ -66,6 +66,8 @@ pub(crate) struct Context {
     pub(crate) imports: u64,
     pub(crate) dirty_connections: Vec<u32>,
     pub(crate) dirty_namespaces: Vec<u32>,
+    /// Namespaces that have something to tell of who is present.
+    pub(crate) presence_news: Vec<u32>,
     /// How many subscriptions have a round of catching up under way.
     pub(crate) catch_ups: u64,
     /// How many message rows this batch may still delete.
@@ -178,6 +180,10 @@ counters! {
     expired_messages,
     /// Messages that were not there any more when a group came to them.
     lost_messages,
+    /// Members that became present on a topic, that left it, and that were given up.
+    presence_joins,
+    presence_leaves,
+    presence_timeouts,
     /// Publishes that a rate limit refused.
     rate_limited_publishes,
     /// Publishes that waited for a rate limit.
@@ -237,6 +243,7 @@ impl Context {
             imports: 0,
             dirty_connections: Vec::new(),
             dirty_namespaces: Vec::new(),
+            presence_news: Vec::new(),
             catch_ups: 0,
             trim_rows_left: 0,
             more: false,

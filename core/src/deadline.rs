@@ -23,6 +23,8 @@ pub(crate) enum Due {
     Paced(u32, u32, u64),
     /// Who asked a request of a namespace is told that nobody answered.
     Inquiry(u32, ReplyTo),
+    /// A connection may have been silent for too long.
+    Silent(u32),
 }
 
 impl Due {
@@ -35,7 +37,7 @@ impl Due {
             | Self::Held(_)
             | Self::Paced(..)
             | Self::Inquiry(..) => true,
-            Self::Group(..) | Self::Member(..) | Self::Schedule(_) => false,
+            Self::Group(..) | Self::Member(..) | Self::Schedule(_) | Self::Silent(_) => false,
         }
     }
 }

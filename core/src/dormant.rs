@@ -11,11 +11,12 @@ use crate::ids::{ConnectionId, Partition, SubscriptionId, Timestamp};
 use crate::input::{Claims, Encoding, Rights};
 use crate::limit::TokenBucket;
 use crate::namespace::Namespace;
+use crate::presence::Change;
 use crate::protocol::frame::{Reply, Resync};
 use crate::rows::ROW_VERSION;
 use crate::subscription::{OnLag, Options, Subscription};
-use crate::topic::check_filter;
-use crate::wire::{Malformed, Put as _, Reader};
+use crate::topic::{check_filter, check_name};
+use crate::wire::{Malformed, Put as _, Reader, put_framed};
 
 /// A connection as it was stored, until its socket is found to be alive or not.
 #[derive(Debug)]
@@ -25,7 +26,17 @@ pub(crate) struct Dormant {
     pub(crate) claims: Claims,
     pub(crate) network: Box<str>,
     pub(crate) bucket: Option<Box<TokenBucket>>,
+    pub(crate) places: Vec<DormantPlace>,
+    pub(crate) watches: Vec<(SubscriptionId, Box<str>)>,
     pub(crate) subscriptions: Vec<DormantSubscription>,
+}
+
+/// Where a connection was present, since when, and what it said of itself.
+#[derive(Debug)]
+pub(crate) struct DormantPlace {
+    pub(crate) topic: Box<str>,
+    pub(crate) since: Timestamp,
+    pub(crate) data: Box<[u8]>,
 }
 
 #[derive(Debug)]
@@ -55,6 +66,8 @@ impl Broker {
             claims,
             network,
             bucket,
+            places,
+            watches,
             subscriptions,
         } = dormant;
         let now = self.cx.now;
@@ -70,7 +83,11 @@ impl Broker {
         let index = self.insert_connection(connection);
         // Where one that was behind stands is not stored with every delivery; its client knows.
         let behind = subscriptions.iter().any(|stored| stored.is_behind);
-        if !clean || behind {
+        let is_told = clean && !behind;
+        let watches = if is_told { watches } else { Vec::new() };
+        let presence = (places, watches);
+        self.namespaces[namespace as usize].revive_presence(&mut self.cx, index, presence);
+        if !is_told {
             self.cx
                 .reply(index, After::default(), &Reply::Resync(Resync {}));
             self.cx.touch_connection(index);
@@ -108,43 +125,66 @@ impl Broker {
 
     /// Forgets the stored connections whose sockets were not named before the first flush.
     pub(crate) fn forget_dormant(&mut self) {
-        for (id, dormant) in core::mem::take(&mut self.restoring.dormant) {
-            let Some(dormant) = dormant else {
-                continue;
-            };
-            let key = self.namespaces[dormant.namespace as usize]
-                .keys
-                .connection(id);
-            self.cx.ops.push(Op::Delete { key });
+        let dormant = core::mem::take(&mut self.restoring.dormant);
+        for (id, dormant) in &dormant {
+            if let Some(dormant) = dormant {
+                self.drop_dormant(*id, dormant, Change::Timeout);
+            }
         }
+    }
+
+    /// Forgets a stored connection whose socket is known to be gone.
+    pub(crate) fn forget_stored(&mut self, id: ConnectionId) {
+        if let Some(dormant) = self.restoring.take_dormant(id) {
+            self.drop_dormant(id, &dormant, Change::Leave);
+        }
+    }
+
+    fn drop_dormant(&mut self, id: ConnectionId, dormant: &Dormant, change: Change) {
+        let namespace = &mut self.namespaces[dormant.namespace as usize];
+        namespace.forget_presence(&mut self.cx, id, dormant, change);
+        let key = namespace.keys.connection(id);
+        self.cx.ops.push(Op::Delete { key });
     }
 }
 
 /// The version of the row of a connection whose address is known or whose bucket is kept.
-const CONNECTION_VERSION: u64 = 2;
+const LIMITED_VERSION: u64 = 2;
+
+/// The version of the row of a connection that has more: a field after the other, by rising tag.
+const TAGGED_VERSION: u64 = 3;
+
+/// The tags of these fields.
+const TAG_PLACES: u8 = 1;
+const TAG_WATCHES: u8 = 2;
 
 /// Spells a connection's row.
 pub(crate) fn connection_row(connection: &Connection, namespace: &Namespace) -> Vec<u8> {
     let bucket = connection.bucket.as_deref();
     let bucket = bucket.filter(|bucket| bucket.rule.is_slow());
     let is_limited = !connection.network.is_empty() || bucket.is_some();
+    let fields = tagged_fields(connection, namespace);
+    let version = match (is_limited, fields.is_empty()) {
+        (_, false) => TAGGED_VERSION,
+        (true, true) => LIMITED_VERSION,
+        (false, true) => ROW_VERSION,
+    };
     let mut value = Vec::new();
-    value.put_u64(if is_limited {
-        CONNECTION_VERSION
-    } else {
-        ROW_VERSION
-    });
+    value.put_u64(version);
     value.push(matches!(connection.encoding, Encoding::Json).into());
     value.put_bytes(connection.claims.user.as_bytes());
     value.put_bytes(connection.claims.device.as_bytes());
     value.push(connection.claims.rights.0);
-    if is_limited {
+    if version >= LIMITED_VERSION {
         value.put_bytes(connection.network.as_bytes());
         let mut row = Vec::new();
         if let Some(bucket) = bucket {
             bucket.put(&mut row);
         }
         value.put_bytes(&row);
+    }
+    if version >= TAGGED_VERSION {
+        value.put_bytes(&fields);
     }
     for (id, index) in &connection.subscriptions {
         let subscription = &namespace.subscriptions[*index as usize];
@@ -163,6 +203,60 @@ pub(crate) fn connection_row(connection: &Connection, namespace: &Namespace) -> 
     value
 }
 
+/// What not every connection has.
+fn tagged_fields(connection: &Connection, namespace: &Namespace) -> Vec<u8> {
+    let mut fields = Vec::new();
+    if !connection.places.is_empty() {
+        fields.push(TAG_PLACES);
+        put_framed(&mut fields, 0, |out| {
+            for topic in &connection.places {
+                let place = namespace.place_of(connection, topic);
+                let (since, data) = place.expect("the connection is present there");
+                out.put_bytes(topic.as_bytes());
+                out.put_u64(since.0);
+                out.put_bytes(data);
+            }
+        });
+    }
+    if !connection.watches.is_empty() {
+        fields.push(TAG_WATCHES);
+        put_framed(&mut fields, 0, |out| {
+            for (id, topic) in &connection.watches {
+                out.put_u64(id.0.into());
+                out.put_bytes(topic.as_bytes());
+            }
+        });
+    }
+    fields
+}
+
+fn read_places(mut reader: Reader<'_>) -> Result<Vec<DormantPlace>, Malformed> {
+    let mut places = Vec::new();
+    while !reader.is_empty() {
+        places.push(DormantPlace {
+            topic: read_topic(&mut reader)?,
+            since: Timestamp(reader.u64()?),
+            data: reader.bytes()?.into(),
+        });
+    }
+    Ok(places)
+}
+
+fn read_watches(mut reader: Reader<'_>) -> Result<Vec<(SubscriptionId, Box<str>)>, Malformed> {
+    let mut watches = Vec::new();
+    while !reader.is_empty() {
+        let id = SubscriptionId(reader.u32()?);
+        watches.push((id, read_topic(&mut reader)?));
+    }
+    Ok(watches)
+}
+
+fn read_topic(reader: &mut Reader<'_>) -> Result<Box<str>, Malformed> {
+    let topic = reader.str()?;
+    check_name(topic).map_err(|_| Malformed)?;
+    Ok(topic.into())
+}
+
 pub(crate) fn read_connection(
     namespace: u32,
     name: &str,
@@ -170,7 +264,7 @@ pub(crate) fn read_connection(
 ) -> Result<Dormant, Malformed> {
     let mut reader = Reader::new(value);
     let version = reader.u64()?;
-    if ![ROW_VERSION, CONNECTION_VERSION].contains(&version) {
+    if !(ROW_VERSION..=TAGGED_VERSION).contains(&version) {
         return Err(Malformed);
     }
     let encoding = if reader.u8()? == 0 {
@@ -186,12 +280,28 @@ pub(crate) fn read_connection(
     };
     let mut network = "";
     let mut bucket = None;
-    if version == CONNECTION_VERSION {
+    if version >= LIMITED_VERSION {
         network = reader.str()?;
         let mut row = Reader::new(reader.bytes()?);
         if !row.is_empty() {
             bucket = Some(Box::new(TokenBucket::read(&mut row)?));
             row.end()?;
+        }
+    }
+    let (mut places, mut watches) = (Vec::new(), Vec::new());
+    if version >= TAGGED_VERSION {
+        let mut fields = Reader::new(reader.bytes()?);
+        let mut last = 0;
+        while !fields.is_empty() {
+            let tag = fields.u8()?;
+            let field = Reader::new(fields.bytes()?);
+            match tag {
+                _ if tag <= last => return Err(Malformed),
+                TAG_PLACES => places = read_places(field)?,
+                TAG_WATCHES => watches = read_watches(field)?,
+                _ => return Err(Malformed),
+            }
+            last = tag;
         }
     }
     let mut subscriptions = Vec::new();
@@ -229,6 +339,8 @@ pub(crate) fn read_connection(
         claims,
         network: network.into(),
         bucket,
+        places,
+        watches,
         subscriptions,
     })
 }

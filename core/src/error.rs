@@ -92,6 +92,8 @@ codes! {
     UnknownRule = "unknown_rule",
     /// A routing rule says that the message is not to be published.
     DroppedByRule = "dropped_by_rule",
+    /// Nothing was heard of the connection for too long.
+    ConnectionSilent = "connection_silent",
     /// The broker is stopping.
     Draining = "draining",
 }

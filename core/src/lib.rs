@@ -45,6 +45,7 @@ mod member;
 mod mutation;
 mod namespace;
 mod outbox;
+mod presence;
 mod priority;
 mod protocol;
 mod publish;

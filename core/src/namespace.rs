@@ -27,6 +27,7 @@ use crate::limits::{Limiter, Limits};
 use crate::lineage::Lineage;
 use crate::log::{Log, LogKeys, RollBounds};
 use crate::manage::topic_row;
+use crate::presence::Presence;
 use crate::read::ReadJob;
 use crate::routing::{Routing, TopicRules};
 use crate::rows::{Keys, ROW_VERSION};
@@ -64,6 +65,7 @@ pub(crate) struct Namespace {
     pub(crate) next_lease: LeaseId,
     /// How many connections it has.
     pub(crate) connections: u64,
+    pub(crate) presence: Presence,
     pub(crate) next_serial: u64,
     pub(crate) last_sequence: Sequence,
     pub(crate) lineage: Lineage,
@@ -159,6 +161,7 @@ impl Namespace {
             // Those of earlier lives may still be with clients, and must not be taken for ours. JSON carries it.
             next_lease: LeaseId((seed >> 44 << 32) + 1),
             connections: 0,
+            presence: Presence::default(),
             next_serial: 1,
             last_sequence: Sequence(0),
             lineage: Lineage::default(),
@@ -215,6 +218,7 @@ impl Namespace {
         *self = Self {
             index: self.index,
             connections: self.connections,
+            presence: core::mem::take(&mut self.presence),
             next_serial: self.next_serial,
             listed: self.listed,
             // Written with the import as it is; the life that begins now is stored with its first write.

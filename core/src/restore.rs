@@ -109,6 +109,7 @@ impl Broker {
         let key = KeyTail::of(&row.key).0;
         let rows = &mut self.restoring.rows;
         if let Some((id, dormant)) = rows.take(&self.cx.config, namespace, key, &row.value)? {
+            namespace.restore_presence(id, &dormant);
             self.restoring.insert_dormant(id, dormant);
         }
         Ok(())

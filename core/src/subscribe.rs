@@ -312,13 +312,17 @@ impl Namespace {
         command: Unsubscribe,
     ) -> Result<(), Refusal> {
         let id = SubscriptionId(command.subscription);
+        let done = Reply::Done(Done {
+            request: command.request,
+        });
+        if self.unwatch_presence(cx, connection, id) {
+            cx.reply(connection, After::default(), &done);
+            return Ok(());
+        }
         let client = &mut cx.connections[connection as usize];
         if let Some((group, member)) = client.membership(id) {
             self.remove_member(cx, group, member);
-            let done = Done {
-                request: command.request,
-            };
-            cx.reply(connection, After::default(), &Reply::Done(done));
+            cx.reply(connection, After::default(), &done);
             return Ok(());
         }
         let Some(index) = client.remove_subscription(id) else {
@@ -327,13 +331,7 @@ impl Namespace {
         };
         cx.touch_connection(connection);
         self.remove_subscription(cx, index);
-        cx.reply(
-            connection,
-            After::default(),
-            &Reply::Done(Done {
-                request: command.request,
-            }),
-        );
+        cx.reply(connection, After::default(), &done);
         Ok(())
     }
 

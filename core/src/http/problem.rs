@@ -108,7 +108,7 @@ pub fn status_of(code: &str) -> u16 {
         | ErrorCode::Draining
         | ErrorCode::SlowConsumer
         | ErrorCode::NoResponders => 503,
-        ErrorCode::Timeout => 504,
+        ErrorCode::Timeout | ErrorCode::ConnectionSilent => 504,
         ErrorCode::Unsupported => 501,
         _ => 400,
     }

@@ -207,6 +207,14 @@ frames! { 'a
         40 "list_rules" ListRules,
         /// Asks what the routing rules would make of a message, which is not published.
         41 "explain" Explain<'a>,
+        /// Is present on a topic from now on, or changes what it says of itself there.
+        48 "enter" Enter<'a>,
+        /// Is not present on a topic any more.
+        49 "leave" Leave<'a>,
+        /// Asks who is present on a topic, and to be told of every change.
+        50 "watch_presence" WatchPresence<'a>,
+        /// Asks who is present on a topic.
+        51 "read_presence" ReadPresence<'a>,
     }
 }
 
@@ -273,6 +281,10 @@ frames! { 'a
         157 "explanation" Explanation<'a>,
         /// Answers `transact`.
         158 "transacted" Transacted<'a>,
+        /// Answers `watch_presence` and `read_presence`.
+        164 "presence" PresencePage<'a>,
+        /// Tells a watch who came, went and changed.
+        165 "presence_event" PresenceEvents<'a>,
     }
 }
 
@@ -928,6 +940,48 @@ layouts! { 'a
         offset: u64,
     }
 
+    /// See [`Command::Enter`].
+    Enter<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The topic, which need not exist.
+        topic: &'a str,
+        ;
+        /// What the others are shown; none if left out or empty.
+        1 data: &'a [u8],
+    }
+
+    /// See [`Command::Leave`].
+    Leave<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The topic.
+        topic: &'a str,
+    }
+
+    /// See [`Command::WatchPresence`].
+    WatchPresence<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The client's number for the events, not in use on this connection.
+        subscription: u32,
+        /// The topic.
+        topic: &'a str,
+    }
+
+    /// See [`Command::ReadPresence`].
+    ReadPresence<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The topic.
+        topic: &'a str,
+        ;
+        /// Only those after the page with this `next`.
+        1 after: &'a str,
+        /// At most so many.
+        2 members_max: u64,
+    }
+
     /// See [`Reply::Welcome`].
     Welcome<'a> {
         /// The version that the broker speaks.
@@ -1499,6 +1553,65 @@ layouts! { 'a
         receipts: List<'a, Place<'a>>,
     }
 
+    /// See [`Reply::PresencePage`].
+    PresencePage<'a> {
+        /// The command's number.
+        request: u64,
+        /// The topic.
+        topic: &'a str,
+        /// Who is present, by user, device and connection.
+        members: List<'a, PresenceMember<'a>>,
+        /// Whether there are more after the last.
+        more: bool,
+        /// How many members are present on the topic.
+        present: u64,
+        /// How many different users they are of.
+        users: u64,
+        ;
+        /// Where there are more: what `after` of the next page is.
+        1 next: &'a str,
+    }
+
+    /// A member in a [`PresencePage`].
+    PresenceMember<'a> {
+        /// Its user, or empty.
+        user: &'a str,
+        /// The user's device, or empty.
+        device: &'a str,
+        /// The connection through which it is present.
+        connection: u64,
+        /// When it came, in milliseconds since the Unix epoch.
+        since: u64,
+        ;
+        /// See [`Enter::data`].
+        1 data: &'a [u8],
+    }
+
+    /// See [`Reply::PresenceEvents`].
+    PresenceEvents<'a> {
+        /// The watch.
+        subscription: u32,
+        /// What happened, in order.
+        events: List<'a, PresenceEvent<'a>>,
+    }
+
+    /// One change in a [`PresenceEvents`].
+    PresenceEvent<'a> {
+        /// `join`, `leave`, `timeout` or `update`.
+        event: &'a str,
+        /// See [`PresenceMember::user`].
+        user: &'a str,
+        /// See [`PresenceMember::device`].
+        device: &'a str,
+        /// See [`PresenceMember::connection`].
+        connection: u64,
+        /// When, in milliseconds since the Unix epoch.
+        at: u64,
+        ;
+        /// See [`Enter::data`]; of `join` and `update`.
+        1 data: &'a [u8],
+    }
+
     /// See [`Reply::GoingAway`].
     GoingAway {
         /// Connect again after so long.
@@ -1508,10 +1621,15 @@ layouts! { 'a
 
 /// Appends the start of a delivery frame for `subscription` whose remaining fields take `body_bytes`.
 pub(crate) fn put_delivery_prefix(subscription: u32, body_bytes: usize, out: &mut Vec<u8>) {
-    let length = 1 + varint_len(subscription.into()) + body_bytes;
+    put_prefix(DELIVERY, subscription.into(), body_bytes, out);
+}
+
+/// Appends the start of a frame: its kind and its first field, an integer. The remaining fields take `body_bytes`.
+pub(crate) fn put_prefix(kind: u8, first: u64, body_bytes: usize, out: &mut Vec<u8>) {
+    let length = 1 + varint_len(first) + body_bytes;
     out.put_u64(length as u64);
-    out.push(DELIVERY);
-    out.put_u64(subscription.into());
+    out.push(kind);
+    out.put_u64(first);
 }
 
 /// The kind of [`Reply::Delivery`].
