@@ -342,6 +342,9 @@ export class Connection {
       case "assignment":
         this.#events.event(reply);
         return;
+      // Nobody watches through this client yet.
+      case "presence_event":
+        return;
       default: {
         const pending = this.#pending.get(reply.request);
         // At once: deliveries may follow in the same message.

@@ -221,6 +221,16 @@ export type Command =
       contentType?: string | undefined;
       headers?: MessageHeaders | undefined;
       id?: string | undefined;
+    }
+  | { type: "enter"; request: number; topic: string; data?: Uint8Array | undefined }
+  | { type: "leave"; request: number; topic: string }
+  | { type: "watch_presence"; request: number; subscription: number; topic: string }
+  | {
+      type: "read_presence";
+      request: number;
+      topic: string;
+      after?: string | undefined;
+      membersMax?: number | undefined;
     };
 
 /** A place in a partition: the next offset to read. */
@@ -234,6 +244,25 @@ export interface Position {
 export interface Commitment extends Position {
   subscription: number;
   generation: number;
+}
+
+/** Who is present on a topic. */
+export interface PresenceMember {
+  user: string;
+  device: string;
+  connection: number;
+  since: number;
+  data?: Uint8Array;
+}
+
+/** What happened there: `join`, `leave`, `timeout` or `update`. */
+export interface PresenceEvent {
+  event: string;
+  user: string;
+  device: string;
+  connection: number;
+  at: number;
+  data?: Uint8Array;
 }
 
 /** A lease by its number. */
@@ -434,7 +463,18 @@ export type Reply =
       steps: { rule: string; topic: string; applied: boolean; told: string }[];
       messages: { topic: string; headers?: MessageHeaders }[];
     }
-  | { type: "transacted"; request: number; receipts: Place[] };
+  | { type: "transacted"; request: number; receipts: Place[] }
+  | {
+      type: "presence";
+      request: number;
+      topic: string;
+      members: PresenceMember[];
+      more: boolean;
+      present: number;
+      users: number;
+      next?: string;
+    }
+  | { type: "presence_event"; subscription: number; events: PresenceEvent[] };
 
 const ITEMS: Readonly<Record<string, string>> = {
   ...basic.items,
@@ -454,6 +494,8 @@ const ITEMS: Readonly<Record<string, string>> = {
   Rule: "rule:str version:int order:int enabled:flag filter:str when:[RuleCondition] then:[RuleAction]",
   RuleStep: "rule:str topic:str applied:flag told:str",
   RoutedMessage: "topic:str ; 3 headers:headers",
+  PresenceMember: "user:str device:str connection:int since:int ; 1 data:bytes",
+  PresenceEvent: "event:str user:str device:str connection:int at:int ; 1 data:bytes",
 };
 
 /** Kind, name and layout of every command. */
@@ -516,6 +558,10 @@ export const COMMANDS: readonly (readonly [number, Command["type"], string])[] =
   [39, "delete_rule", "request:int rule:str"],
   [40, "list_rules", "request:int"],
   [41, "explain", `request:int ${PUBLISHED} ; ${PROPERTIES}`],
+  [48, "enter", "request:int topic:str ; 1 data:bytes"],
+  [49, "leave", "request:int topic:str"],
+  [50, "watch_presence", "request:int subscription:int topic:str"],
+  [51, "read_presence", "request:int topic:str ; 1 after:str 2 membersMax:int"],
 ];
 
 /** Kind, name and layout of every reply. */
@@ -547,6 +593,12 @@ export const REPLIES: readonly (readonly [number, Reply["type"], string])[] = [
   [156, "rules", "request:int rules:[Rule]"],
   [157, "explanation", "request:int steps:[RuleStep] messages:[RoutedMessage]"],
   [158, "transacted", "request:int receipts:[Place]"],
+  [
+    164,
+    "presence",
+    "request:int topic:str members:[PresenceMember] more:flag present:int users:int ; 1 next:str",
+  ],
+  [165, "presence_event", "subscription:int events:[PresenceEvent]"],
 ];
 
 export const whole = new Codec(COMMANDS, REPLIES, ITEMS);

@@ -5,7 +5,7 @@
 //! config {json}                            for the next start of the broker
 //! seed N                                   the same; otherwise 1, and one more at every start
 //! at MS                                    the time of what follows
-//! connect ID json|binary NAMESPACE [RIGHT,RIGHT...] [user=NAME] [ip=ADDRESS]
+//! connect ID json|binary NAMESPACE [RIGHT,RIGHT...] [user=NAME] [device=NAME] [ip=ADDRESS]
 //! client ID json|binary NAMESPACE [...]    connects, says hello and ends the batch; what follows is not shown
 //! send ID {json}                           a message with one frame; a binary connection gets it transcoded
 //! and {json}                               one more frame in the same message

@@ -50,6 +50,7 @@ pub(super) const fn request_of(reply: &Reply<'_>) -> Option<u64> {
         Reply::Rules(reply) => reply.request,
         Reply::Explanation(reply) => reply.request,
         Reply::Transacted(reply) => reply.request,
+        Reply::PresencePage(reply) => reply.request,
         Reply::Delivery(_)
         | Reply::Gap(_)
         | Reply::Ended(_)
@@ -59,7 +60,8 @@ pub(super) const fn request_of(reply: &Reply<'_>) -> Option<u64> {
         | Reply::Imported(_)
         | Reply::Response(_)
         | Reply::Scheduled(_)
-        | Reply::Assignment(_) => return None,
+        | Reply::Assignment(_)
+        | Reply::PresenceEvents(_) => return None,
     })
 }
 
