@@ -1019,7 +1019,7 @@ impl Broker {
         let connection = &mut self.cx.connections[index as usize];
         connection.silent_at = None;
         if connection.seen_at == Timestamp(0) {
-            // It outlived the previous life and nobody said when it was heard of: it is given the benefit of the doubt.
+            // Nobody said when: it is given the benefit of the doubt.
             connection.seen_at = self.cx.now;
         }
         self.cx.watch_silence(index);

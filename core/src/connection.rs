@@ -169,7 +169,11 @@ impl Context {
         if connection.places.is_empty() {
             self.forget_silence(index);
         } else if connection.silent_at.is_none() {
-            let at = connection.seen_at.after_ms(self.config.presence_ms);
+            // Nobody has said yet when one that outlived the previous life was heard of: asked when the batch ends.
+            let at = match connection.seen_at {
+                Timestamp(0) => self.now,
+                seen_at => seen_at.after_ms(self.config.presence_ms),
+            };
             connection.silent_at = Some(at);
             self.deadlines.insert((at, Due::Silent(index)));
         }
