@@ -3,12 +3,13 @@
 import { Connection } from "./connection.ts";
 import type { OnLoss, Unnumbered } from "./connection.ts";
 import { DunlinError, invalid } from "./errors.ts";
-import type { MessageFields, Place } from "./frames.ts";
+import type { MessageFields, Place, Reply } from "./frames.ts";
 import { Group, later } from "./group.ts";
 import type { Listener, Owner } from "./inbox.ts";
 import type { Surroundings, Transport } from "./link.ts";
 import { ReceivedAnswer } from "./message.ts";
 import type { Respond } from "./message.ts";
+import { TopicPresence } from "./presence.ts";
 import { ActiveSubscription } from "./subscription.ts";
 import type {
   Answer,
@@ -24,6 +25,7 @@ import type {
   ListOptions,
   Message,
   OutgoingMessage,
+  Presence,
   PublishBatchOptions,
   PublishOptions,
   Receipt,
@@ -195,6 +197,10 @@ export class TransportClient implements Client, Owner {
     await (await later(this.connection)).deleteTopic(this.connection, topic);
   }
 
+  presence(topic: string): Presence {
+    return new TopicPresence(topic, this);
+  }
+
   group(name: string): ConsumerGroup {
     return new Group(name, this);
   }
@@ -245,7 +251,8 @@ export class TransportClient implements Client, Owner {
   }
 
   ask(listener: Listener): void {
-    this.connection.request(listener.ask(), "reject").catch((error: DunlinError) => {
+    const heard = (reply: Reply): void => listener.answered?.(reply);
+    this.connection.request(listener.ask(), "reject", undefined, heard).catch((error: DunlinError) => {
       // When the link is lost it is asked for again on the next.
       if (error.code !== "connection_lost" && this.#listeners.has(listener.id)) listener.refused(error);
     });

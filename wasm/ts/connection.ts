@@ -138,8 +138,11 @@ export class Connection {
     this.#connect();
   }
 
-  /** Sends a command and waits for its reply; a refusal rejects. */
-  request(command: Unnumbered, onLoss: OnLoss, signal?: AbortSignal): Promise<Reply> {
+  /**
+   * Sends a command and waits for its reply; a refusal rejects. `heard` is called with the reply at once, where it matters
+   * what comes next.
+   */
+  request(command: Unnumbered, onLoss: OnLoss, signal?: AbortSignal, heard?: (reply: Reply) => void): Promise<Reply> {
     return new Promise((resolve, reject) => {
       if (this.#state === "closed") throw this.#closedError();
       signal?.throwIfAborted();
@@ -157,6 +160,7 @@ export class Connection {
         sent: false,
         resolve(reply) {
           forget();
+          heard?.(reply);
           resolve(reply);
         },
         reject(error) {
@@ -340,10 +344,8 @@ export class Connection {
       case "gap":
       case "ended":
       case "assignment":
-        this.#events.event(reply);
-        return;
-      // Nobody watches through this client yet.
       case "presence_event":
+        this.#events.event(reply);
         return;
       default: {
         const pending = this.#pending.get(reply.request);

@@ -12,7 +12,7 @@ import type { Surroundings } from "./link.ts";
 import type { Respond } from "./message.ts";
 
 /** What comes under the number of a subscription or membership. */
-export type Told = Extract<Reply, { type: "subscribed" | "joined" | "delivery" | "gap" | "assignment" | "ended" }>;
+export type Told = Extract<Reply, { type: "subscribed" | "joined" | "delivery" | "gap" | "assignment" | "presence_event" | "ended" }>;
 
 /** Who hears what comes under its number. */
 export interface Listener {
@@ -21,6 +21,8 @@ export interface Listener {
   /** How to ask for it, the first time or again. */
   ask(): Unnumbered;
   hear(told: Told): void;
+  /** What the broker said to {@link ask}, before anything that followed. */
+  answered?(reply: Reply): void;
   /** The link is gone, and with it what the broker knew of it there. */
   lost?(): void;
   /** The broker did not take it. */

@@ -5,6 +5,7 @@
 
 export * from "./administration.ts";
 export { whole } from "./frames.ts";
+export { Attendance } from "./attendance.ts";
 export { exportArchive, importArchive } from "./archive.ts";
 export { ActivePartitionedMember } from "./partitioned.ts";
 export { ActiveQueueMember } from "./queue.ts";

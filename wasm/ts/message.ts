@@ -5,15 +5,11 @@ import type { AnswerFields, RecordFields } from "./frames.ts";
 import type { Answer, Delivery, MessageHeaders, Payload, Priority, RespondOptions, StartPosition } from "./types.ts";
 import { text } from "./wire.ts";
 
-abstract class ReceivedPayload implements Payload {
+export abstract class ReceivedBytes implements Payload {
   readonly payload: Uint8Array;
-  readonly contentType?: string;
-  readonly headers: MessageHeaders;
 
-  constructor({ payload, contentType, headers }: AnswerFields) {
+  constructor(payload: Uint8Array) {
     this.payload = payload;
-    this.headers = headers ?? [];
-    if (contentType !== undefined) this.contentType = contentType;
   }
 
   /** What it is the payload of, for messages. */
@@ -34,6 +30,17 @@ abstract class ReceivedPayload implements Payload {
     } catch (cause) {
       throw new DunlinError("malformed_payload", `the payload of ${this.origin()} is not JSON: ${(cause as Error).message}`, { cause });
     }
+  }
+}
+
+abstract class ReceivedPayload extends ReceivedBytes {
+  readonly contentType?: string;
+  readonly headers: MessageHeaders;
+
+  constructor({ payload, contentType, headers }: AnswerFields) {
+    super(payload);
+    this.headers = headers ?? [];
+    if (contentType !== undefined) this.contentType = contentType;
   }
 }
 

@@ -2,8 +2,10 @@
 
 import type { DunlinError } from "./errors.ts";
 import type { ConsumerGroup } from "./group-types.ts";
+import type { Presence } from "./presence-types.ts";
 
 export type * from "./group-types.ts";
+export type * from "./presence-types.ts";
 
 /** A connection to one namespace of a broker. It connects again by itself, and its subscriptions go on. */
 export interface Client extends AsyncDisposable {
@@ -60,6 +62,9 @@ export interface Client extends AsyncDisposable {
 
   /** Deletes a topic and its messages. */
   deleteTopic(topic: string): Promise<void>;
+
+  /** Who is present on a topic, which need not exist; nothing is asked of the broker yet. */
+  presence(topic: string): Presence;
 
   /** A consumer group, which need not exist yet; nothing is asked of the broker. */
   group(name: string): ConsumerGroup;

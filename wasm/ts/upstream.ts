@@ -23,7 +23,10 @@ import { concat } from "./wire.ts";
 /** Gathered replies are cut into messages of about this size. */
 const MESSAGE_BYTES_MAX = 1024 * 1024;
 
-type Subscribe = Extract<Command, { type: "subscribe" | "join" }>;
+type Subscribe = Extract<Command, { type: "subscribe" | "join" | "watch_presence" }>;
+
+/** The commands that begin a subscription. */
+const BEGINNINGS: readonly Command["type"][] = ["subscribe", "join", "watch_presence"] satisfies Subscribe["type"][];
 
 export class Upstream implements Service {
   readonly #url: URL;
@@ -32,6 +35,8 @@ export class Upstream implements Service {
   readonly #tabs = new Set<TabLink>();
   /** The tabs' subscriptions by their numbers on the one connection, with what the tab asked. */
   readonly #subscriptions = new Map<number, { readonly tab: TabLink; readonly asked: Subscribe }>();
+  /** The tabs that are present on each topic. */
+  readonly #present = new Map<string, Set<TabLink>>();
   #numbers = 0;
   #connection: Connection | undefined;
 
@@ -97,6 +102,7 @@ export class Upstream implements Service {
     this.#connection = undefined;
     connection.close();
     this.#subscriptions.clear();
+    this.#present.clear();
     const isFinal = state === "closed" && error !== undefined;
     const closing: Closing = isFinal ? finalClosing(error) : { code: 1006, reason: error?.message ?? "" };
     for (const tab of this.#tabs) tab.end(closing);
@@ -122,7 +128,8 @@ export class Upstream implements Service {
         return;
       }
       case "subscribe":
-      case "join": {
+      case "join":
+      case "watch_presence": {
         const subscription = ++this.#numbers;
         tab.subscriptions.set(command.subscription, subscription);
         this.#subscriptions.set(subscription, { tab, asked: command });
@@ -135,6 +142,15 @@ export class Upstream implements Service {
         this.#ask(tab, command, { ...command, subscription });
         return;
       }
+      case "enter":
+        this.#enter(tab, command.topic);
+        this.#ask(tab, command, command);
+        return;
+      case "leave":
+        // To the broker the tabs are one: it is gone with the last of them.
+        if (this.#leave(tab, command.topic)) this.#ask(tab, command, command);
+        else tab.say({ type: "ok", request: command.request });
+        return;
       case "commit":
         this.#ask(tab, command, { ...command, subscription: tab.subscriptions.get(command.subscription) ?? 0 });
         return;
@@ -144,17 +160,15 @@ export class Upstream implements Service {
   }
 
   #ask(tab: TabLink, { request }: { readonly request: number }, command: Unnumbered): void {
-    this.#connection?.request(command, "reject").then(
-      // That a subscription was taken was told already, in front of its deliveries.
-      (reply) => reply.type !== "subscribed" && reply.type !== "joined" && tab.say({ ...reply, request } as Reply),
-      (error: DunlinError) => {
-        if (command.type === "subscribe" || command.type === "join") this.#drop(command.subscription);
-        // The tab's client knows itself what to do about the loss, of which it is told.
-        if (error.code === "connection_lost" || error.code === "closed") return;
-        const { code, message, retryAfterMs } = error;
-        tab.say({ type: "error", request, code, message, ...(retryAfterMs !== undefined && { retryAfterMs }) });
-      },
-    );
+    // That a subscription was taken was told already, in front of its deliveries.
+    const heard = (reply: Reply): unknown => reply.type !== "subscribed" && reply.type !== "joined" && tab.say({ ...reply, request } as Reply);
+    this.#connection?.request(command, "reject", undefined, heard).catch((error: DunlinError) => {
+      if (BEGINNINGS.includes(command.type) && "subscription" in command) this.#drop(command.subscription);
+      // The tab's client knows itself what to do about the loss, of which it is told.
+      if (error.code === "connection_lost" || error.code === "closed") return;
+      const { code, message, retryAfterMs } = error;
+      tab.say({ type: "error", request, code, message, ...(retryAfterMs !== undefined && { retryAfterMs }) });
+    });
   }
 
   #event(reply: Reply): void {
@@ -171,6 +185,20 @@ export class Upstream implements Service {
     tab.say("request" in reply ? { ...reply, request, subscription } : { ...reply, subscription });
   }
 
+  #enter(tab: TabLink, topic: string): void {
+    const present = this.#present.get(topic) ?? new Set();
+    this.#present.set(topic, present.add(tab));
+  }
+
+  /** Whether no other tab is present on the topic. */
+  #leave(tab: TabLink, topic: string): boolean {
+    const present = this.#present.get(topic);
+    present?.delete(tab);
+    if (present !== undefined && present.size > 0) return false;
+    this.#present.delete(topic);
+    return true;
+  }
+
   #drop(subscription: number): void {
     const known = this.#subscriptions.get(subscription);
     this.#subscriptions.delete(subscription);
@@ -179,12 +207,16 @@ export class Upstream implements Service {
     }
   }
 
-  /** The tab is gone: its subscriptions end, and the connection with the last tab. */
+  /** The tab is gone: its subscriptions and its presence end, and the connection with the last tab. */
   #forget(tab: TabLink): void {
     if (!this.#tabs.delete(tab)) return;
     for (const subscription of tab.subscriptions.values()) {
       this.#subscriptions.delete(subscription);
       this.#connection?.request({ type: "unsubscribe", subscription }, "reject").catch(() => {});
+    }
+    for (const [topic, present] of this.#present) {
+      if (!present.has(tab) || !this.#leave(tab, topic)) continue;
+      this.#connection?.request({ type: "leave", topic }, "reject").catch(() => {});
     }
     tab.end();
     if (this.#tabs.size === 0) this.stop();
