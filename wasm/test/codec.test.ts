@@ -161,8 +161,8 @@ function plain(value: unknown): unknown {
   if (typeof value !== "object" || value === null) return value;
   return Object.fromEntries(
     Object.entries(value).map(([name, member]) => {
-      if (name === "payload" && typeof member === "string") return [name, Buffer.from(member).toString("base64")];
-      return /^(payload|bytes)_base64$/.test(name) ? [name.replace("_base64", ""), member] : [camel(name), plain(member)];
+      if (/^(payload|data)$/.test(name) && typeof member === "string") return [name, Buffer.from(member).toString("base64")];
+      return /^(payload|bytes|data)_base64$/.test(name) ? [name.replace("_base64", ""), member] : [camel(name), plain(member)];
     }),
   );
 }
