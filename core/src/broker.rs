@@ -44,6 +44,7 @@ const FEATURES: &[&str] = &[
     "request",
     "rules",
     "schedule",
+    "sessions",
     "topics",
     "transactions",
 ];
@@ -58,8 +59,9 @@ pub struct Broker {
     namespace_index: Map<String, u32>,
     effects: VecDeque<Effect>,
     pub(crate) restoring: Restoring,
-    /// Restored namespaces with groups, until it is known which of their members are there, and what time it is.
-    restored_groups: Vec<u32>,
+    /// Restored namespaces with groups or devices, until it is known which of their connections are there, and what
+    /// time it is.
+    restored: Vec<u32>,
     /// Whether an input was taken; from then on nothing is restored.
     started: bool,
     seed: u64,
@@ -76,7 +78,7 @@ impl Broker {
             namespace_index: Map::with_seed(seed),
             effects: VecDeque::new(),
             restoring: Restoring::default(),
-            restored_groups: Vec::new(),
+            restored: Vec::new(),
             started: false,
             seed,
         })
@@ -196,11 +198,12 @@ impl Broker {
         self.start();
         self.forget_dormant();
         self.cx.begin_batch();
-        // Before anything came in nobody knows what time it is, and members have a deadline from now on.
+        // Before anything came in nobody knows what time it is, and members and devices have a deadline from now on.
         if self.cx.now > Timestamp(0) {
-            for index in core::mem::take(&mut self.restored_groups) {
+            for index in core::mem::take(&mut self.restored) {
                 if let Some(namespace) = self.namespaces.get_mut(index as usize) {
                     namespace.begin_groups(&mut self.cx);
+                    namespace.begin_devices(&mut self.cx);
                 }
             }
         }
@@ -298,6 +301,9 @@ impl Broker {
     pub fn check_invariants(&self) {
         for (_, namespace) in &self.namespaces {
             namespace.check_invariants();
+            if self.restored.is_empty() {
+                namespace.check_devices(&self.cx);
+            }
         }
         for (index, namespace) in &self.namespaces {
             let connections = self.cx.connections.iter().map(|(_, connection)| connection);
@@ -374,8 +380,8 @@ impl Broker {
         }
         self.started = true;
         for (index, namespace) in &mut self.namespaces {
-            if !namespace.groups.is_empty() {
-                self.restored_groups.push(index as u32);
+            if !namespace.groups.is_empty() || !namespace.devices.is_empty() {
+                self.restored.push(index as u32);
             }
             namespace.begin_incarnation(&self.cx.config, self.seed);
             namespace.list_schedule(&mut self.cx);
@@ -665,6 +671,7 @@ impl Broker {
                 | Command::ConfigureGroup(_)
                 | Command::Join(_)
                 | Command::ConfigureLimit(_)
+                | Command::OpenSession(_)
                 | Command::ConfigureRule(_)
         );
         if comes_in && namespace.import.is_some() {
@@ -746,6 +753,13 @@ impl Broker {
             Command::ReadDeadLetters(read) => namespace.read_dead_letters(cx, index, read),
             Command::ReplayDeadLetters(replay) => namespace.replay_dead_letters(cx, index, replay),
             Command::DeleteDeadLetters(delete) => namespace.delete_dead_letters(cx, index, delete),
+            Command::OpenSession(open) => self.open_session(index, open),
+            Command::AckSession(ack) => namespace.ack_session(cx, index, *ack),
+            Command::EndSession(end) => namespace.end_session(cx, index, *end),
+            Command::ListDevices(list) => namespace.list_devices(cx, index, list),
+            Command::Kick(kick) => self.kick(index, kick),
+            Command::DescribeUser(describe) => namespace.describe_user(cx, index, describe),
+            Command::ListUsers(list) => namespace.list_users(cx, index, list),
             Command::Enter(enter) => namespace.enter(cx, index, enter),
             Command::Leave(leave) => namespace.leave(cx, index, *leave),
             Command::WatchPresence(watch) => namespace.watch_presence(cx, index, *watch),
@@ -774,6 +788,11 @@ impl Broker {
         let connection = &mut self.cx.connections[index as usize];
         connection.greeted = true;
         connection.ephemeral = hello.ephemeral == Some(true);
+        if let Err(refusal) = self.meet(index) {
+            self.cx.refuse(index, 0, &refusal);
+            return self.close(index, CloseCode::Policy, refusal.code, &refusal.message);
+        }
+        let connection = &self.cx.connections[index as usize];
         let namespace = &self.namespaces[connection.namespace as usize];
         let config = &self.cx.config;
         let features = Strings::encode(FEATURES.iter().copied());
@@ -880,7 +899,7 @@ impl Broker {
             }
             connection.stored = true;
             let namespace = &mut self.namespaces[connection.namespace as usize];
-            let value = connection_row(connection, namespace);
+            let value = connection_row(index, connection, namespace);
             self.cx.ops.push(Op::Put {
                 key: namespace.keys.connection(connection.id),
                 value,
@@ -918,7 +937,7 @@ impl Broker {
     }
 
     /// Closes a connection from the broker's side.
-    fn close(&mut self, index: u32, code: CloseCode, error: ErrorCode, message: &str) {
+    pub(crate) fn close(&mut self, index: u32, code: CloseCode, error: ErrorCode, message: &str) {
         let id = self.cx.connections[index as usize].id;
         self.cx.close(id, code, error, message);
         self.forget(id);
@@ -945,6 +964,7 @@ impl Broker {
             namespace.remove_subscription(&mut self.cx, *index);
         }
         namespace.lose_presence(&mut self.cx, &connection);
+        namespace.remove_user(&mut self.cx, index, &connection);
         namespace.remove_reads(&mut self.cx, id);
         for reply_to in connection.inquiries {
             namespace.end_inquiry(&mut self.cx, reply_to);
@@ -988,6 +1008,7 @@ impl Broker {
             | Due::Rebalance(namespace, _)
             | Due::Schedule(namespace)
             | Due::Paced(namespace, ..)
+            | Due::Device(namespace)
             | Due::Inquiry(namespace, _)) = due
             else {
                 continue;
@@ -1009,6 +1030,7 @@ impl Broker {
                 Due::Rebalance(_, group) => namespace.rebalance_due(&mut self.cx, group),
                 Due::Paced(_, subscription, _) => namespace.end_pace(&mut self.cx, subscription),
                 Due::Inquiry(_, reply_to) => namespace.expire_inquiry(&mut self.cx, reply_to),
+                Due::Device(_) => namespace.devices_due(&mut self.cx),
                 Due::Held(_) | Due::Silent(_) => {}
             }
         }

@@ -40,6 +40,10 @@ pub(crate) struct Round {
     waiting: u32,
     /// How many bytes lay loaded when a load last came back.
     loaded_bytes: u64,
+    /// Whether it is known how much of it a session's mailbox does not hold, and how much of that was passed over
+    /// without reading it.
+    is_counted: bool,
+    skipped: u64,
 }
 
 /// A partition that a round reads. The topic may be deleted meanwhile, and its index be another's.
@@ -62,6 +66,8 @@ impl Round {
             unknown: VecDeque::new(),
             waiting: 0,
             loaded_bytes: 0,
+            is_counted: false,
+            skipped: 0,
         }
     }
 
@@ -422,6 +428,10 @@ impl Namespace {
                 self.starve(cx, index);
                 return RunEnd::Waits;
             }
+            if behind.mailbox && !core::mem::replace(&mut round.is_counted, true) {
+                self.count_mailbox(cx, behind, round);
+                continue;
+            }
             let Some(Reverse((sequence, head_index))) = round.ready.pop() else {
                 return RunEnd::Over;
             };
@@ -442,7 +452,9 @@ impl Namespace {
                 round.unknown.push_back(head_index);
                 continue;
             };
-            let dropped = behind.drop_oldest > 0;
+            // A compacted topic has values, not messages one after the other: none is passed over for a newer one.
+            let is_value = topic.is_some_and(|topic| topic.config.kind == Kind::Compacted);
+            let dropped = behind.drop_oldest > 0 && !(behind.mailbox && is_value);
             let expired = (record.expires_at.is_some_and(|at| at <= cx.now.0)
                 && !Mutation::ExpiredDelivered.is_active())
                 || (Mutation::CatchUpSkips.is_active() && sequence.0 % 16 == 0);
@@ -454,9 +466,21 @@ impl Namespace {
                 *count += 1;
             } else {
                 behind.lag = behind.lag.saturating_sub(1);
-                if let Some((after, to, count)) = behind.dropped.take() {
-                    out.sequence_gap("dropped", after, to, Some(count));
+                let skipped = core::mem::take(&mut round.skipped);
+                if skipped > 0 {
+                    let dropped = behind.dropped.take();
+                    let (after, _, count) = dropped.unwrap_or((behind.position, sequence, 0));
+                    let to = Sequence(sequence.0 - 1);
+                    out.sequence_gap(MAILBOX_FULL, after, to, Some(skipped + count));
+                } else if let Some((after, to, count)) = behind.dropped.take() {
+                    let reason = if behind.mailbox {
+                        MAILBOX_FULL
+                    } else {
+                        "dropped"
+                    };
+                    out.sequence_gap(reason, after, to, Some(count));
                 }
+                behind.mailbox &= behind.drop_oldest > 0;
             }
             if !dropped && !expired {
                 taken = true;
@@ -482,6 +506,36 @@ impl Namespace {
             round.heads[head_index as usize].cursor.advance();
             round.unknown.push_back(head_index);
         }
+    }
+
+    /// Finds out how many of the messages that wait a session's mailbox does not hold: all but the newest. Those of
+    /// them that one partition alone has too many of are not even read.
+    fn count_mailbox(&self, cx: &mut Context, behind: &mut Behind, round: &mut Round) {
+        let max = cx.config.mailbox_messages_max;
+        let kind = |head: &Head| {
+            let topic = self.same_topic(head.topic, head.topic_id);
+            topic.map(|topic| topic.config.kind)
+        };
+        let counted = |head: &&Head| kind(head) != Some(Kind::Compacted);
+        let heads = round.heads.iter().filter(counted);
+        let waiting: u64 = heads.filter_map(|head| self.left_of(head)).sum();
+        let surplus = waiting.saturating_sub(max);
+        if surplus > 0 && round.heads.iter().all(|head| counted(&head)) {
+            for head in &mut round.heads {
+                let left = self.left_of(head).unwrap_or(0);
+                let skipped = left.saturating_sub(max);
+                if skipped > 0 {
+                    let floor = Offset(head.cursor.next().0 + skipped);
+                    head.cursor.skip_to(floor);
+                    round.skipped += skipped;
+                }
+            }
+            round.ready.clear();
+            round.unknown = (0..round.heads.len() as u32).collect();
+        }
+        behind.drop_oldest = surplus - round.skipped;
+        behind.lag = waiting - surplus;
+        cx.counters.dropped_messages += round.skipped;
     }
 
     /// Finds out what a head has next. False if it must wait until fewer loads are under way.
@@ -696,6 +750,9 @@ enum RunEnd {
     BytesSpent,
     Over,
 }
+
+/// Why a session that was away misses its oldest messages.
+const MAILBOX_FULL: &str = "mailbox_full";
 
 /// What a log's missing messages were lost to: retention, or a ring that was too small for a slow reader.
 fn lost_reason(kind: Kind) -> &'static str {

@@ -188,6 +188,16 @@ bounds! {
     dead_letters_max: 10_000, 16 => 1 << 40;
     /// How long they are kept, in milliseconds.
     dead_letter_ms: 7 * 24 * 3_600_000, 1 => 1 << 40;
+    /// The most devices that a namespace remembers; about 300 bytes of memory each, the filters of sessions apart.
+    devices_max: 100_000, 1 => 1 << 24;
+    /// The most devices of a user; with another one, that which was silent for longest is forgotten.
+    devices_per_user_max: 5, 1 => 1000;
+    /// The most filters that a session hears.
+    session_filters_max: 100, 1 => 10_000;
+    /// How long a device and its session are remembered after its last connection ended, in milliseconds.
+    session_ttl_ms: 7 * 24 * 3_600_000, 1 => 1 << 40;
+    /// The most messages that wait for each filter of a session; of more, the oldest are passed over.
+    mailbox_messages_max: 100, 1 => 1 << 20;
     /// The most rate limits that a namespace has of its own.
     limits_max: 1000, 1 => 4096;
     /// The most routing rules in a namespace.

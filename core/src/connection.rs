@@ -28,6 +28,8 @@ pub(crate) struct Connection {
     pub(crate) network: Box<str>,
     /// What it may publish, where connections are limited.
     pub(crate) bucket: Option<Box<TokenBucket>>,
+    /// Its device, once `hello` was said, if it has one that is remembered.
+    pub(crate) device: Option<u32>,
     /// Whether `hello` was said.
     pub(crate) greeted: bool,
     /// Whether nothing of it is kept: it is gone with its first commands.
@@ -94,6 +96,7 @@ impl Connection {
             claims,
             network,
             bucket: None,
+            device: None,
             greeted: false,
             ephemeral: false,
             subscriptions: Vec::new(),
@@ -109,6 +112,11 @@ impl Connection {
             stored: false,
             dirty: false,
         }
+    }
+
+    /// Whether it is that of a device which is to be remembered.
+    pub(crate) fn has_device(&self) -> bool {
+        !self.claims.user.is_empty() && !self.claims.device.is_empty() && !self.ephemeral
     }
 
     /// Whether the client's number is in use.

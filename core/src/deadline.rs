@@ -25,6 +25,8 @@ pub(crate) enum Due {
     Inquiry(u32, ReplyTo),
     /// A connection may have been silent for too long.
     Silent(u32),
+    /// A device of a namespace was away for as long as it is remembered.
+    Device(u32),
 }
 
 impl Due {
@@ -37,7 +39,11 @@ impl Due {
             | Self::Held(_)
             | Self::Paced(..)
             | Self::Inquiry(..) => true,
-            Self::Group(..) | Self::Member(..) | Self::Schedule(_) | Self::Silent(_) => false,
+            Self::Group(..)
+            | Self::Member(..)
+            | Self::Schedule(_)
+            | Self::Silent(_)
+            | Self::Device(_) => false,
         }
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Dormant {
     pub(crate) bucket: Option<Box<TokenBucket>>,
     pub(crate) places: Vec<DormantPlace>,
     pub(crate) watches: Vec<(SubscriptionId, Box<str>)>,
+    /// The subscriptions of its session, if it has one.
+    pub(crate) session: Option<Vec<SubscriptionId>>,
     pub(crate) subscriptions: Vec<DormantSubscription>,
 }
 
@@ -68,6 +70,7 @@ impl Broker {
             bucket,
             places,
             watches,
+            session,
             subscriptions,
         } = dormant;
         let now = self.cx.now;
@@ -81,6 +84,11 @@ impl Broker {
         // The host may say when it was heard of, as long as this batch lasts.
         connection.seen_at = Timestamp(0);
         let index = self.insert_connection(connection);
+        let home = &mut self.namespaces[namespace as usize];
+        home.add_user(&mut self.cx, index);
+        if session.is_some() {
+            home.revive_session(&self.cx, index);
+        }
         // Where one that was behind stands is not stored with every delivery; its client knows.
         let behind = subscriptions.iter().any(|stored| stored.is_behind);
         let is_told = clean && !behind;
@@ -120,6 +128,9 @@ impl Broker {
                 starved: false,
             });
             self.cx.connections[index as usize].add_subscription(stored.id, entry);
+            if session.as_ref().is_some_and(|own| own.contains(&stored.id)) {
+                namespace.revive_cursor(&self.cx, index, entry);
+            }
         }
     }
 
@@ -157,13 +168,19 @@ const TAGGED_VERSION: u64 = 3;
 /// The tags of these fields.
 const TAG_PLACES: u8 = 1;
 const TAG_WATCHES: u8 = 2;
+/// The subscriptions of its session; there where it has one.
+const TAG_SESSION: u8 = 3;
 
 /// Spells a connection's row.
-pub(crate) fn connection_row(connection: &Connection, namespace: &Namespace) -> Vec<u8> {
+pub(crate) fn connection_row(
+    number: u32,
+    connection: &Connection,
+    namespace: &Namespace,
+) -> Vec<u8> {
     let bucket = connection.bucket.as_deref();
     let bucket = bucket.filter(|bucket| bucket.rule.is_slow());
     let is_limited = !connection.network.is_empty() || bucket.is_some();
-    let fields = tagged_fields(connection, namespace);
+    let fields = tagged_fields(number, connection, namespace);
     let version = match (is_limited, fields.is_empty()) {
         (_, false) => TAGGED_VERSION,
         (true, true) => LIMITED_VERSION,
@@ -204,7 +221,7 @@ pub(crate) fn connection_row(connection: &Connection, namespace: &Namespace) -> 
 }
 
 /// What not every connection has.
-fn tagged_fields(connection: &Connection, namespace: &Namespace) -> Vec<u8> {
+fn tagged_fields(number: u32, connection: &Connection, namespace: &Namespace) -> Vec<u8> {
     let mut fields = Vec::new();
     if !connection.places.is_empty() {
         fields.push(TAG_PLACES);
@@ -224,6 +241,14 @@ fn tagged_fields(connection: &Connection, namespace: &Namespace) -> Vec<u8> {
             for (id, topic) in &connection.watches {
                 out.put_u64(id.0.into());
                 out.put_bytes(topic.as_bytes());
+            }
+        });
+    }
+    if let Some(session) = namespace.session_of(number, connection) {
+        fields.push(TAG_SESSION);
+        put_framed(&mut fields, 0, |out| {
+            for id in session.subscriptions() {
+                out.put_u64(id.0.into());
             }
         });
     }
@@ -249,6 +274,14 @@ fn read_watches(mut reader: Reader<'_>) -> Result<Vec<(SubscriptionId, Box<str>)
         watches.push((id, read_topic(&mut reader)?));
     }
     Ok(watches)
+}
+
+fn read_session(mut reader: Reader<'_>) -> Result<Vec<SubscriptionId>, Malformed> {
+    let mut own = Vec::new();
+    while !reader.is_empty() {
+        own.push(SubscriptionId(reader.u32()?));
+    }
+    Ok(own)
 }
 
 fn read_topic(reader: &mut Reader<'_>) -> Result<Box<str>, Malformed> {
@@ -288,7 +321,7 @@ pub(crate) fn read_connection(
             row.end()?;
         }
     }
-    let (mut places, mut watches) = (Vec::new(), Vec::new());
+    let (mut places, mut watches, mut session) = (Vec::new(), Vec::new(), None);
     if version >= TAGGED_VERSION {
         let mut fields = Reader::new(reader.bytes()?);
         let mut last = 0;
@@ -299,6 +332,7 @@ pub(crate) fn read_connection(
                 _ if tag <= last => return Err(Malformed),
                 TAG_PLACES => places = read_places(field)?,
                 TAG_WATCHES => watches = read_watches(field)?,
+                TAG_SESSION => session = Some(read_session(field)?),
                 _ => return Err(Malformed),
             }
             last = tag;
@@ -341,6 +375,7 @@ pub(crate) fn read_connection(
         bucket,
         places,
         watches,
+        session,
         subscriptions,
     })
 }

@@ -92,6 +92,14 @@ codes! {
     UnknownRule = "unknown_rule",
     /// A routing rule says that the message is not to be published.
     DroppedByRule = "dropped_by_rule",
+    /// The connection's device has no session, or not any more.
+    UnknownSession = "unknown_session",
+    /// Another connection took over the session.
+    SessionReplaced = "session_replaced",
+    /// The user or an operator ended the device's connections.
+    Kicked = "kicked",
+    /// The user has as many devices as it may, and this one was away or silent for longest.
+    DeviceLimit = "device_limit",
     /// Nothing was heard of the connection for too long.
     ConnectionSilent = "connection_silent",
     /// The broker is stopping.

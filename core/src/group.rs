@@ -549,7 +549,7 @@ pub(crate) fn place_in(log: &Log, from: From) -> Offset {
         From::Offset(offset) => offset.clamp(log.start(), log.end()),
         From::Last(count) => Offset(log.end().0.saturating_sub(count)).max(log.start()),
         From::Timestamp(since) => log.offset_before_time(since),
-        From::Earliest | From::Resume(..) => log.start(),
+        From::Earliest | From::Resume(..) | From::Session(_) => log.start(),
     }
 }
 

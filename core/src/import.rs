@@ -86,10 +86,11 @@ impl Namespace {
             || self.last_sequence > Sequence(0)
             || !self.groups.is_empty()
             || !self.subscriptions.is_empty()
+            || self.devices.has_sessions()
             || !self.exports.is_empty()
         {
             let message = format!(
-                "namespace \"{}\" is in use: an import needs one without topics, groups, subscriptions and a past",
+                "namespace \"{}\" is in use: an import needs one without topics, groups, subscriptions, sessions and a past",
                 self.name
             );
             return Err(Refusal::new(ErrorCode::ConflictingConfig, message));
@@ -186,10 +187,14 @@ impl Namespace {
         for (from, to) in [self.keys.all_limits(), self.keys.all_rules()] {
             cx.ops.push(Op::DeleteRange { from, to });
         }
+        let (from, to) = self.keys.all_devices();
+        cx.ops.push(Op::DeleteRange { from, to });
         cx.ops.extend(import.state);
         cx.durability = Durability::Sync;
         let imported = import.verifier.into_namespace();
+        self.end_devices(cx);
         self.replace_with(imported);
+        self.begin_imported_devices(cx);
         self.begin_incarnation(&cx.config, seed);
         self.list_schedule(cx);
         Ok(())

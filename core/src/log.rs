@@ -186,6 +186,23 @@ impl Log {
         Sequence((segment.first_sequence.0 + above).saturating_sub(1))
     }
 
+    /// How many messages come after a sequence, as near as the extents of segments tell: never less than there are.
+    pub(crate) fn count_after(&self, after: Sequence) -> u64 {
+        let index = self
+            .segments
+            .partition_point(|segment| segment.last_sequence <= after);
+        let Some(segment) = self.segments.get(index) else {
+            return 0;
+        };
+        let end = self.segment_end(index);
+        let inside = if after < segment.first_sequence {
+            u64::MAX
+        } else {
+            segment.last_sequence.0 - after.0
+        };
+        inside.min(end.0 - segment.base.0) + (self.end.0 - end.0)
+    }
+
     /// The first offset that is not older than `since`, or one below it, as near as the extents of segments tell.
     pub(crate) fn offset_before_time(&self, since: Timestamp) -> Offset {
         let index = self

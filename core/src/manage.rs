@@ -207,8 +207,8 @@ impl Namespace {
 }
 
 /// The page of `names` that is asked for: those after a name, and how many. Spelt, with whether there are more.
-pub(crate) fn page_of_names(
-    names: &BTreeMap<Arc<str>, u32>,
+pub(crate) fn page_of_names<V>(
+    names: &BTreeMap<Arc<str>, V>,
     (after, asked): (Option<&str>, Option<u64>),
     max: u64,
     is_wanted: impl Fn(&str) -> bool,

@@ -207,7 +207,7 @@ impl Namespace {
         cx.require_storage()?;
         let invalid = |message: &str| Err(Refusal::new(ErrorCode::InvalidArgument, message));
         let to = match From::parse(command.to) {
-            Ok(From::Resume(..)) | Err(_) => {
+            Ok(From::Resume(..) | From::Session(_)) | Err(_) => {
                 return invalid(
                     "\"to\" must be earliest, latest, offset:N, timestamp:MS or last:N",
                 );

@@ -13,6 +13,7 @@ use crate::compaction::Compaction;
 use crate::config::Config;
 use crate::context::{Context, LoadOwner, Work};
 use crate::dedup::Dedup;
+use crate::device::Devices;
 use crate::effect::{After, Durability, Event, Op};
 use crate::error::{ErrorCode, Refusal};
 use crate::export::Export;
@@ -66,6 +67,8 @@ pub(crate) struct Namespace {
     /// How many connections it has.
     pub(crate) connections: u64,
     pub(crate) presence: Presence,
+    /// The devices of its users, and who is connected.
+    pub(crate) devices: Devices,
     pub(crate) next_serial: u64,
     pub(crate) last_sequence: Sequence,
     pub(crate) lineage: Lineage,
@@ -162,6 +165,7 @@ impl Namespace {
             next_lease: LeaseId((seed >> 44 << 32) + 1),
             connections: 0,
             presence: Presence::default(),
+            devices: Devices::new(seed),
             next_serial: 1,
             last_sequence: Sequence(0),
             lineage: Lineage::default(),
@@ -485,6 +489,7 @@ impl Namespace {
         self.flush_dedups(cx);
         self.flush_groups(cx);
         self.flush_limiters(cx);
+        self.flush_devices(cx);
         if self.dirty || (cx.ops.len() > before && !self.incarnation_stored) {
             self.dirty = false;
             self.incarnation_stored = true;
@@ -597,6 +602,7 @@ impl Namespace {
     pub(crate) fn remove_subscription(&mut self, cx: &mut Context, index: u32) {
         self.forget_pace(cx, index);
         let subscription = self.subscriptions.remove(index as usize);
+        self.release_cursor(cx, subscription.connection, subscription.id, false);
         self.trie.remove(subscription.node, index);
         if let Some(connection) = cx.connections.get_mut(subscription.connection as usize) {
             let ended = connection.ended.get_or_insert_default();
@@ -619,6 +625,7 @@ impl Namespace {
     pub(crate) fn is_vacant(&self) -> bool {
         self.connections == 0
             && self.topics.is_empty()
+            && self.devices.is_empty()
             && !self.incarnation_stored
             && self.stored_lineage.current() == Incarnation(0)
             && !self.dirty

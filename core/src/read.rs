@@ -105,7 +105,7 @@ impl Namespace {
                 since,
                 ..Start::default()
             },
-            From::Resume(..) => {
+            From::Resume(..) | From::Session(_) => {
                 let message = "a read begins at earliest, offset:N, timestamp:MS or last:N";
                 return Err(Refusal::new(ErrorCode::InvalidArgument, message));
             }

@@ -15,10 +15,10 @@ use crate::log::Log;
 use crate::manage::read_topic_row;
 use crate::namespace::Namespace;
 use crate::rows::{
-    FORMAT_KEY, KeyTail, ROW_VERSION, Scope, TABLE_CONNECTION, TABLE_DEDUP, TABLE_GROUP,
-    TABLE_GROUP_OFFSET, TABLE_GROUP_WINDOW, TABLE_IMPORT, TABLE_LIMIT, TABLE_LIMITER, TABLE_MEMBER,
-    TABLE_NAMESPACE, TABLE_PARTITION, TABLE_PRODUCER, TABLE_RULE, TABLE_SCHEDULE, TABLE_SEGMENT,
-    TABLE_TOPIC, scope_of,
+    FORMAT_KEY, KeyTail, ROW_VERSION, Scope, TABLE_CONNECTION, TABLE_DEDUP, TABLE_DEVICE,
+    TABLE_GROUP, TABLE_GROUP_OFFSET, TABLE_GROUP_WINDOW, TABLE_IMPORT, TABLE_LIMIT, TABLE_LIMITER,
+    TABLE_MEMBER, TABLE_NAMESPACE, TABLE_PARTITION, TABLE_PRODUCER, TABLE_RULE, TABLE_SCHEDULE,
+    TABLE_SEGMENT, TABLE_TOPIC, scope_of,
 };
 use crate::wire::{Malformed, Reader};
 
@@ -146,6 +146,7 @@ pub(crate) struct StateRows {
     scheduled_max: u64,
     limits_max: u64,
     rules_max: u64,
+    devices_max: u64,
 }
 
 impl Default for StateRows {
@@ -160,6 +161,7 @@ impl Default for StateRows {
             scheduled_max: u64::MAX,
             limits_max: u64::MAX,
             rules_max: u64::MAX,
+            devices_max: u64::MAX,
         }
     }
 }
@@ -176,6 +178,7 @@ impl StateRows {
             scheduled_max: config.scheduled_max,
             limits_max: config.limits_max,
             rules_max: config.rules_max,
+            devices_max: config.devices_max,
         }
     }
 
@@ -299,6 +302,9 @@ impl StateRows {
             Some(TABLE_LIMITER) => {
                 let key = core::mem::take(&mut tail.0);
                 namespace.restore_limiter(key, value, |tail| self.topic_in(tail))?;
+            }
+            Some(TABLE_DEVICE) => {
+                namespace.restore_device(&mut tail, value, self.devices_max)?;
             }
             _ => return Err(String::from("no version has such a table")),
         }

@@ -47,6 +47,8 @@ pub(crate) const TABLE_LIMIT: u8 = 0x0e;
 pub(crate) const TABLE_LIMITER: u8 = 0x0f;
 /// The routing rules.
 pub(crate) const TABLE_RULE: u8 = 0x11;
+/// The devices of users, with their sessions.
+pub(crate) const TABLE_DEVICE: u8 = 0x12;
 pub(crate) const TABLE_MESSAGES: u8 = 0x80;
 /// The bodies of what waits for its time.
 pub(crate) const TABLE_SCHEDULED: u8 = 0x81;
@@ -277,6 +279,17 @@ impl Keys {
 
     pub(crate) fn all_rules(&self) -> (Vec<u8>, Vec<u8>) {
         (self.key(TABLE_RULE, &[]), self.key(TABLE_RULE + 1, &[]))
+    }
+
+    /// A device; its user's length tells where the user's name ends.
+    pub(crate) fn device(&self, user: &str, device: &str) -> Vec<u8> {
+        let length = (user.len() as u32).to_be_bytes();
+        self.key(TABLE_DEVICE, &[&length, user.as_bytes(), device.as_bytes()])
+    }
+
+    /// The range of all devices.
+    pub(crate) fn all_devices(&self) -> (Vec<u8>, Vec<u8>) {
+        (self.key(TABLE_DEVICE, &[]), self.key(TABLE_DEVICE + 1, &[]))
     }
 
     /// The range of all limits and buckets.

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use crate::context::Context;
 use crate::effect::After;
 use crate::error::{ErrorCode, Refusal, check_count};
-use crate::ids::{Offset, Partition, Sequence, SubscriptionId};
+use crate::ids::{Incarnation, Offset, Partition, Sequence, SubscriptionId};
 use crate::input::Rights;
 use crate::mutation::Mutation;
 use crate::namespace::Namespace;
@@ -35,8 +35,9 @@ impl Namespace {
         };
         let client = &cx.connections[connection as usize];
         let rights = client.claims.rights;
-        if !rights.contains(Rights::SUBSCRIBE)
-            || (from != From::Latest && !rights.contains(Rights::HISTORY))
+        // What a session was away for is not history: it was subscribed all the time.
+        let is_history = !matches!(from, From::Latest | From::Session(_));
+        if !rights.contains(Rights::SUBSCRIBE) || (is_history && !rights.contains(Rights::HISTORY))
         {
             return Err(Refusal::new(
                 ErrorCode::Forbidden,
@@ -63,7 +64,10 @@ impl Namespace {
                 self.expire_topic(cx, topic);
             }
         }
-        let (behind, lost) = self.place(command.filter, partition, from)?;
+        let (behind, lost) = match from {
+            From::Session(seen) => self.session_place(cx, connection, command, seen)?,
+            from => self.place(command.filter, partition, from)?,
+        };
         let client = &cx.connections[connection as usize];
         let (connection_id, encoding) = (client.id, client.encoding);
         let position = behind
@@ -101,6 +105,12 @@ impl Namespace {
         });
         cx.connections[connection as usize].add_subscription(id, entry);
         cx.touch_connection(connection);
+        let mut after = after;
+        if matches!(from, From::Session(_)) {
+            let bound = self.bind_cursor(cx, connection, command.filter, id, position);
+            after = after.and(bound);
+            self.subscriptions[entry as usize].after = after;
+        }
         self.vouch(cx);
         let token = self.token();
         let subscribed = Subscribed {
@@ -153,7 +163,7 @@ impl Namespace {
             ..Behind::default()
         };
         let behind = match from {
-            From::Latest => return Ok((None, None)),
+            From::Latest | From::Session(_) => return Ok((None, None)),
             From::Earliest => begin,
             From::Timestamp(since) => {
                 let logs = self.topics_matching(filter).flat_map(|topic| {
@@ -169,15 +179,7 @@ impl Namespace {
                 }
             }
             From::Resume(incarnation, position) => {
-                let survived = self
-                    .lineage
-                    .survived(incarnation, position, self.last_sequence);
-                let survived = if Mutation::TruncationUntold.is_active() {
-                    position
-                } else {
-                    survived
-                };
-                let lost = (survived < position).then_some(position);
+                let (survived, lost) = self.survived(incarnation, position);
                 return Ok((Some(Behind::at(survived)), lost));
             }
             From::Last(0) => return Ok((None, None)),
@@ -231,6 +233,24 @@ impl Namespace {
             }
         };
         Ok((Some(behind), None))
+    }
+
+    /// Up to where a client that was at `position` in an earlier life shares what it saw with what is stored, and the
+    /// position if that lies beyond.
+    pub(crate) fn survived(
+        &self,
+        incarnation: Incarnation,
+        position: Sequence,
+    ) -> (Sequence, Option<Sequence>) {
+        let survived = self
+            .lineage
+            .survived(incarnation, position, self.last_sequence);
+        let survived = if Mutation::TruncationUntold.is_active() {
+            position
+        } else {
+            survived
+        };
+        (survived, (survived < position).then_some(position))
     }
 
     fn replay(
@@ -325,10 +345,12 @@ impl Namespace {
             cx.reply(connection, After::default(), &done);
             return Ok(());
         }
-        let Some(index) = client.remove_subscription(id) else {
+        let Some(index) = client.subscription(id) else {
             let message = format!("there is no subscription {} on this connection", id.0);
             return Err(Refusal::new(ErrorCode::UnknownSubscription, message));
         };
+        self.release_cursor(cx, connection, id, true);
+        cx.connections[connection as usize].remove_subscription(id);
         cx.touch_connection(connection);
         self.remove_subscription(cx, index);
         cx.reply(connection, After::default(), &done);

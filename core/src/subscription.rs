@@ -152,6 +152,8 @@ pub(crate) struct Behind {
     pub(crate) live_from: Sequence,
     /// Only messages that are not older; the client asked for a time.
     pub(crate) since: Timestamp,
+    /// Whether it is a session's that was away: of what waits it gets only the newest.
+    pub(crate) mailbox: bool,
     /// The client asked for places in particular partitions; they hold for what was published before.
     pub(crate) replay: Option<Replay>,
     /// Whether it was at the tail once, from when on its lag counts.
@@ -212,6 +214,8 @@ pub(crate) enum From {
     Timestamp(Timestamp),
     Last(u64),
     Resume(Incarnation, Sequence),
+    /// Where the connection's session is, and where its client knows to be, if it does.
+    Session(Option<(Incarnation, Sequence)>),
 }
 
 impl From {
@@ -219,28 +223,32 @@ impl From {
         let parsed = match text.split_once(':') {
             None if text == "latest" => Some(Self::Latest),
             None if text == "earliest" => Some(Self::Earliest),
+            None if text == "session" => Some(Self::Session(None)),
             Some(("offset", rest)) => number(rest).map(|value| Self::Offset(Offset(value))),
             Some(("timestamp", rest)) => {
                 number(rest).map(|value| Self::Timestamp(Timestamp(value)))
             }
             Some(("last", rest)) => number(rest).map(Self::Last),
-            Some(("resume", rest)) => rest.split_once(':').and_then(|(token, sequence)| {
-                let incarnation = u64::from_str_radix(token, 16).ok()?;
-                Some(Self::Resume(
-                    Incarnation(incarnation),
-                    Sequence(number(sequence)?),
-                ))
-            }),
+            Some(("resume", rest)) => place(rest).map(|(life, at)| Self::Resume(life, at)),
+            Some(("session", rest)) => place(rest).map(|seen| Self::Session(Some(seen))),
             _ => None,
         };
         parsed.ok_or_else(|| {
-            let mut message = String::from(
-                "\"from\" must be latest, earliest, offset:N, timestamp:MS, last:N or ",
+            let mut message =
+                String::from("\"from\" must be latest, earliest, offset:N, timestamp:MS, last:N, ");
+            message.push_str(
+                "resume:TOKEN:SEQUENCE, session or session:TOKEN:SEQUENCE, with integers from 0",
             );
-            message.push_str("resume:TOKEN:SEQUENCE, with integers from 0");
             Refusal::new(ErrorCode::InvalidArgument, message)
         })
     }
+}
+
+/// `TOKEN:SEQUENCE`.
+fn place(text: &str) -> Option<(Incarnation, Sequence)> {
+    let (token, sequence) = text.split_once(':')?;
+    let incarnation = u64::from_str_radix(token, 16).ok()?;
+    Some((Incarnation(incarnation), Sequence(number(sequence)?)))
 }
 
 fn number(digits: &str) -> Option<u64> {
@@ -267,8 +275,15 @@ mod tests {
             From::parse("resume:1f:7"),
             Ok(From::Resume(Incarnation(31), Sequence(7)))
         );
+        assert_eq!(From::parse("session"), Ok(From::Session(None)));
+        assert_eq!(
+            From::parse("session:1f:7"),
+            Ok(From::Session(Some((Incarnation(31), Sequence(7)))))
+        );
         for text in [
             "",
+            "session:",
+            "session:7",
             "newest",
             "offset",
             "offset:",

@@ -222,6 +222,25 @@ export type Command =
       headers?: MessageHeaders | undefined;
       id?: string | undefined;
     }
+  | { type: "open_session"; request: number; token?: string | undefined }
+  | { type: "ack_session"; request: number; subscription: number; sequence: bigint }
+  | { type: "end_session"; request: number }
+  | {
+      type: "list_devices";
+      request: number;
+      user?: string | undefined;
+      after?: string | undefined;
+      devicesMax?: number | undefined;
+    }
+  | {
+      type: "kick";
+      request: number;
+      user: string;
+      device?: string | undefined;
+      reason?: string | undefined;
+    }
+  | { type: "describe_user"; request: number; user: string }
+  | { type: "list_users"; request: number; after?: string | undefined; usersMax?: number | undefined }
   | { type: "enter"; request: number; topic: string; data?: Uint8Array | undefined }
   | { type: "leave"; request: number; topic: string }
   | { type: "watch_presence"; request: number; subscription: number; topic: string }
@@ -293,6 +312,15 @@ export interface RuleFields {
   filter: string;
   when: RuleCondition[];
   then: RuleAction[];
+}
+
+export interface DeviceFields {
+  user: string;
+  device: string;
+  online: boolean;
+  lastSeen: number;
+  session: boolean;
+  waiting: number;
 }
 
 export interface Place {
@@ -465,6 +493,25 @@ export type Reply =
     }
   | { type: "transacted"; request: number; receipts: Place[] }
   | {
+      type: "session";
+      request: number;
+      token: string;
+      resumed: boolean;
+      expiresMs: number;
+      filters: { filter: string; waiting: number }[];
+    }
+  | { type: "devices"; request: number; devices: DeviceFields[]; more: boolean }
+  | {
+      type: "user";
+      request: number;
+      user: string;
+      online: boolean;
+      lastSeen: number;
+      connections: number;
+      devices: number;
+    }
+  | { type: "users"; request: number; users: string[]; more: boolean; online: number }
+  | {
       type: "presence";
       request: number;
       topic: string;
@@ -492,6 +539,8 @@ const ITEMS: Readonly<Record<string, string>> = {
   RuleCondition: "part:str test:str ; 1 value:str",
   RuleAction: "action:str ; 1 topic:str 2 header:str 3 value:str",
   Rule: "rule:str version:int order:int enabled:flag filter:str when:[RuleCondition] then:[RuleAction]",
+  SessionFilter: "filter:str waiting:int",
+  DeviceDescription: "user:str device:str online:flag lastSeen:int session:flag waiting:int",
   RuleStep: "rule:str topic:str applied:flag told:str",
   RoutedMessage: "topic:str ; 3 headers:headers",
   PresenceMember: "user:str device:str connection:int since:int ; 1 data:bytes",
@@ -558,10 +607,17 @@ export const COMMANDS: readonly (readonly [number, Command["type"], string])[] =
   [39, "delete_rule", "request:int rule:str"],
   [40, "list_rules", "request:int"],
   [41, "explain", `request:int ${PUBLISHED} ; ${PROPERTIES}`],
+  [42, "open_session", "request:int ; 1 token:str"],
+  [43, "ack_session", "request:int subscription:int sequence:u64"],
+  [45, "end_session", "request:int"],
+  [46, "list_devices", "request:int ; 1 user:str 2 after:str 3 devicesMax:int"],
+  [47, "kick", "request:int user:str ; 1 device:str 2 reason:str"],
   [48, "enter", "request:int topic:str ; 1 data:bytes"],
   [49, "leave", "request:int topic:str"],
   [50, "watch_presence", "request:int subscription:int topic:str"],
   [51, "read_presence", "request:int topic:str ; 1 after:str 2 membersMax:int"],
+  [52, "describe_user", "request:int user:str"],
+  [53, "list_users", "request:int ; 1 after:str 2 usersMax:int"],
 ];
 
 /** Kind, name and layout of every reply. */
@@ -593,6 +649,10 @@ export const REPLIES: readonly (readonly [number, Reply["type"], string])[] = [
   [156, "rules", "request:int rules:[Rule]"],
   [157, "explanation", "request:int steps:[RuleStep] messages:[RoutedMessage]"],
   [158, "transacted", "request:int receipts:[Place]"],
+  [159, "session", "request:int token:str resumed:flag expiresMs:int filters:[SessionFilter]"],
+  [161, "devices", "request:int devices:[DeviceDescription] more:flag"],
+  [162, "user", "request:int user:str online:flag lastSeen:int connections:int devices:int"],
+  [163, "users", "request:int users:strings more:flag online:int"],
   [
     164,
     "presence",

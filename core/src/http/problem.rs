@@ -94,12 +94,16 @@ pub fn status_of(code: &str) -> u16 {
         | ErrorCode::UnknownGroup
         | ErrorCode::UnknownMember
         | ErrorCode::UnknownLease
-        | ErrorCode::UnknownRule => 404,
+        | ErrorCode::UnknownRule
+        | ErrorCode::UnknownSession => 404,
         ErrorCode::OffsetOutOfRange => 416,
         ErrorCode::ConflictingConfig
         | ErrorCode::Busy
         | ErrorCode::StaleGeneration
-        | ErrorCode::MemberReplaced => 409,
+        | ErrorCode::MemberReplaced
+        | ErrorCode::SessionReplaced
+        | ErrorCode::Kicked
+        | ErrorCode::DeviceLimit => 409,
         ErrorCode::LimitReached
         | ErrorCode::RateLimited
         | ErrorCode::SubscriberBlocked

@@ -207,6 +207,16 @@ frames! { 'a
         40 "list_rules" ListRules,
         /// Asks what the routing rules would make of a message, which is not published.
         41 "explain" Explain<'a>,
+        /// Makes the connection that of its device's session, which is begun if there is none.
+        42 "open_session" OpenSession<'a>,
+        /// Says how far a subscription of the session was taken.
+        43 "ack_session" AckSession,
+        /// Ends the session of the connection's device.
+        45 "end_session" EndSession,
+        /// Asks for the devices of a user.
+        46 "list_devices" ListDevices<'a>,
+        /// Closes the connections of a user's device, or of all of them, and ends their sessions.
+        47 "kick" Kick<'a>,
         /// Is present on a topic from now on, or changes what it says of itself there.
         48 "enter" Enter<'a>,
         /// Is not present on a topic any more.
@@ -215,6 +225,10 @@ frames! { 'a
         50 "watch_presence" WatchPresence<'a>,
         /// Asks who is present on a topic.
         51 "read_presence" ReadPresence<'a>,
+        /// Asks whether a user is online, and when it was last seen.
+        52 "describe_user" DescribeUser<'a>,
+        /// Asks who is online.
+        53 "list_users" ListUsers<'a>,
     }
 }
 
@@ -281,6 +295,14 @@ frames! { 'a
         157 "explanation" Explanation<'a>,
         /// Answers `transact`.
         158 "transacted" Transacted<'a>,
+        /// Answers `open_session`.
+        159 "session" SessionDescription<'a>,
+        /// Answers `list_devices`.
+        161 "devices" Devices<'a>,
+        /// Answers `describe_user`.
+        162 "user" UserDescription<'a>,
+        /// Answers `list_users`.
+        163 "users" Users<'a>,
         /// Answers `watch_presence` and `read_presence`.
         164 "presence" PresencePage<'a>,
         /// Tells a watch who came, went and changed.
@@ -387,7 +409,7 @@ layouts! { 'a
         filter: &'a str,
         ;
         /// Where to begin: `latest` (the default), `earliest`, `offset:N`, `timestamp:MS`, `last:N`,
-        /// `resume:TOKEN:SEQUENCE`.
+        /// `resume:TOKEN:SEQUENCE`, `session`, `session:TOKEN:SEQUENCE`.
         1 from: &'a str,
         /// How many deliveries are allowed to begin with; without it, any number at any time.
         2 credit: u64,
@@ -940,6 +962,76 @@ layouts! { 'a
         offset: u64,
     }
 
+    /// See [`Command::OpenSession`].
+    OpenSession<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        ;
+        /// See [`SessionDescription::token`], if the client knows one.
+        1 token: &'a str,
+    }
+
+    /// See [`Command::AckSession`].
+    AckSession {
+        /// The number that the reply carries.
+        request: u64,
+        /// A subscription from `session`.
+        subscription: u32,
+        /// Everything up to this sequence was taken.
+        sequence: u64,
+    }
+
+    /// See [`Command::EndSession`].
+    EndSession {
+        /// The number that the reply carries.
+        request: u64,
+    }
+
+    /// See [`Command::ListDevices`].
+    ListDevices<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        ;
+        /// Whose; the connection's own user if left out.
+        1 user: &'a str,
+        /// Only those after this name, in byte order.
+        2 after: &'a str,
+        /// At most so many.
+        3 devices_max: u64,
+    }
+
+    /// See [`Command::Kick`].
+    Kick<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// Whose device.
+        user: &'a str,
+        ;
+        /// Which; all of the user's if left out.
+        1 device: &'a str,
+        /// What the close of the connections says, for people.
+        2 reason: &'a str,
+    }
+
+    /// See [`Command::DescribeUser`].
+    DescribeUser<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        /// The user.
+        user: &'a str,
+    }
+
+    /// See [`Command::ListUsers`].
+    ListUsers<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        ;
+        /// Only those after this name, in byte order.
+        1 after: &'a str,
+        /// At most so many.
+        2 users_max: u64,
+    }
+
     /// See [`Command::Enter`].
     Enter<'a> {
         /// The number that the reply carries.
@@ -1127,7 +1219,8 @@ layouts! { 'a
     Gap<'a> {
         /// The subscription.
         subscription: u32,
-        /// `trimmed` (retention), `dropped` (the policy for lag), `truncated` (lost in a crash) or `unreadable`.
+        /// `trimmed` (retention), `dropped` (the policy for lag), `mailbox_full` (more came than a session keeps),
+        /// `truncated` (lost in a crash) or `unreadable`.
         reason: &'a str,
         /// The last sequence before the gap.
         after: u64,
@@ -1551,6 +1644,82 @@ layouts! { 'a
         request: u64,
         /// A place for each message, in their order.
         receipts: List<'a, Place<'a>>,
+    }
+
+    /// See [`Reply::SessionDescription`].
+    SessionDescription<'a> {
+        /// The command's number.
+        request: u64,
+        /// Names the session, to find out later whether it is still the same.
+        token: &'a str,
+        /// Whether it was there already, and is the one that the command named, if it named one.
+        resumed: bool,
+        /// How long it outlives the last connection of its device, in milliseconds.
+        expires_ms: u64,
+        /// What it hears.
+        filters: List<'a, SessionFilter<'a>>,
+    }
+
+    /// A filter in a [`SessionDescription`].
+    SessionFilter<'a> {
+        /// The filter.
+        filter: &'a str,
+        /// About how many messages wait: never less than there are, up to the bound of a mailbox.
+        waiting: u64,
+    }
+
+    /// See [`Reply::Devices`].
+    Devices<'a> {
+        /// The command's number.
+        request: u64,
+        /// By their names in byte order.
+        devices: List<'a, DeviceDescription<'a>>,
+        /// Whether there are more after the last.
+        more: bool,
+    }
+
+    /// One device in a [`Devices`].
+    DeviceDescription<'a> {
+        /// Its user.
+        user: &'a str,
+        /// Its name.
+        device: &'a str,
+        /// Whether it has a connection.
+        online: bool,
+        /// When it was last heard of, or its last connection ended, in milliseconds since the Unix epoch.
+        last_seen: u64,
+        /// Whether it has a session.
+        session: bool,
+        /// How many messages wait for that, as in [`SessionFilter::waiting`], over all filters.
+        waiting: u64,
+    }
+
+    /// See [`Reply::UserDescription`].
+    UserDescription<'a> {
+        /// The command's number.
+        request: u64,
+        /// The user.
+        user: &'a str,
+        /// Whether it has a connection.
+        online: bool,
+        /// When it was last heard of, in milliseconds since the Unix epoch; 0 where nobody remembers.
+        last_seen: u64,
+        /// How many connections it has.
+        connections: u64,
+        /// How many of its devices are remembered.
+        devices: u64,
+    }
+
+    /// See [`Reply::Users`].
+    Users<'a> {
+        /// The command's number.
+        request: u64,
+        /// The names of users with connections, in byte order.
+        users: Strings<'a>,
+        /// Whether there are more after the last.
+        more: bool,
+        /// How many there are in all.
+        online: u64,
     }
 
     /// See [`Reply::PresencePage`].

@@ -3,7 +3,7 @@
 use dunlin_core::rows::{Scope, scope_of};
 
 /// The tables by their number; integers follow, of as many bytes as the digits say.
-const TABLES: [(u8, &str, &[usize]); 18] = [
+const TABLES: [(u8, &str, &[usize]); 19] = [
     (0x01, "namespace", &[]),
     (0x02, "topic", &[4]),
     (0x03, "partition", &[4, 4]),
@@ -20,6 +20,7 @@ const TABLES: [(u8, &str, &[usize]); 18] = [
     (0x0e, "limit", &[1]),
     (0x0f, "limiter", &[1]),
     (0x11, "rule", &[]),
+    (0x12, "device", &[4]),
     (MESSAGES, "messages", &[4, 4, 8]),
     (0x81, "scheduled", &[8, 8]),
 ];

@@ -49,6 +49,10 @@ const OFTEN: &[&str] = &[
     "transact",
     "configure_rule",
     "configure_rule",
+    "open_session",
+    "open_session",
+    "ack_session",
+    "ack_session",
 ];
 
 /// What may be left out, but of which a command mostly needs some.
@@ -95,6 +99,8 @@ const ACTIONS: &[&str] = &[
     "send",
 ];
 const RULES: &[&str] = &["r1", "r2", "r3", "r4", ""];
+const USERS: &[&str] = &["", "u1", "u2", "u3"];
+const DEVICES: &[&str] = &["", "d1", "d1", "d2", "d3"];
 /// Every word that a field takes, and one that none does.
 const WORDS: &[&str] = &[
     "log",
@@ -240,6 +246,11 @@ impl Stream {
             "session_ms": rng.pick(&[500, 60_000]),
             "parked_max": rng.between(1, 20),
             "limiters_max": rng.between(2, 5),
+            "devices_max": rng.between(3, 12),
+            "devices_per_user_max": rng.between(1, 3),
+            "session_filters_max": rng.between(1, 6),
+            "session_ttl_ms": rng.pick(&[2000, 60_000]),
+            "mailbox_messages_max": rng.between(1, 10),
         })
         .to_string()
     }
@@ -308,7 +319,7 @@ impl Stream {
             1 => "other".to_owned(),
             _ => "main".to_owned(),
         };
-        let user = *rng.pick(&["", "u1", "u2", "u3"]);
+        let (user, device) = (*rng.pick(USERS), *rng.pick(DEVICES));
         let rights = match rng.below(12) {
             0 => Rights(rng.below(32) as u8),
             _ => Rights::ALL,
@@ -316,7 +327,7 @@ impl Stream {
         let claims = Claims {
             namespace,
             user: user.to_owned(),
-            device: String::new(),
+            device: if user.is_empty() { "" } else { device }.to_owned(),
             rights,
         };
         let encoding = if rng.once_in(3) {
@@ -473,6 +484,7 @@ impl Stream {
             "schedule_id",
             "generation",
             "offset",
+            "sequence",
             "export",
             "import",
         ];
@@ -517,6 +529,9 @@ impl Stream {
             "filter" => rng.pick(FILTERS),
             "group" | "member" | "name" | "producer" | "after" => rng.pick(NAMES),
             "from" | "to" => return self.place(),
+            "user" => rng.pick(USERS),
+            "device" => rng.pick(DEVICES),
+            "token" => return self.recall("token").unwrap_or(json!("1")),
             "key" | "id" => return json!(format!("k{}", rng.below(12))),
             "part" => rng.pick(PARTS),
             "test" => rng.pick(TESTS),
@@ -532,7 +547,7 @@ impl Stream {
         let token = self.recall("token");
         let sequence = self.recall("sequence").unwrap_or(json!(0));
         let rng = &mut self.rng;
-        json!(match (rng.below(7), token) {
+        json!(match (rng.below(9), token) {
             (0, _) => "latest".to_owned(),
             (1, _) => format!("offset:{}", rng.delay(40)),
             (2, _) => format!(
@@ -541,7 +556,9 @@ impl Stream {
             ),
             (3, _) => format!("last:{}", rng.below(9)),
             (4, Some(Value::String(token))) => format!("resume:{token}:{sequence}"),
-            (5, _) => "no such place".to_owned(),
+            (5, Some(Value::String(token))) => format!("session:{token}:{sequence}"),
+            (6..8, _) => "session".to_owned(),
+            (8, _) => "no such place".to_owned(),
             _ => "earliest".to_owned(),
         })
     }
