@@ -144,6 +144,12 @@ impl Ownership {
         self.owner.is_some() && self.owner != self.target
     }
 
+    /// Whether its owner is to let go of it. One that was told so gets nothing of it until it has, though it may have
+    /// become the one to have it since.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.is_wanted_back() || self.revoked.is_some()
+    }
+
     /// Nobody's, until it is given to whom it is meant for.
     pub(crate) fn let_go(&self) -> Self {
         Self {

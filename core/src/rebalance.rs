@@ -211,8 +211,8 @@ impl Namespace {
                 offset: offset.0,
             };
             let is_here = group.members[owner as usize].connection.is_some();
+            waits |= ownership.is_awaited();
             if ownership.is_wanted_back() {
-                waits = true;
                 if is_here && ownership.revoked.is_none() {
                     ownership.revoked = Some(generation);
                     let (_, revoked) = told.entry(owner).or_default();
@@ -260,7 +260,7 @@ impl Namespace {
         let late: Vec<u32> = group
             .logs
             .iter()
-            .filter(|(_, entry)| entry.ownership.is_wanted_back())
+            .filter(|(_, entry)| entry.ownership.is_awaited())
             .map(|(log, _)| log as u32)
             .collect();
         self.let_go(cx, index, &late);
