@@ -5,7 +5,7 @@
 
 mod ledger;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_core::frame::{
     Command, Commit, ConfigureGroup, Credit, DescribeGroup, Join, List, PauseGroup, Position,
@@ -199,6 +199,9 @@ struct Seat {
     consumed: u64,
     boosted: bool,
     held: BTreeMap<(String, u32), Held>,
+    /// What it let go of: where the host forgot that while its word was under way, it is asked for it again.
+    let_go: BTreeSet<(String, u32)>,
+    asked_again: bool,
 }
 
 /// A partition that a client has.
@@ -228,9 +231,14 @@ impl Seat {
 
     /// Lets go of what it was asked for.
     fn let_go(&mut self, subscription: u32) -> Option<Order> {
-        let before = self.held.len();
-        self.held.retain(|_, held| !held.revoked);
-        (self.held.len() < before).then_some(Order::Rebalanced {
+        let (revoked, held) = core::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|(_, held)| held.revoked);
+        self.held = held;
+        let revoked: BTreeMap<_, Held> = revoked;
+        let answers = core::mem::take(&mut self.asked_again) || !revoked.is_empty();
+        self.let_go.extend(revoked.into_keys());
+        answers.then_some(Order::Rebalanced {
             subscription,
             generation: self.generation,
         })
@@ -286,6 +294,8 @@ impl Seats {
             consumed: 0,
             boosted: false,
             held: BTreeMap::new(),
+            let_go: BTreeSet::new(),
+            asked_again: false,
         };
         self.open.insert(subscription, seat);
         Order::Join {
@@ -403,14 +413,19 @@ impl Workload for Partitioned {
                             committed: one.offset,
                             revoked: false,
                         };
-                        seat.held
-                            .insert((one.topic.to_owned(), one.partition), held);
+                        let place = (one.topic.to_owned(), one.partition);
+                        seat.let_go.remove(&place);
+                        seat.held.insert(place, held);
                     }
                     for one in told.revoked.iter().flatten() {
                         let place = (one.topic.to_owned(), one.partition);
-                        let held = seat.held.get_mut(&place);
-                        let held = held.ok_or("it is to let go of what it does not have")?;
-                        held.revoked = true;
+                        if let Some(held) = seat.held.get_mut(&place) {
+                            held.revoked = true;
+                        } else if seat.let_go.contains(&place) {
+                            seat.asked_again = true;
+                        } else {
+                            return Err("it is to let go of what it does not have".to_owned());
+                        }
                     }
                 }
             }

@@ -162,6 +162,11 @@ impl Workload for Publishing {
     }
 
     fn told(&self, model: &mut Model, step: &Step<'_>) -> Check {
+        // What a window is over for may be forgotten, also if the clock of the next life shows less.
+        for topic in 0..model.archive.topics.len() {
+            let at = names_at(model, step.now, topic);
+            model.names.look(at);
+        }
         place(model, step)?;
         // Where logs begin is said by nobody but the rows, and is only known to be right once it is known where they end.
         model.take_starts(step.now, step.effects)

@@ -60,11 +60,14 @@ struct Floor {
 struct GroupState {
     generation: u64,
     filters: Vec<String>,
+    /// The life and write when it was first told of; what was not stored then may never have been.
+    told: Option<(u64, u64)>,
     paused: Option<(u64, u64)>,
     /// Since when somebody is to let go of something, or may be.
     waits_since: Option<u64>,
-    /// Named members without a connection, and until when they keep what they have.
-    away: BTreeMap<String, u64>,
+    /// Named members without a connection, and until when they keep what they have: from the one on they may have lost
+    /// it, from the other on they have.
+    away: BTreeMap<String, (u64, u64)>,
 }
 
 /// What the model knows of partitioned groups.
@@ -91,6 +94,10 @@ impl Ledger {
         }
         for group in self.groups.values_mut() {
             group.paused = group.paused.filter(|(life, write)| !is_lost(*life, *write));
+            group.told = group.told.filter(|(life, write)| !is_lost(*life, *write));
+            if group.told.is_none() {
+                group.filters.clear();
+            }
         }
     }
 
@@ -120,7 +127,8 @@ impl Ledger {
         if keeps && seat.is_named {
             let group = self.group(seat.group);
             group.waits_since.get_or_insert(now);
-            group.away.insert(seat.member, now + session_ms);
+            let until = now + session_ms;
+            group.away.insert(seat.member, (until, until));
         } else {
             self.group(seat.group).away.remove(&seat.member);
             let (namespace, name) = seat.group;
@@ -157,8 +165,10 @@ impl Ledger {
         for group in self.groups.values_mut() {
             group.generation = 0;
             group.waits_since = (!group.away.is_empty()).then_some(step.now);
-            for until in group.away.values_mut() {
-                *until = step.now + session_ms;
+            // Since when somebody is away goes on over lives, if that was stored and the clock is not behind.
+            for (earliest, latest) in group.away.values_mut() {
+                *latest = step.now + session_ms;
+                *earliest = (*earliest).min(*latest);
             }
         }
     }
@@ -173,7 +183,7 @@ impl Ledger {
         let waited = state
             .waits_since
             .is_some_and(|since| since + rebalance_ms <= now);
-        away.is_some_and(|until| *until <= now)
+        away.is_some_and(|(earliest, _)| *earliest <= now)
             || ((hold.revoked.is_some() || away.is_some()) && waited)
     }
 
@@ -183,9 +193,9 @@ impl Ledger {
             let is_own = |log: &LogKey| (log.0, log.1) == (*namespace, *name);
             self.holds.retain(|log, hold| {
                 let until = group.away.get(&hold.member).filter(|_| is_own(log));
-                until.is_none_or(|until| *until > now)
+                until.is_none_or(|(_, latest)| *latest > now)
             });
-            group.away.retain(|_, until| *until > now);
+            group.away.retain(|_, (_, latest)| *latest > now);
             let waits = self
                 .holds
                 .iter()

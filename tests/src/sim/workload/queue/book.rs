@@ -55,6 +55,15 @@ struct Story {
     rejected: Option<When>,
 }
 
+/// A group, as it was last told.
+#[derive(Debug)]
+struct Group {
+    filters: Vec<String>,
+    dead_letters: u64,
+    /// When it was first told of; what was not stored then may never have been.
+    since: When,
+}
+
 /// What the model knows of queues.
 #[derive(Debug, Default)]
 pub(in crate::sim) struct Book {
@@ -63,8 +72,7 @@ pub(in crate::sim) struct Book {
     stories: BTreeMap<(usize, &'static str, usize), Story>,
     /// What the answer to a command waits for.
     waits: BTreeMap<(u64, u64), (u64, Durability)>,
-    /// What each group reads, as it was last told.
-    filters: BTreeMap<(usize, &'static str), (Vec<String>, u64)>,
+    groups: BTreeMap<(usize, &'static str), Group>,
     /// The newest life of which something was heard.
     life: u64,
     /// The latest that a clock has shown: what was over then stays so, though the next life's clock may be behind.
@@ -75,6 +83,7 @@ impl Book {
     /// A life ended, and what it had not stored is forgotten.
     pub(in crate::sim) fn recover(&mut self, ended: Ended) {
         self.waits.clear();
+        self.groups.retain(|_, group| !group.since.is_lost(ended));
         for lease in self.leases.values_mut() {
             if lease.granted.is_lost(ended) {
                 lease.ended = Some(lease.granted);
@@ -220,9 +229,21 @@ fn take_answer(model: &mut Model, step: &Step<'_>, answer: &Answer<'_>, order: &
             Order::Configure { group, .. } | Order::Describe { group },
             Reply::GroupDescription(told),
         ) => {
-            let filters = told.filters.iter().map(str::to_owned).collect();
-            let key = (answer.namespace, *group);
-            model.book.filters.insert(key, (filters, told.dead_letters));
+            let known = Group {
+                filters: told.filters.iter().map(str::to_owned).collect(),
+                dead_letters: told.dead_letters,
+                since: When {
+                    life: model.archive.life,
+                    write: step.write,
+                },
+            };
+            let groups = &mut model.book.groups;
+            let before = groups.insert((answer.namespace, *group), known);
+            if let (Some(before), Some(group)) =
+                (before, groups.get_mut(&(answer.namespace, *group)))
+            {
+                group.since = before.since;
+            }
         }
         (
             Order::Join {
@@ -294,7 +315,10 @@ fn take_answer(model: &mut Model, step: &Step<'_>, answer: &Answer<'_>, order: &
         (Order::Configure { .. } | Order::Settle { .. }, Reply::Failed(failed)) => {
             model.take_refusal(order, failed, &["storage_unavailable"])?;
         }
-        (Order::Describe { .. }, Reply::Failed(failed)) => {
+        (Order::Describe { group }, Reply::Failed(failed)) => {
+            if let Some(known) = model.book.groups.get(&(answer.namespace, *group)) {
+                return Err(format!("\"{group}\" is gone: {known:?}"));
+            }
             model.take_refusal(order, failed, &["unknown_group"])?;
         }
         _ => return answer.is_none_of_these(),
@@ -504,12 +528,17 @@ impl Book {
 /// Whether everything that is kept was acknowledged, or given up and kept as a dead letter.
 pub(super) fn check_complete(model: &Model, namespace: usize, now: u64) -> Check {
     let archive = &model.archive;
-    for ((_, group), (filters, dead_letters)) in model
+    for ((_, group), known) in model
         .book
-        .filters
+        .groups
         .iter()
         .filter(|((of, _), _)| *of == namespace)
     {
+        let Group {
+            filters,
+            dead_letters,
+            ..
+        } = known;
         let mut dead = 0;
         for message in 0..archive.places.len() {
             let Some(place) = &archive.places[message] else {

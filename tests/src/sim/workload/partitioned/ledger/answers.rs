@@ -24,7 +24,7 @@ pub(super) fn take_answer(
             Order::Configure { group, .. } | Order::Describe { group },
             Reply::GroupDescription(told),
         ) => {
-            take_description(model, (answer.namespace, group), told)?;
+            take_description(model, (answer.namespace, group), told, (life, write))?;
         }
         (
             Order::Join {
@@ -88,7 +88,11 @@ pub(super) fn take_answer(
         (Order::Configure { .. }, Reply::Failed(failed)) => {
             model.take_refusal(order, failed, &["storage_unavailable"])?;
         }
-        (Order::Describe { .. }, Reply::Failed(failed)) => {
+        (Order::Describe { group }, Reply::Failed(failed)) => {
+            let known = model.ledger.group((answer.namespace, group));
+            if known.told.is_some() {
+                return Err(format!("\"{group}\" is gone: {known:?}"));
+            }
             model.take_refusal(order, failed, &["unknown_group"])?;
         }
         (Order::Pause { .. }, Reply::Failed(failed)) => {
@@ -109,7 +113,12 @@ pub(super) fn take_answer(
 }
 
 /// Generations rise, and what was committed does not go back.
-fn take_description(model: &mut Model, key: GroupKey, told: &GroupDescription<'_>) -> Check {
+fn take_description(
+    model: &mut Model,
+    key: GroupKey,
+    told: &GroupDescription<'_>,
+    when: (u64, u64),
+) -> Check {
     for one in told.partitions.iter().flatten() {
         let log = log_key(&model.archive, key, one.topic, one.partition)?;
         let (low, _) = model.ledger.floor(log);
@@ -129,6 +138,7 @@ fn take_description(model: &mut Model, key: GroupKey, told: &GroupDescription<'_
     }
     group.generation = told.generation;
     group.filters = told.filters.iter().map(str::to_owned).collect();
+    group.told.get_or_insert(when);
     Ok(())
 }
 
