@@ -48,7 +48,8 @@ pub const EVENTS: u64 = 3000;
 
 /// Seeds that once found a fault, in the worlds of then: whoever adds to what worlds are made of makes others of them.
 pub const REGRESSIONS: &[u64] = &[
-    5, 13, 16, 29, 36, 52, 78, 118, 194, 201, 443, 503, 672, 1366, 2098, 2363, 2617, 20_913, 50_870,
+    5, 13, 16, 29, 36, 52, 78, 118, 194, 201, 443, 503, 672, 1366, 2098, 2363, 2617, 5417, 5618,
+    6193, 8009, 20_913, 50_870,
 ];
 
 /// What a world was like.

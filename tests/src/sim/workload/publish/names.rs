@@ -82,17 +82,16 @@ impl Names {
                 at.dedup_ms
             ));
         }
-        if at.dedup_ms > 0 {
-            known.push(Known {
-                partition,
-                offset,
-                sequence,
-                at: at.now,
-                life,
-                write,
-                over: false,
-            });
-        }
+        // Without a window only what repeats it in the same batch is told where it is.
+        known.push(Known {
+            partition,
+            offset,
+            sequence,
+            at: at.now,
+            life,
+            write,
+            over: false,
+        });
         if let Some((producer, number)) = &draft.producer {
             let published = topic.producers.entry(producer.clone()).or_default();
             let highest = published
