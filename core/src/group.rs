@@ -168,6 +168,8 @@ pub(crate) struct GroupLog {
     pub(crate) floor: Offset,
     /// What has not been delivered yet.
     pub(crate) fresh: Cursor,
+    /// Of partitions: the end of what was delivered; what lies between it and `fresh` had expired, and is done with it.
+    pub(crate) delivered: Offset,
     /// Whether it stands in the group's queue of logs.
     pub(crate) queued: bool,
     pub(crate) dirty: bool,
@@ -200,6 +202,7 @@ impl GroupLog {
             partition,
             floor,
             fresh: Cursor::eager(log, floor),
+            delivered: floor,
             queued: false,
             dirty: false,
             done: Done::default(),
@@ -214,6 +217,14 @@ impl GroupLog {
             parked: 0,
             ownership: Ownership::default(),
         }
+    }
+
+    /// How far a partition is done if everything below `offset` is: also what had expired right behind it.
+    pub(crate) fn done_with(&self, offset: Offset) -> Offset {
+        if offset < self.delivered {
+            return offset;
+        }
+        offset.max(self.fresh.next())
     }
 
     /// How many messages are not done.

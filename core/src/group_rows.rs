@@ -104,6 +104,7 @@ impl Namespace {
         let mut entry = GroupLog::new(topic, state, partition, place.floor);
         if let Some((delivered, owner, since)) = place.owned {
             entry.fresh = Cursor::eager(&slot.log, delivered);
+            entry.delivered = delivered;
             entry.ownership.owner = member_of(&group.members, owner);
             entry.ownership.target = entry.ownership.owner;
             entry.ownership.since = since;

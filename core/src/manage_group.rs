@@ -273,6 +273,7 @@ impl Namespace {
         let stored = &self.topics[entry.topic as usize].partitions[entry.partition.0 as usize].log;
         entry.floor = place_in(stored, to);
         entry.fresh = Cursor::eager(stored, entry.floor);
+        entry.delivered = entry.floor;
         entry.done = entry.done.rewritten();
         entry.lanes = None;
         entry.again.clear();

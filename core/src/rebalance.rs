@@ -224,6 +224,7 @@ impl Namespace {
                 let (assigned, _) = told.entry(owner).or_default();
                 List::push(assigned, &position(entry.floor));
                 entry.fresh = Cursor::eager(stored, entry.floor);
+                entry.delivered = entry.floor;
                 given.push(log as u32);
             }
         }
@@ -365,6 +366,7 @@ impl Namespace {
     ) -> After {
         let entry = &mut self.groups[index as usize].logs[log as usize];
         let durability = self.topics[entry.topic as usize].config.durability;
+        let offset = entry.done_with(offset);
         // Commits may overtake one another on their way; the furthest holds.
         if offset > entry.floor {
             entry.floor = offset;
@@ -515,7 +517,8 @@ impl Namespace {
         let Some((record, spelt)) = entry.fresh.record(stored) else {
             return Fed::Nothing;
         };
-        if record.expires_at.is_some_and(|at| at <= cx.now.0) {
+        let is_expired = record.expires_at.is_some_and(|at| at <= cx.now.0);
+        if is_expired {
             cx.counters.expired_messages += 1;
         } else {
             let body = DeliveryBody {
@@ -535,6 +538,11 @@ impl Namespace {
             cx.counters.delivered_messages += 1;
         }
         entry.fresh.advance();
+        if is_expired {
+            entry.floor = entry.done_with(entry.floor);
+        } else {
+            entry.delivered = entry.fresh.next();
+        }
         let (topic, partition) = (entry.topic, entry.partition);
         let after = self.delivery_after(topic, partition);
         let member = &mut self.groups[index as usize].members[owner as usize];
