@@ -716,6 +716,47 @@ impl Namespace {
         for (at, owner) in stale {
             self.drop_limiter(cx, at, owner);
         }
+        self.drop_stale_unlisted(cx, scope);
+    }
+
+    /// The same for the buckets that have no row of their own, which are in no order.
+    fn drop_stale_unlisted(&mut self, cx: &mut Context, scope: Scope) {
+        let everybody = self.limits.rule(&cx.config, scope, "");
+        match scope {
+            Scope::Namespace => {
+                let namespace = &mut self.limits.namespace;
+                namespace.take_if(|limiter| Some(limiter.bucket.rule) != everybody);
+            }
+            Scope::Topic => {
+                for (_, topic) in &mut self.topics {
+                    let rule = self.limits.rule(&cx.config, scope, &topic.name);
+                    topic
+                        .limiter
+                        .take_if(|limiter| Some(limiter.bucket.rule) != rule);
+                }
+            }
+            Scope::Connection => {
+                let mut stored = Vec::new();
+                let own = cx.connections.iter_mut();
+                for (index, client) in own.filter(|(_, client)| client.namespace == self.index) {
+                    let bucket = &mut client.bucket;
+                    let stale = bucket.take_if(|bucket| Some(bucket.rule) != everybody);
+                    if client.stored && stale.is_some_and(|bucket| bucket.rule.is_slow()) {
+                        stored.push(index as u32);
+                    }
+                }
+                for index in stored {
+                    cx.touch_connection(index);
+                }
+            }
+            Scope::Subscriber => {
+                for (_, subscription) in &mut self.subscriptions {
+                    let bucket = &mut subscription.bucket;
+                    bucket.take_if(|bucket| Some(bucket.rule) != everybody);
+                }
+            }
+            Scope::User | Scope::Ip => {}
+        }
     }
 
     /// Lists all limits that hold, those of the broker where the namespace has none of its own for everybody.
