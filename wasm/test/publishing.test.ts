@@ -86,8 +86,10 @@ test("with retry every message has a name, the program's or one of its own that 
 
 test("a request that nobody answers in time ends, also while the connection is away", async () => {
   const { client, transport, clock } = await connected();
+  await loaded(client);
   await transport.peer.cut();
   const asking = assert.rejects(client.request("t", "?", { timeoutMs: 500 }), code("timeout", /request to "t" within 500 ms/));
+  await settled();
   await clock.advance(500);
   await asking;
   await clock.advance(1_500);
@@ -97,6 +99,7 @@ test("a request that nobody answers in time ends, also while the connection is a
 
 test("waiting for an answer can be aborted, and leaves no timer", async () => {
   const { client, transport, clock } = await connected();
+  await loaded(client);
   const timers = clock.pending.length;
   const controller = new AbortController();
   const asking = client.request("t", "?", { signal: controller.signal });
@@ -135,6 +138,11 @@ test("what waits for its time is listed further when the last of a page waits no
   await listing;
   assert.deepEqual(listed, [1, 2, 3, 4, 5]);
 });
+
+/** What a client does now and then it has loaded. */
+async function loaded(client: Client): Promise<void> {
+  await assert.rejects(client.request("t", "?", { signal: AbortSignal.abort() }));
+}
 
 async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setImmediate(resolve));

@@ -7,9 +7,9 @@ import type { MessageFields, Place, Reply } from "./frames.ts";
 import { Group, later } from "./group.ts";
 import type { Listener, Owner } from "./inbox.ts";
 import type { Surroundings, Transport } from "./link.ts";
-import { ReceivedAnswer } from "./message.ts";
 import type { Respond } from "./message.ts";
 import { TopicPresence } from "./presence.ts";
+import type { DeviceSession } from "./session.ts";
 import { ActiveSubscription } from "./subscription.ts";
 import type {
   Answer,
@@ -17,8 +17,11 @@ import type {
   Client,
   ClientState,
   ConsumerGroup,
+  Device,
+  DevicesOptions,
   HistoryOptions,
   Imported,
+  KickOptions,
   Limit,
   LimitConfig,
   LimitName,
@@ -31,17 +34,24 @@ import type {
   Receipt,
   RequestOptions,
   ScheduledMessage,
+  SessionState,
   StateChange,
   SubscribeOptions,
   Subscription,
   TopicConfig,
   TopicDescription,
   TransferOptions,
+  UserDescription,
 } from "./types.ts";
 import { utf8 } from "./wire.ts";
 
-/** How long a request waits for its answer that does not say so, in milliseconds, as with the broker. */
-const REQUEST_MS = 30_000;
+/** What a client is opened with, whatever it speaks over. */
+interface OpenOptions {
+  readonly clientName?: string | undefined;
+  readonly background?: boolean | undefined;
+  readonly session?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
 
 export class TransportClient implements Client, Owner {
   readonly connection: Connection;
@@ -49,6 +59,7 @@ export class TransportClient implements Client, Owner {
   /** Those that the broker is to know, by their numbers. */
   readonly #listeners = new Map<number, Listener>();
   #numbers = 0;
+  #session: DeviceSession | undefined;
   #over: (() => void) | undefined;
 
   private constructor(transport: Transport, surroundings: Surroundings, clientName?: string) {
@@ -58,10 +69,11 @@ export class TransportClient implements Client, Owner {
       surroundings,
       {
         ready: (again) => {
+          this.#session?.open();
           for (const listener of this.#listeners.values()) {
             if (listener.hasEnded) continue;
             // One that was on its way when the broker was restored may exist already.
-            if (again) void this.#unsubscribe(listener);
+            if (again && listener.isKept !== true) void this.#unsubscribe(listener);
             this.ask(listener);
           }
         },
@@ -83,39 +95,44 @@ export class TransportClient implements Client, Owner {
     });
   }
 
-  /** Connects. Resolves when the broker has greeted, or at once for `background`; `over` is called at the very end. */
-  static open(
-    transport: Transport,
-    surroundings: Surroundings,
-    options: {
-      readonly clientName?: string | undefined;
-      readonly background?: boolean | undefined;
-      readonly signal?: AbortSignal | undefined;
-    },
-    over?: () => void,
-  ): Promise<Client> {
+  /**
+   * Connects. Resolves when the broker has greeted, and opened the session if there is to be one, or at once for
+   * `background`; `over` is called at the very end.
+   */
+  static async open(transport: Transport, surroundings: Surroundings, options: OpenOptions, over?: () => void): Promise<Client> {
+    const { signal, session, background } = options;
+    signal?.throwIfAborted();
+    const client = new TransportClient(transport, surroundings, options.clientName);
+    client.#over = over;
+    if (session === true) client.#session = new (await later(client.connection)).DeviceSession(client);
+    if (background === true) client.connection.start();
+    else await client.#connect(signal);
+    return client;
+  }
+
+  #connect(signal: AbortSignal | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
-      options.signal?.throwIfAborted();
-      const client = new TransportClient(transport, surroundings, options.clientName);
-      client.#over = over;
-      if (options.background !== true) {
-        const abort = (): void => client.connection.close(new DunlinError("closed", "the attempt to connect was aborted"));
-        options.signal?.addEventListener("abort", abort);
-        const forget = client.connection.listen(({ state, error, retryInMs }) => {
-          // Whoever answered went, and there is another at once.
-          if (state === "connecting" && retryInMs === 0) return;
-          forget();
-          options.signal?.removeEventListener("abort", abort);
-          if (state === "open") {
-            resolve(client);
-            return;
-          }
-          client.connection.close();
-          reject(options.signal?.aborted === true ? options.signal.reason : error);
-        });
-      }
-      client.connection.start();
-      if (options.background === true) resolve(client);
+      const abort = (): void => this.connection.close(new DunlinError("closed", "the attempt to connect was aborted"));
+      signal?.addEventListener("abort", abort);
+      const settle = (error?: unknown): void => {
+        signal?.removeEventListener("abort", abort);
+        if (error === undefined) {
+          resolve();
+          return;
+        }
+        this.connection.close();
+        reject(signal?.aborted === true ? signal.reason : error);
+      };
+      const forget = this.connection.listen(({ state, error, retryInMs }) => {
+        // Whoever answered went, and there is another at once.
+        if (state === "connecting" && retryInMs === 0) return;
+        forget();
+        if (state !== "open") settle(error);
+        else if (this.#session === undefined) settle();
+        else this.#session.opened.then(() => settle(), settle);
+      });
+      this.connection.start();
+      if (signal?.aborted === true) abort();
     });
   }
 
@@ -144,22 +161,8 @@ export class TransportClient implements Client, Owner {
   }
 
   async request(topic: string, payload: Uint8Array | string, options: RequestOptions = {}): Promise<Answer> {
-    const { key, contentType, headers, id, timeoutMs = REQUEST_MS, signal } = options;
-    const command: Unnumbered = { type: "request", topic, payload: this.#payload(JSON.stringify(topic), payload), key, contentType, headers, id, timeoutMs };
-    signal?.throwIfAborted();
-    // The broker forgets who waits when it restarts, and cannot tell while the connection is away.
-    const ending = new AbortController();
-    const abort = (): void => ending.abort(signal?.reason);
-    signal?.addEventListener("abort", abort);
-    const disarm = this.surroundings.after(timeoutMs, () => {
-      ending.abort(new DunlinError("timeout", `nobody answered the request to ${JSON.stringify(topic)} within ${timeoutMs} ms`));
-    });
-    try {
-      return new ReceivedAnswer(topic, await this.connection.ask("response", command, "reject", ending.signal));
-    } finally {
-      disarm();
-      signal?.removeEventListener("abort", abort);
-    }
+    const bytes = this.#payload(JSON.stringify(topic), payload);
+    return (await later(this.connection)).request(this, topic, bytes, options);
   }
 
   async *scheduled(options: ListOptions = {}): AsyncIterableIterator<ScheduledMessage> {
@@ -172,9 +175,45 @@ export class TransportClient implements Client, Owner {
 
   subscribe(filter: string, options: SubscribeOptions = {}): Subscription {
     if (typeof filter !== "string") throw invalid(`the filter must be a string, not ${typeof filter}`);
-    const subscription = new ActiveSubscription(this, filter, options);
+    if (options.session === true) this.#checkSession(options);
+    const subscription = new ActiveSubscription(this, filter, options, options.session === true ? this.#session : undefined);
     this.begin(subscription);
     return subscription;
+  }
+
+  #checkSession({ from, partition }: SubscribeOptions): void {
+    if (this.#session === undefined) throw invalid("this client has no session: connect with the option session");
+    if (from !== undefined || partition !== undefined) throw invalid("a session knows where it is: leave out from and partition");
+  }
+
+  get session(): SessionState | undefined {
+    return this.#session?.state;
+  }
+
+  async endSession(): Promise<void> {
+    await (await later(this.connection)).endSession(this.connection);
+    this.#session = undefined;
+    for (const listener of [...this.#listeners.values()]) {
+      if (listener.isKept !== true) continue;
+      this.forget(listener);
+      listener.end();
+    }
+  }
+
+  async *devices(options: DevicesOptions = {}): AsyncIterableIterator<Device> {
+    yield* (await later(this.connection)).devices(this.connection, options);
+  }
+
+  async kick(user: string, options: KickOptions = {}): Promise<number> {
+    return (await later(this.connection)).kick(this.connection, user, options);
+  }
+
+  async *users(options: TransferOptions = {}): AsyncIterableIterator<string> {
+    yield* (await later(this.connection)).users(this.connection, options);
+  }
+
+  async describeUser(user: string): Promise<UserDescription> {
+    return (await later(this.connection)).describeUser(this.connection, user);
   }
 
   async *history(topic: string, options: HistoryOptions = {}): AsyncIterableIterator<Message> {
@@ -230,6 +269,7 @@ export class TransportClient implements Client, Owner {
   }
 
   async close(): Promise<void> {
+    if (this.#session !== undefined) await this.#session.close();
     this.connection.close();
   }
 

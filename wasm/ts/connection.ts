@@ -191,6 +191,11 @@ export class Connection {
     if (this.isOpen) this.#enqueue({ bytes: this.#encode(command) });
   }
 
+  /** The link is of no use: another is tried later. */
+  giveUp(error: DunlinError): void {
+    if (this.isOpen) this.#lost(error);
+  }
+
   /** Ends the conversation for good. */
   close(error?: DunlinError): void {
     if (this.#state === "closed") return;

@@ -18,6 +18,8 @@ export type Told = Extract<Reply, { type: "subscribed" | "joined" | "delivery" |
 export interface Listener {
   readonly id: number;
   readonly hasEnded: boolean;
+  /** Whether the broker forgets more than a subscription when it is told to end it. */
+  readonly isKept?: boolean;
   /** How to ask for it, the first time or again. */
   ask(): Unnumbered;
   hear(told: Told): void;

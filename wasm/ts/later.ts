@@ -7,5 +7,8 @@ export * from "./administration.ts";
 export { whole } from "./frames.ts";
 export { Attendance } from "./attendance.ts";
 export { exportArchive, importArchive } from "./archive.ts";
+export * from "./people.ts";
+export { request } from "./question.ts";
+export { DeviceSession } from "./session.ts";
 export { ActivePartitionedMember } from "./partitioned.ts";
 export { ActiveQueueMember } from "./queue.ts";

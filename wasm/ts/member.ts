@@ -13,7 +13,7 @@ import type { PartitionedOptions, QueueOptions } from "./types.ts";
 const REJOIN_MS = 1000;
 
 /** After these another attempt may go well. */
-const PASSING_CODES: readonly string[] = ["storage_unavailable", "busy", "draining"];
+export const PASSING_CODES: readonly string[] = ["storage_unavailable", "busy", "draining"];
 
 export type JoinFields = Omit<Extract<Unnumbered, { type: "join" }>, "type" | "subscription" | "group" | "filters">;
 

@@ -2,7 +2,7 @@
 
 import { DunlinError } from "./errors.ts";
 import type { AnswerFields, RecordFields } from "./frames.ts";
-import type { Answer, Delivery, MessageHeaders, Payload, Priority, RespondOptions, StartPosition } from "./types.ts";
+import type { Delivery, MessageHeaders, Payload, Priority, RespondOptions, StartPosition } from "./types.ts";
 import { text } from "./wire.ts";
 
 export abstract class ReceivedBytes implements Payload {
@@ -33,7 +33,7 @@ export abstract class ReceivedBytes implements Payload {
   }
 }
 
-abstract class ReceivedPayload extends ReceivedBytes {
+export abstract class ReceivedPayload extends ReceivedBytes {
   readonly contentType?: string;
   readonly headers: MessageHeaders;
 
@@ -41,19 +41,6 @@ abstract class ReceivedPayload extends ReceivedBytes {
     super(payload);
     this.headers = headers ?? [];
     if (contentType !== undefined) this.contentType = contentType;
-  }
-}
-
-export class ReceivedAnswer extends ReceivedPayload implements Answer {
-  readonly #topic: string;
-
-  constructor(topic: string, answer: AnswerFields) {
-    super(answer);
-    this.#topic = topic;
-  }
-
-  protected origin(): string {
-    return `the answer from ${JSON.stringify(this.#topic)}`;
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { TransportClient } from "./client.ts";
 import { endpoint } from "./connect.ts";
-import { DunlinError } from "./errors.ts";
+import { invalid } from "./errors.ts";
 import { REAL } from "./link.ts";
 import type { SocketFactory } from "./link.ts";
 import { pollingFor } from "./polling.ts";
@@ -12,6 +12,7 @@ import { Upstream } from "./upstream.ts";
 
 export async function connectShared(create: SocketFactory, given: string | URL, options: ConnectOptions): Promise<Client> {
   const url = endpoint(given, options);
+  if (options.session === true) throw invalid("a session has one client: leave out the option sharing");
   checkSharing("leave out the option sharing");
   const { clientName } = options;
   // The address may hold a token, which is nothing for names that others can list.

@@ -3,9 +3,11 @@
 import type { DunlinError } from "./errors.ts";
 import type { ConsumerGroup } from "./group-types.ts";
 import type { Presence } from "./presence-types.ts";
+import type { Device, DevicesOptions, IdentityOptions, KickOptions, SessionState, UserDescription } from "./session-types.ts";
 
 export type * from "./group-types.ts";
 export type * from "./presence-types.ts";
+export type * from "./session-types.ts";
 
 /** A connection to one namespace of a broker. It connects again by itself, and its subscriptions go on. */
 export interface Client extends AsyncDisposable {
@@ -47,6 +49,27 @@ export interface Client extends AsyncDisposable {
    * It is asked for at once; deliveries wait for the first iteration.
    */
   subscribe(filter: string, options?: SubscribeOptions): Subscription;
+
+  /** The session of the device, as it was when it was opened last; undefined without one. */
+  readonly session: SessionState | undefined;
+
+  /** Ends the session and its subscriptions, and forgets what waits for it: the device logs out. */
+  endSession(): Promise<void>;
+
+  /** The devices of a user that the broker remembers; those of others only with the right to manage. */
+  devices(options?: DevicesOptions): AsyncIterableIterator<Device>;
+
+  /**
+   * Sends a device of a user away, or all that the user has: their connections are closed for good, and their sessions
+   * are over. Resolves with how many that were. One's own user freely, others only with the right to manage.
+   */
+  kick(user: string, options?: KickOptions): Promise<number>;
+
+  /** The names of the users that have connections, in byte order. Needs the right to see who is present. */
+  users(options?: TransferOptions): AsyncIterableIterator<string>;
+
+  /** Whether a user has connections, and when it was last heard of. Needs the right to see who is present. */
+  describeUser(user: string): Promise<UserDescription>;
 
   /** Reads what is stored in one partition of a topic, up to the end as it is when the first page is read. */
   history(topic: string, options?: HistoryOptions): AsyncIterableIterator<Message>;
@@ -278,6 +301,12 @@ export interface SubscribeOptions {
   readonly lagMax?: number;
   /** Only this partition of the one topic. */
   readonly partition?: number;
+  /**
+   * Belongs to the session of the device: what is published while the device is away waits for it, and a later client
+   * goes on behind the last message that the program was done with, which it is when it asks for the next one. Ending
+   * the subscription takes the filter out of the session; closing the client does not. Not beside `from` or `partition`.
+   */
+  readonly session?: boolean;
   /** Called in its place between deliveries when messages are missing there. */
   readonly onGap?: (gap: Gap) => void;
   /** Ends the subscription; the iteration throws the signal's reason. */
@@ -437,14 +466,6 @@ export interface SharingOptions {
   readonly sharing?: Sharing;
   /** Only needed where the package's own `shared-worker.js` cannot be found, see the README. */
   readonly worker?: string | URL;
-}
-
-/** Who a client is. The broker believes whoever it lets in. */
-export interface IdentityOptions {
-  /** The user, 1 to 256 bytes without control characters: what the broker counts, limits and lists users by. */
-  readonly user?: string;
-  /** Which of the user's devices, as `user`; only beside that. */
-  readonly device?: string;
 }
 
 export interface ConnectOptions extends SharingOptions, IdentityOptions {
