@@ -46,7 +46,6 @@ describe("who a client says it is", () => {
       const answer = await refusal(await ask(`/v1/chat/limits${query}`));
       assert.deepEqual(answer, { status: 400, code: "invalid_argument", message: why });
       const socket = await Client.open(worker, { path: `/v1/chat/connect${query}` });
-      // The runtime lets a close out only once the client has said something, as clients do.
       socket.say({ type: "hello", version: 1 });
       assert.deepEqual(await socket.ended(), { code: 4008, reason: `invalid_argument: ${why}` });
     }

@@ -58,10 +58,32 @@ test("a socket that closes late, after the object woke, is not taken for one tha
   const woken = new Peers(runtime);
   const number = woken.accept(fresh, "binary");
   assert.equal(woken.find(late), undefined);
-  assert.deepEqual(woken.find(fresh), { connection: number, encoding: "binary", heardAt: Date.now() });
+  assert.deepEqual(woken.find(fresh), { connection: number, encoding: "binary", heardAt: Date.now(), isNew: true });
   assert.deepEqual(woken.find(kept), kept.deserializeAttachment());
   assert.ok(number <= Number.MAX_SAFE_INTEGER);
 
   context.mock.timers.setTime(1_600_000_000_000);
   assert.ok(new Peers(runtime).accept(new Socket(), "json") > number, "the clock was set back");
+});
+
+test("a close is said once the client has said something, also over a sleep", () => {
+  const sockets = [];
+  const runtime = { getWebSockets: () => sockets, acceptWebSocket: (socket) => void sockets.push(socket) };
+  const closed = [];
+  const socket = () => Object.assign(new Socket(), { close: (...how) => closed.push(how) });
+  const [refused, refusedEarlier, heard] = [socket(), socket(), socket()];
+  const peers = new Peers(runtime);
+  const [first, second, third] = [refused, refusedEarlier, heard].map((each) => peers.accept(each, "json"));
+  assert.equal(peers.hear(heard).connection, third);
+  peers.close(first, 4008, "limit_reached: no");
+  peers.close(second, 4008, "limit_reached: no");
+  assert.deepEqual(closed, []);
+  peers.close(third, 4003, "kicked: you");
+  assert.deepEqual(closed.splice(0), [[4003, "kicked: you"]]);
+  assert.equal(peers.hear(refused), undefined);
+  assert.deepEqual(closed.splice(0), [[4008, "limit_reached: no"]]);
+  const woken = new Peers(runtime);
+  assert.deepEqual([...woken.survivors()].map(({ connection }) => connection), [third]);
+  assert.equal(woken.hear(refusedEarlier), undefined);
+  assert.deepEqual(closed, [[4008, "limit_reached: no"]]);
 });

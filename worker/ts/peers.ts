@@ -11,6 +11,10 @@ interface Attachment {
   readonly encoding: Encoding;
   /** When something last came from it that the runtime did not answer by itself, to {@link HEARD_EVERY_MS}. */
   readonly heardAt: number;
+  /** Whether it has not said anything yet. */
+  readonly isNew?: boolean;
+  /** What it is to be closed with as soon as it says something. */
+  readonly closing?: { readonly code: number; readonly reason: string };
 }
 
 /** A socket with its number. */
@@ -50,13 +54,14 @@ export class Peers implements Sockets {
   *survivors(): Generator<Peer> {
     for (const socket of this.#context.getWebSockets()) {
       const attachment = attachmentOf(socket);
-      if (attachment !== undefined && socket.readyState === WebSocket.OPEN) yield { ...attachment, socket };
+      if (attachment === undefined || attachment.closing !== undefined) continue;
+      if (socket.readyState === WebSocket.OPEN) yield { ...attachment, socket };
     }
   }
 
   /** Takes a socket in, so that the object may sleep while it is open. */
   accept(socket: WebSocket, encoding: Encoding): number {
-    const attachment: Attachment = { connection: this.#next++, encoding, heardAt: Date.now() };
+    const attachment: Attachment = { connection: this.#next++, encoding, heardAt: Date.now(), isNew: true };
     this.#context.acceptWebSocket(socket);
     socket.serializeAttachment(attachment);
     socket.binaryType = "arraybuffer";
@@ -72,9 +77,13 @@ export class Peers implements Sockets {
 
   /** The same for a socket that something came from. */
   hear(socket: WebSocket): Attachment | undefined {
+    const closing = attachmentOf(socket)?.closing;
+    if (closing !== undefined) socket.close(closing.code, closing.reason);
     const found = this.find(socket);
+    if (found === undefined) return undefined;
+    const { isNew, ...known } = found;
     const now = Date.now();
-    if (found !== undefined && now - found.heardAt >= HEARD_EVERY_MS) socket.serializeAttachment({ ...found, heardAt: now });
+    if (isNew === true || now - found.heardAt >= HEARD_EVERY_MS) socket.serializeAttachment({ ...known, heardAt: now });
     return found;
   }
 
@@ -117,8 +126,12 @@ export class Peers implements Sockets {
     this.#doors.get(connection)?.end();
     const socket = this.#sockets.get(connection);
     this.#sockets.delete(connection);
+    const attachment = socket && attachmentOf(socket);
     try {
-      socket?.close(code, reason);
+      // The runtime keeps a close to itself, for seconds, that is said before the client has said anything; which every
+      // client does at once.
+      if (attachment?.isNew === true) socket?.serializeAttachment({ ...attachment, closing: { code, reason } });
+      else socket?.close(code, reason);
     } catch {
       // It closed in the meantime.
     }
