@@ -124,6 +124,7 @@ impl Broker {
                 self.cx.wake_starved();
                 let (LoadOwner::Subscription { namespace, .. }
                 | LoadOwner::Read { namespace, .. }
+                | LoadOwner::Mailbox { namespace, .. }
                 | LoadOwner::Compaction { namespace }
                 | LoadOwner::Schedule { namespace }
                 | LoadOwner::Export { namespace, .. }
@@ -148,6 +149,9 @@ impl Broker {
                     }
                     LoadOwner::Read { read, .. } => {
                         namespace.read_loaded(&mut self.cx, read, ticket, result)
+                    }
+                    LoadOwner::Mailbox { read, head, .. } => {
+                        namespace.mailbox_loaded(&mut self.cx, (read, head), ticket, result)
                     }
                     LoadOwner::Compaction { .. } => {
                         namespace.compaction_loaded(&mut self.cx, ticket, result)
@@ -755,6 +759,7 @@ impl Broker {
             Command::DeleteDeadLetters(delete) => namespace.delete_dead_letters(cx, index, delete),
             Command::OpenSession(open) => self.open_session(index, open),
             Command::AckSession(ack) => namespace.ack_session(cx, index, *ack),
+            Command::ReadMailbox(read) => namespace.read_mailbox(cx, index, *read),
             Command::EndSession(end) => namespace.end_session(cx, index, *end),
             Command::ListDevices(list) => namespace.list_devices(cx, index, list),
             Command::Kick(kick) => self.kick(index, kick),
@@ -826,6 +831,7 @@ impl Broker {
             while let Some(work) = batch.pop_front() {
                 let (Work::Subscription { namespace, .. }
                 | Work::Read { namespace, .. }
+                | Work::Mailbox { namespace, .. }
                 | Work::Compaction { namespace }
                 | Work::Export { namespace, .. }
                 | Work::Import { namespace }
@@ -847,6 +853,7 @@ impl Broker {
                         }
                     }
                     Work::Read { read, .. } => namespace.advance_read(&mut self.cx, read),
+                    Work::Mailbox { read, .. } => namespace.advance_mailbox(&mut self.cx, read),
                     Work::Compaction { .. } => namespace.compact(&mut self.cx),
                     Work::Export { export, .. } => {
                         namespace.advance_export(&mut self.cx, export);

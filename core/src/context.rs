@@ -105,6 +105,12 @@ pub(crate) enum LoadOwner {
     },
     /// A history read: namespace and read.
     Read { namespace: u32, read: u32 },
+    /// A head of a page of a mailbox: namespace, read, head.
+    Mailbox {
+        namespace: u32,
+        read: u32,
+        head: u32,
+    },
     /// A pass of key compaction: namespace.
     Compaction { namespace: u32 },
     /// An export.
@@ -133,6 +139,8 @@ pub(crate) enum Work {
     },
     /// Go on with a history read.
     Read { namespace: u32, read: u32 },
+    /// Go on with a page of a mailbox.
+    Mailbox { namespace: u32, read: u32 },
     /// Go on with key compaction.
     Compaction { namespace: u32 },
     /// Go on with an export.

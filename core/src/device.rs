@@ -2,7 +2,7 @@
 //!
 //! A device is told by the user and device in its connections' claims. From its first `hello` on it is remembered, with
 //! its session if it has one, until it was away for `session_ttl_ms` or has to make room for another of its user.
-//! Ephemeral connections are their user's, but leave no device behind.
+//! Ephemeral connections (HTTP) are there for a moment and count for nothing here.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -82,7 +82,7 @@ impl Devices {
     }
 
     /// The device of this name, or where it belongs among those of its user.
-    fn find(&self, user: &str, name: &str) -> Result<u32, usize> {
+    pub(crate) fn find(&self, user: &str, name: &str) -> Result<u32, usize> {
         let devices = self.of_users.get(user).map_or(&[][..], Vec::as_slice);
         devices
             .binary_search_by_key(&name, |device| &*self.entries[*device as usize].name)
@@ -198,7 +198,7 @@ impl Namespace {
     /// Makes a connection one of its user and of its device.
     pub(crate) fn add_user(&mut self, cx: &mut Context, connection: u32) {
         let client = &mut cx.connections[connection as usize];
-        if client.claims.user.is_empty() {
+        if client.claims.user.is_empty() || client.ephemeral {
             return;
         }
         let user = client.claims.user.as_str();

@@ -17,6 +17,12 @@
 //! GET  /v1/{namespace}/scheduled?filter=&after=&limit=              messages that wait for their time
 //! DELETE /v1/{namespace}/scheduled/{schedule_id}                    take one back
 //! GET  /v1/{namespace}/limits                                       the rate limits
+//! GET  /v1/{namespace}/mailbox?after=&limit=                        what waits for the device that asks
+//! GET  /v1/{namespace}/users?after=&limit=                          who is online
+//! GET  /v1/{namespace}/users/{user}                                 whether a user is, and when it was last seen
+//! DELETE /v1/{namespace}/users/{user}?reason=                       send all of its devices away
+//! GET  /v1/{namespace}/users/{user}/devices?after=&limit=           its devices
+//! DELETE /v1/{namespace}/users/{user}/devices/{device}?reason=      send one away
 //! GET  /v1/{namespace}/export                                       the namespace as an archive
 //! PUT  /v1/{namespace}/import                                       an archive becomes the namespace
 //! GET  /healthz, /readyz                                            the host's own

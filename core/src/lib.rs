@@ -40,6 +40,7 @@ mod limit;
 mod limits;
 mod lineage;
 mod log;
+mod mailbox;
 mod manage;
 mod manage_device;
 mod manage_group;

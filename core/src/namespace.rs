@@ -27,6 +27,7 @@ use crate::inquiry::Inquiry;
 use crate::limits::{Limiter, Limits};
 use crate::lineage::Lineage;
 use crate::log::{Log, LogKeys, RollBounds};
+use crate::mailbox::MailboxRead;
 use crate::manage::topic_row;
 use crate::presence::Presence;
 use crate::read::ReadJob;
@@ -105,6 +106,7 @@ pub(crate) struct Namespace {
     /// The requests that wait for answers.
     pub(crate) inquiries: Map<ReplyTo, Inquiry>,
     pub(crate) reads: Slab<ReadJob>,
+    pub(crate) mailbox_reads: Slab<MailboxRead>,
     pub(crate) compaction: Option<Box<Compaction>>,
     pub(crate) compaction_queue: VecDeque<(u32, TopicId, Partition)>,
     /// Exports under way; while there are any, no row of messages is deleted or rewritten.
@@ -190,6 +192,7 @@ impl Namespace {
             schedule: Schedule::new(seed),
             inquiries: Map::with_seed(seed),
             reads: Slab::new(),
+            mailbox_reads: Slab::new(),
             compaction: None,
             compaction_queue: VecDeque::new(),
             exports: Vec::new(),
@@ -644,6 +647,17 @@ impl Namespace {
         for index in gone {
             let read = self.reads.remove(index);
             if let Some(ticket) = read.cursor.ticket() {
+                cx.abandon_load(ticket);
+            }
+        }
+        let gone: Vec<usize> = self
+            .mailbox_reads
+            .iter()
+            .filter(|(_, read)| read.connection_id == connection)
+            .map(|(index, _)| index)
+            .collect();
+        for index in gone {
+            for ticket in self.mailbox_reads.remove(index).tickets() {
                 cx.abandon_load(ticket);
             }
         }

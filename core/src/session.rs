@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::effect::{After, CloseCode, Durability};
 use crate::error::{ErrorCode, Refusal, check_count};
 use crate::ids::{Incarnation, Sequence, SubscriptionId};
-use crate::input::Rights;
+use crate::input::{Claims, Rights};
 use crate::namespace::Namespace;
 use crate::protocol::field::{Item as _, List};
 use crate::protocol::frame::{
@@ -410,6 +410,20 @@ impl Namespace {
         let session = self.session_of(connection, &cx.connections[connection as usize]);
         session.ok_or_else(|| {
             let message = "this connection has no session; say open_session first";
+            Refusal::new(ErrorCode::UnknownSession, message)
+        })
+    }
+
+    /// The session of the device that somebody speaks for, whichever connection has it.
+    pub(crate) fn session_of_claims(&self, claims: &Claims) -> Result<&Session, Refusal> {
+        let device = self.devices.find(&claims.user, &claims.device).ok();
+        let session =
+            device.and_then(|device| self.devices.entries[device as usize].session.as_ref());
+        session.ok_or_else(|| {
+            let message = format!(
+                "device \"{}\" of user \"{}\" has no session; connect with both and say open_session",
+                claims.device, claims.user
+            );
             Refusal::new(ErrorCode::UnknownSession, message)
         })
     }

@@ -224,6 +224,7 @@ export type Command =
     }
   | { type: "open_session"; request: number; token?: string | undefined }
   | { type: "ack_session"; request: number; subscription: number; sequence: bigint }
+  | { type: "read_mailbox"; request: number; after?: bigint | undefined; messagesMax?: number | undefined }
   | { type: "end_session"; request: number }
   | {
       type: "list_devices";
@@ -312,6 +313,11 @@ export interface RuleFields {
   filter: string;
   when: RuleCondition[];
   then: RuleAction[];
+}
+
+export interface MailboxRecord extends RecordFields {
+  topic: string;
+  partition: number;
 }
 
 export interface DeviceFields {
@@ -500,6 +506,7 @@ export type Reply =
       expiresMs: number;
       filters: { filter: string; waiting: number }[];
     }
+  | { type: "mailbox"; request: number; waiting: number; more: boolean; records: MailboxRecord[] }
   | { type: "devices"; request: number; devices: DeviceFields[]; more: boolean }
   | {
       type: "user";
@@ -540,6 +547,7 @@ const ITEMS: Readonly<Record<string, string>> = {
   RuleAction: "action:str ; 1 topic:str 2 header:str 3 value:str",
   Rule: "rule:str version:int order:int enabled:flag filter:str when:[RuleCondition] then:[RuleAction]",
   SessionFilter: "filter:str waiting:int",
+  MailboxRecord: `topic:str partition:int ${STORED} ; ${PROPERTIES} ${KEPT}`,
   DeviceDescription: "user:str device:str online:flag lastSeen:int session:flag waiting:int",
   RuleStep: "rule:str topic:str applied:flag told:str",
   RoutedMessage: "topic:str ; 3 headers:headers",
@@ -609,6 +617,7 @@ export const COMMANDS: readonly (readonly [number, Command["type"], string])[] =
   [41, "explain", `request:int ${PUBLISHED} ; ${PROPERTIES}`],
   [42, "open_session", "request:int ; 1 token:str"],
   [43, "ack_session", "request:int subscription:int sequence:u64"],
+  [44, "read_mailbox", "request:int ; 1 after:u64 2 messagesMax:int"],
   [45, "end_session", "request:int"],
   [46, "list_devices", "request:int ; 1 user:str 2 after:str 3 devicesMax:int"],
   [47, "kick", "request:int user:str ; 1 device:str 2 reason:str"],
@@ -650,6 +659,7 @@ export const REPLIES: readonly (readonly [number, Reply["type"], string])[] = [
   [157, "explanation", "request:int steps:[RuleStep] messages:[RoutedMessage]"],
   [158, "transacted", "request:int receipts:[Place]"],
   [159, "session", "request:int token:str resumed:flag expiresMs:int filters:[SessionFilter]"],
+  [160, "mailbox", "request:int waiting:int more:flag records:[MailboxRecord]"],
   [161, "devices", "request:int devices:[DeviceDescription] more:flag"],
   [162, "user", "request:int user:str online:flag lastSeen:int connections:int devices:int"],
   [163, "users", "request:int users:strings more:flag online:int"],

@@ -12,9 +12,9 @@ use super::route::Action;
 use crate::inquiry::TIMEOUT_MS;
 use crate::protocol::field::{Headers, List};
 use crate::protocol::frame::{
-    CancelScheduled, Command, DeadOffset, DescribeGroup, Export, Hello, Import, ListGroups,
-    ListLimits, ListScheduled, PROTOCOL_VERSION, Publish, Read, ReadDeadLetters, ReplayDeadLetters,
-    Reply, Request,
+    CancelScheduled, Command, DeadOffset, DescribeGroup, DescribeUser, Export, Hello, Import, Kick,
+    ListDevices, ListGroups, ListLimits, ListScheduled, ListUsers, PROTOCOL_VERSION, Publish, Read,
+    ReadDeadLetters, ReadMailbox, ReplayDeadLetters, Reply, Request,
 };
 
 /// The most records that one page of history or of dead letters asks for when the request names no limit.
@@ -81,6 +81,45 @@ impl Action {
                 frames(&Command::CancelScheduled(CancelScheduled {
                     request: REQUEST,
                     schedule_id: *schedule_id,
+                }))
+            }
+            Self::ReadMailbox => {
+                let query = Query::parse(query, &["after", "limit"])?;
+                frames(&Command::ReadMailbox(ReadMailbox {
+                    request: REQUEST,
+                    after: query.u64("after")?,
+                    messages_max: Some(query.limit()?.unwrap_or(LIMIT_DEFAULT)),
+                }))
+            }
+            Self::ListUsers => {
+                let query = Query::parse(query, &["after", "limit"])?;
+                frames(&Command::ListUsers(ListUsers {
+                    request: REQUEST,
+                    after: query.get("after"),
+                    users_max: query.limit()?,
+                }))
+            }
+            Self::DescribeUser { user } => {
+                Query::parse(query, &[])?;
+                let request = REQUEST;
+                frames(&Command::DescribeUser(DescribeUser { request, user }))
+            }
+            Self::ListDevices { user } => {
+                let query = Query::parse(query, &["after", "limit"])?;
+                frames(&Command::ListDevices(ListDevices {
+                    request: REQUEST,
+                    user: Some(user),
+                    after: query.get("after"),
+                    devices_max: query.limit()?,
+                }))
+            }
+            Self::Kick { user, device } => {
+                let query = Query::parse(query, &["reason"])?;
+                frames(&Command::Kick(Kick {
+                    request: REQUEST,
+                    user,
+                    device: device.as_deref(),
+                    reason: query.get("reason"),
                 }))
             }
             Self::ListLimits => {

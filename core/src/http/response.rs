@@ -46,6 +46,10 @@ pub fn response(topic: &str, reply: &Reply<'_>) -> Option<Response> {
         Reply::Affected(affected) => Some(object_response(affected, 1)),
         Reply::Scheduled(scheduled) => Some(object_response(scheduled, 1)),
         Reply::Limits(limits) => Some(object_response(limits, 1)),
+        Reply::Mailbox(mailbox) => Some(object_response(mailbox, 1)),
+        Reply::Users(users) => Some(object_response(users, 1)),
+        Reply::UserDescription(user) => Some(object_response(user, 1)),
+        Reply::Devices(devices) => Some(object_response(devices, 1)),
         Reply::Done(_) => Some(line(200, b"{\"ok\":true}".to_vec())),
         // A request greets first, so that the broker which heard that is gone.
         Reply::Failed(failed) if failed.code == ErrorCode::OutOfState.as_str() => {

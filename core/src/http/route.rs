@@ -92,6 +92,27 @@ pub enum Action {
     },
     /// List the rate limits.
     ListLimits,
+    /// Show what waits for the session of the device that asks.
+    ReadMailbox,
+    /// List the users that are online.
+    ListUsers,
+    /// Tell whether a user is online.
+    DescribeUser {
+        /// Which user.
+        user: String,
+    },
+    /// List the devices of a user.
+    ListDevices {
+        /// Of which user.
+        user: String,
+    },
+    /// Send a user's devices away.
+    Kick {
+        /// Which user's.
+        user: String,
+        /// Which device, if not all of them.
+        device: Option<String>,
+    },
 }
 
 impl Action {
@@ -100,12 +121,19 @@ impl Action {
         match self {
             Self::Publish { .. } | Self::Read { .. } => "GET, HEAD, POST",
             Self::Request { .. } | Self::ReplayDeadLetters { .. } => "POST",
-            Self::CancelScheduled { .. } => "DELETE",
+            Self::CancelScheduled { .. }
+            | Self::Kick {
+                device: Some(_), ..
+            } => "DELETE",
+            Self::DescribeUser { .. } | Self::Kick { .. } => "DELETE, GET, HEAD",
             Self::ListGroups
             | Self::DescribeGroup { .. }
             | Self::ReadDeadLetters { .. }
             | Self::ListScheduled
-            | Self::ListLimits => "GET, HEAD",
+            | Self::ListLimits
+            | Self::ReadMailbox
+            | Self::ListUsers
+            | Self::ListDevices { .. } => "GET, HEAD",
         }
     }
 }
@@ -164,7 +192,7 @@ impl Route {
                 404,
                 UNKNOWN_ROUTE,
                 format!(
-                    "nothing is at /v1/{path}; there are connect, subscribe, topics/{{topic}}, requests/{{topic}}, groups, scheduled, limits, export and import below /v1/{{namespace}}/"
+                    "nothing is at /v1/{path}; there are connect, subscribe, topics/{{topic}}, requests/{{topic}}, groups, scheduled, limits, mailbox, users, export and import below /v1/{{namespace}}/"
                 ),
             )
         };
@@ -200,6 +228,22 @@ impl Route {
                 schedule_id: parse_u64("the number of a scheduled message", id)?,
             },
             ("limits", "") => Action::ListLimits,
+            ("mailbox", "") => Action::ReadMailbox,
+            ("users", "") => Action::ListUsers,
+            ("users", rest) => {
+                let (user, rest) = rest.split_once('/').unwrap_or((rest, ""));
+                let user = decode(user, "user")?.into_owned();
+                match (rest, rest.strip_prefix("devices/")) {
+                    ("", _) if method == "DELETE" => Action::Kick { user, device: None },
+                    ("", _) => Action::DescribeUser { user },
+                    ("devices" | "devices/", _) => Action::ListDevices { user },
+                    (_, Some(device)) => Action::Kick {
+                        user,
+                        device: Some(decode(device, "device")?.into_owned()),
+                    },
+                    _ => return Err(unknown()),
+                }
+            }
             _ => return Err(unknown()),
         };
         Ok(Self::Command { namespace, action })
@@ -339,6 +383,34 @@ mod tests {
                 Action::CancelScheduled { schedule_id: 7 },
             ),
             ("GET", "limits", Action::ListLimits),
+            ("GET", "mailbox", Action::ReadMailbox),
+            ("HEAD", "users", Action::ListUsers),
+            (
+                "GET",
+                "users/a%20b",
+                Action::DescribeUser { user: text("a b") },
+            ),
+            (
+                "GET",
+                "users/a%2Fb/devices",
+                Action::ListDevices { user: text("a/b") },
+            ),
+            (
+                "DELETE",
+                "users/a",
+                Action::Kick {
+                    user: text("a"),
+                    device: None,
+                },
+            ),
+            (
+                "DELETE",
+                "users/a/devices/p%2Fq",
+                Action::Kick {
+                    user: text("a"),
+                    device: Some(text("p/q")),
+                },
+            ),
         ] {
             let Route::Command { namespace, action } = route(method, &format!("/v1/n/{path}"))
             else {
@@ -372,6 +444,16 @@ mod tests {
             ("GET", "/v1/n/groups/g/dead-letters/x", (404, UNKNOWN_ROUTE)),
             ("GET", "/v1/n/groups/%ff", (400, MALFORMED_REQUEST)),
             ("GET", "/v1/n/limits/user", (404, UNKNOWN_ROUTE)),
+            ("GET", "/v1/n/users/a/phones", (404, UNKNOWN_ROUTE)),
+            ("GET", "/v1/n/users/%ff", (400, MALFORMED_REQUEST)),
+            (
+                "DELETE",
+                "/v1/n/users/a/devices/%ff",
+                (400, MALFORMED_REQUEST),
+            ),
+            ("GET", "/v1/n/users/a/devices/p", (405, METHOD_NOT_ALLOWED)),
+            ("DELETE", "/v1/n/users", (405, METHOD_NOT_ALLOWED)),
+            ("DELETE", "/v1/n/mailbox", (405, METHOD_NOT_ALLOWED)),
             ("DELETE", "/v1/n/scheduled/first", (400, "invalid_argument")),
             ("DELETE", "/v1/n/scheduled/-1", (400, "invalid_argument")),
         ] {

@@ -211,6 +211,8 @@ frames! { 'a
         42 "open_session" OpenSession<'a>,
         /// Says how far a subscription of the session was taken.
         43 "ack_session" AckSession,
+        /// Reads what waits for the session of the connection's device, without taking it.
+        44 "read_mailbox" ReadMailbox,
         /// Ends the session of the connection's device.
         45 "end_session" EndSession,
         /// Asks for the devices of a user.
@@ -297,6 +299,8 @@ frames! { 'a
         158 "transacted" Transacted<'a>,
         /// Answers `open_session`.
         159 "session" SessionDescription<'a>,
+        /// Answers `read_mailbox`.
+        160 "mailbox" Mailbox<'a>,
         /// Answers `list_devices`.
         161 "devices" Devices<'a>,
         /// Answers `describe_user`.
@@ -979,6 +983,17 @@ layouts! { 'a
         subscription: u32,
         /// Everything up to this sequence was taken.
         sequence: u64,
+    }
+
+    /// See [`Command::ReadMailbox`].
+    ReadMailbox {
+        /// The number that the reply carries.
+        request: u64,
+        ;
+        /// Only what comes after this sequence.
+        1 after: u64,
+        /// At most so many.
+        2 messages_max: u64,
     }
 
     /// See [`Command::EndSession`].
@@ -1666,6 +1681,49 @@ layouts! { 'a
         filter: &'a str,
         /// About how many messages wait: never less than there are, up to the bound of a mailbox.
         waiting: u64,
+    }
+
+    /// See [`Reply::Mailbox`].
+    Mailbox<'a> {
+        /// The command's number.
+        request: u64,
+        /// How many messages wait, as in [`SessionFilter::waiting`], over all filters.
+        waiting: u64,
+        /// Whether there are more after the last.
+        more: bool,
+        /// The messages, by rising sequence.
+        records: List<'a, MailboxRecord<'a>>,
+    }
+
+    /// A message in a [`Mailbox`]; the fields are those of [`Record`].
+    MailboxRecord<'a> {
+        /// The message's topic.
+        topic: &'a str,
+        /// Its partition.
+        partition: u32,
+        /// Its place in the partition.
+        offset: u64,
+        /// Its place in the namespace.
+        sequence: u64,
+        /// When it was published, in milliseconds since the Unix epoch.
+        timestamp: u64,
+        /// What was published.
+        payload: &'a [u8],
+        ;
+        /// See [`Publish::key`].
+        1 key: &'a str,
+        /// See [`Publish::content_type`].
+        2 content_type: &'a str,
+        /// See [`Publish::headers`].
+        3 headers: Headers<'a>,
+        /// See [`Publish::id`].
+        4 id: &'a str,
+        /// When it stops to be delivered, in milliseconds since the Unix epoch.
+        5 expires_at: u64,
+        /// Where it can be answered, see [`Respond`].
+        6 reply_to: u64,
+        /// See [`Publish::priority`]; left out where it is 0.
+        7 priority: u64,
     }
 
     /// See [`Reply::Devices`].

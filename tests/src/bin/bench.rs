@@ -3,16 +3,18 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 
 use dunlin_core::frame::{
     Ack, CancelScheduled, Command, Commit, ConfigureLimit, ConfigureRule, ConfigureTopic, Extend,
-    Headers, Hello, Join, Lease, List, Message, Nack, Position, Publish, RuleAction, RuleCondition,
-    Strings, Subscribe, Transact, Unsubscribe,
+    Headers, Hello, Join, Lease, List, Message, Nack, OpenSession, Position, Publish, RuleAction,
+    RuleCondition, Strings, Subscribe, Transact, Unsubscribe,
 };
-use dunlin_core::{Claims, ConnectionId, Encoding, Input, Rights, Timestamp, abi};
+use dunlin_core::{
+    Claims, ConnectionId, Effect, Encoding, Input, Op, Reader, Rights, Row, Timestamp, abi,
+};
 use dunlin_host::{Engine, EngineKind, Engines, GuestModule};
 
 const ROUNDS: u32 = 7;
@@ -147,6 +149,12 @@ fn main() {
     row(&engines, "the same, 16 idle keys", 0, |engine| {
         keyed(engine, 16)
     });
+    row(
+        &engines,
+        "a device comes back to its session with 100 missed messages",
+        0,
+        resume_session,
+    );
     for leases in [1_000, 100_000] {
         for (name, settle) in [
             ("extend a lease", Settle::Extend),
@@ -201,30 +209,52 @@ impl Bench {
     }
 
     fn connect(&mut self) -> ConnectionId {
+        let mut batch = Vec::new();
+        let connection = self.put_connect(&mut batch, "");
+        self.step(&batch);
+        connection
+    }
+
+    /// Puts a client of somebody's device into a batch.
+    fn put_connect(&mut self, batch: &mut Vec<u8>, device: &str) -> ConnectionId {
         self.connections += 1;
         let connection = ConnectionId(self.connections);
         let claims = Claims {
             namespace: String::from("bench"),
             user: String::from("somebody"),
-            device: String::new(),
+            device: String::from(device),
             rights: Rights::ALL,
         };
-        let mut batch = Vec::new();
         let connect = Input::Connect {
             connection,
             encoding: Encoding::Binary,
             claims,
             ip: vec![192, 0, 2, 1],
         };
-        abi::encode_input(&connect, &mut batch);
+        abi::encode_input(&connect, batch);
         let hello = Command::Hello(Hello {
             version: 1,
             client: None,
             ephemeral: None,
         });
-        put(&mut batch, connection, &hello);
-        self.step(&batch);
+        put(batch, connection, &hello);
         connection
+    }
+
+    /// The effects of a step, and how long it took.
+    fn effects(&mut self, batch: &[u8]) -> (Vec<Effect>, Duration) {
+        self.now += 1;
+        let begin = Instant::now();
+        let step = self.engine.step(Timestamp(self.now), batch);
+        let took = begin.elapsed();
+        let mut reader = Reader::new(step.expect("the engine goes on"));
+        reader.u64().expect("a timeout comes first");
+        reader.u8().expect("then whether it can sleep");
+        let mut effects = Vec::new();
+        while !reader.is_empty() {
+            effects.push(abi::decode_effect(&mut reader).expect("then effects"));
+        }
+        (effects, took)
     }
 
     fn step(&mut self, batch: &[u8]) {
@@ -695,6 +725,80 @@ fn publish(bench: &mut Bench, subscribers: u32, topic: &str) -> f64 {
     }
     let batch = publish_batch(publisher, topic, BATCH);
     bench.time(&batch, BATCH)
+}
+
+/// Has a device go, 100 messages come, and the device come back for them, without ever acknowledging one: what the
+/// connection, its session, the subscription and the deliveries take, with what they are read from.
+fn resume_session(bench: &mut Bench) -> f64 {
+    const MISSED: usize = 100;
+    const TURNS: u32 = 200;
+    let come = |bench: &mut Bench| {
+        let mut batch = Vec::new();
+        let connection = bench.put_connect(&mut batch, "phone");
+        let open = OpenSession {
+            request: 1,
+            token: None,
+        };
+        put(&mut batch, connection, &Command::OpenSession(open));
+        let Command::Subscribe(begin) = subscribe(1, "a/b") else {
+            unreachable!("it is a subscribe")
+        };
+        let begin = Subscribe {
+            from: Some("session"),
+            ..begin
+        };
+        put(&mut batch, connection, &Command::Subscribe(begin));
+        (connection, batch)
+    };
+    let publisher = bench.connect();
+    let (mut device, batch) = come(bench);
+    bench.step(&batch);
+    let mut rows = Vec::new();
+    let mut took = Duration::ZERO;
+    for turn in 0..=TURNS {
+        let mut batch = Vec::new();
+        let connection = device;
+        abi::encode_input(&Input::Disconnect { connection }, &mut batch);
+        if turn == 0 {
+            batch.extend(publish_batch(publisher, "a/b", MISSED));
+        }
+        for effect in bench.effects(&batch).0 {
+            if let Effect::Write { ops, .. } = effect {
+                rows.extend(ops.into_iter().filter_map(|op| match op {
+                    Op::Put { key, value } => Some(Row { key, value }),
+                    Op::Delete { .. } | Op::DeleteRange { .. } => None,
+                }));
+            }
+        }
+        let (connection, mut batch) = come(bench);
+        device = connection;
+        let mut delivered = 0;
+        while !batch.is_empty() {
+            let (effects, step) = bench.effects(&batch);
+            if turn > 0 {
+                took += step;
+            }
+            batch.clear();
+            for effect in effects {
+                match effect {
+                    Effect::Load {
+                        ticket, from, to, ..
+                    } => {
+                        let wanted = |row: &&Row| row.key >= from && row.key < to;
+                        let result = Ok(rows.iter().filter(wanted).cloned().collect());
+                        abi::encode_input(&Input::Loaded { ticket, result }, &mut batch);
+                    }
+                    Effect::Send { body, .. } => {
+                        let payloads = body.windows(PAYLOAD.len());
+                        delivered += usize::from(payloads.clone().any(|some| some == PAYLOAD));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        assert!(delivered > 0, "what was missed is delivered");
+    }
+    took.as_nanos() as f64 / f64::from(TURNS)
 }
 
 /// Publishes one by one and in a transaction, in turns on the same broker; of each the best turn counts.

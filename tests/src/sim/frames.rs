@@ -48,6 +48,7 @@ pub(super) const fn request_of(reply: &Reply<'_>) -> Option<u64> {
         Reply::Affected(reply) => reply.request,
         Reply::Limits(reply) => reply.request,
         Reply::SessionDescription(reply) => reply.request,
+        Reply::Mailbox(reply) => reply.request,
         Reply::Devices(reply) => reply.request,
         Reply::UserDescription(reply) => reply.request,
         Reply::Users(reply) => reply.request,
