@@ -235,12 +235,18 @@ test("who logs out has no session any more", async () => {
   const other = world.client.subscribe("u");
   await settled();
   heard(world, "subscribe");
+  world.transport.peer.reply(delivery(1, 1), delivery(1, 2), delivery(1, 3));
+  await take(world.inbox, 2);
   const ending = world.client.endSession();
   while (world.transport.peer.said.length === 0) await settled();
   const [end] = heard(world, "end_session");
   world.transport.peer.reply({ type: "ok", request: end?.request ?? 0 });
   await ending;
+  // What is here can still be taken, and nobody is told.
+  assert.deepEqual(await take(world.inbox, 1), ["m3"]);
   assert.equal((await world.inbox.next()).done, true);
+  await world.clock.advance(1_000);
+  heard(world);
   assert.equal(world.client.session, undefined);
   await reconnected(world);
   assert.deepEqual((heard(world, "subscribe") as { filter?: string }[]).map(({ filter }) => filter), ["u"]);

@@ -91,6 +91,9 @@ export class DeviceSession {
   /** The subscription is over. */
   forget(subscription: number): void {
     this.#progress.delete(subscription);
+    if (this.#progress.size > 0) return;
+    this.#cancelTimer?.();
+    this.#cancelTimer = undefined;
   }
 
   /** Tells the broker what it has not heard yet; resolves when it has, or does not in time. */

@@ -119,7 +119,7 @@ export class ActiveSubscription extends Inbox<Received> implements Subscription,
   }
 
   protected override asked(): void {
-    if (this.#inHand > 0n) this.#session?.took(this.id, this.#inHand);
+    if (this.#inHand > 0n && !this.hasEnded) this.#session?.took(this.id, this.#inHand);
   }
 
   protected taken(received: Received): void {
