@@ -18,8 +18,16 @@ const PHONE = { user: "ann", device: "phone", session: true };
 
 const WAYS: Readonly<Record<string, (namespace: string, identity: IdentityOptions) => Promise<Client>>> = {
   "over a socket": (namespace, identity) => server.client(namespace, identity),
-  "with a broker in memory": (namespace, identity) => openLocalWith(() => wasm, { ...identity, namespace, name: "devices" }),
+  "with a broker in memory": async (namespace, identity) => {
+    const client = await openLocalWith(() => wasm, { ...identity, namespace, name: "devices" });
+    local.push(client);
+    return client;
+  },
 };
+
+/** Clients that a test left behind, because it failed, would keep the process. */
+const local: Client[] = [];
+after(() => Promise.all(local.map((client) => client.close())));
 
 async function take(inbox: Subscription, count: number): Promise<string[]> {
   const texts: string[] = [];
@@ -57,6 +65,27 @@ for (const [way, open] of Object.entries(WAYS)) {
     const third = await open("away", PHONE);
     assert.deepEqual(await take(third.subscribe("chat/#", { session: true }), 1), ["6"]);
     await Promise.all([third.close(), ben.close()]);
+  });
+
+  test(`what waits can be looked at before it is taken, ${way}`, async () => {
+    const look = async (client: Client): Promise<string[]> => {
+      const found: string[] = [];
+      for await (const message of client.mailbox()) found.push(`${message.topic} ${message.offset} ${message.text()}`);
+      return found;
+    };
+    const ben = await open("looked", { user: "ben", device: "desk" });
+    const phone = await open("looked", PHONE);
+    assert.deepEqual([await look(phone), await phone.waiting()], [[], 0]);
+    await Promise.all(["chat/#", "chat/a"].map((filter) => phone.subscribe(filter, { session: true }).ready));
+    await phone.close();
+    await publish(ben, "1", "2");
+    // Without the session, which stays as it is.
+    const looking = await open("looked", { user: "ann", device: "phone" });
+    assert.deepEqual(await look(looking), ["chat/a 0 1", "chat/a 1 2"]);
+    assert.ok((await looking.waiting()) >= 2);
+    assert.deepEqual(await look(looking), ["chat/a 0 1", "chat/a 1 2"]);
+    await assert.rejects(look(ben), code("unknown_session"));
+    await Promise.all([looking.close(), ben.close()]);
   });
 
   test(`who logs out finds nothing, ${way}`, async () => {

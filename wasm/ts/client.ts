@@ -200,6 +200,14 @@ export class TransportClient implements Client, Owner {
     }
   }
 
+  async *mailbox(options: TransferOptions = {}): AsyncIterableIterator<Message> {
+    yield* (await later(this.connection)).mailbox(this.connection, options);
+  }
+
+  async waiting(): Promise<number> {
+    return (await later(this.connection)).waiting(this.connection);
+  }
+
   async *devices(options: DevicesOptions = {}): AsyncIterableIterator<Device> {
     yield* (await later(this.connection)).devices(this.connection, options);
   }

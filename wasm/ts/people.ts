@@ -1,13 +1,29 @@
-/** Devices and users: who there is, and who is to go. */
+/** Devices and users: who there is, what waits for them, and who is to go. */
 
 import type { Connection } from "./connection.ts";
-import type { Device, DevicesOptions, KickOptions, TransferOptions, UserDescription } from "./types.ts";
+import { Received } from "./message.ts";
+import type { Device, DevicesOptions, KickOptions, Message, TransferOptions, UserDescription } from "./types.ts";
 
-/** How many are asked for at once. */
+/** How many names or messages are asked for at once. */
 const PAGE_NAMES = 1000;
+const PAGE_MESSAGES = 256;
 
 export async function endSession(connection: Connection): Promise<void> {
   await connection.ask("ok", { type: "end_session" }, "reject");
+}
+
+export async function* mailbox(connection: Connection, { signal }: TransferOptions): AsyncGenerator<Message, void> {
+  let after: bigint | undefined;
+  for (;;) {
+    const page = await connection.ask("mailbox", { type: "read_mailbox", after, messagesMax: PAGE_MESSAGES }, "resend", signal);
+    for (const record of page.records) yield new Received(record.topic, record.partition, record);
+    after = page.records.at(-1)?.sequence;
+    if (!page.more || after === undefined) return;
+  }
+}
+
+export async function waiting(connection: Connection): Promise<number> {
+  return (await connection.ask("mailbox", { type: "read_mailbox", messagesMax: 1 }, "resend")).waiting;
 }
 
 export async function* devices(connection: Connection, { user, signal }: DevicesOptions): AsyncGenerator<Device, void> {

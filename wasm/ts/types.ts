@@ -53,6 +53,15 @@ export interface Client extends AsyncDisposable {
   /** The session of the device, as it was when it was opened last; undefined without one. */
   readonly session: SessionState | undefined;
 
+  /**
+   * What waits for the session of this client's user and device, over all of its filters, oldest first and each message
+   * once; nothing is taken by this. The session need not be open.
+   */
+  mailbox(options?: TransferOptions): AsyncIterableIterator<Message>;
+
+  /** About how many messages wait there: never less than there are, up to the bound of a mailbox for each filter. */
+  waiting(): Promise<number>;
+
   /** Ends the session and its subscriptions, and forgets what waits for it: the device logs out. */
   endSession(): Promise<void>;
 
