@@ -49,11 +49,19 @@ pub enum Mutation {
     RepeatedInBatch,
     /// A message that has expired is delivered to who catches up.
     ExpiredDelivered,
+    /// A rule acts again on what it made.
+    RuleActsAgain,
+    /// Rules are not stored.
+    RulesNotStored,
+    /// A transaction is done without what may not be done of it.
+    TransactionTorn,
+    /// What a transaction acknowledges is forgotten.
+    TransactionAcksForgotten,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 25] = [
         Self::ReceiptBeforeSync,
         Self::CatchUpSkips,
         Self::GapUntold,
@@ -75,6 +83,10 @@ impl Mutation {
         Self::LowSequenceRefused,
         Self::RepeatedInBatch,
         Self::ExpiredDelivered,
+        Self::RuleActsAgain,
+        Self::RulesNotStored,
+        Self::TransactionTorn,
+        Self::TransactionAcksForgotten,
     ];
 
     /// Whether this fault is switched on.

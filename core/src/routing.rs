@@ -17,6 +17,7 @@ use crate::effect::{After, Durability, Op};
 use crate::error::{ErrorCode, Refusal};
 use crate::group::check_group_name;
 use crate::manage::require_manage;
+use crate::mutation::Mutation;
 use crate::namespace::Namespace;
 use crate::protocol::field::{Headers, List};
 use crate::protocol::frame::{
@@ -245,7 +246,7 @@ impl Namespace {
                 let mut tell = |applied, told: &dyn Fn() -> String| {
                     steps.tell(name, &topic, applied, told);
                 };
-                if draft.acted.contains(&index) {
+                if draft.acted.contains(&index) && !Mutation::RuleActsAgain.is_active() {
                     tell(false, &|| {
                         String::from("it has acted on this message already")
                     });
@@ -368,10 +369,12 @@ impl Namespace {
             return Err(Refusal::new(ErrorCode::LimitReached, message));
         }
         cx.require_storage()?;
-        cx.ops.push(Op::Put {
-            key: self.keys.rule(command.rule),
-            value: rule.row(),
-        });
+        if !Mutation::RulesNotStored.is_active() {
+            cx.ops.push(Op::Put {
+                key: self.keys.rule(command.rule),
+                value: rule.row(),
+            });
+        }
         self.routing.remove(command.rule);
         self.routing.insert(command.rule.into(), rule);
         self.rules_changed(cx, connection, command.request);

@@ -14,6 +14,7 @@ use crate::error::{ErrorCode, Refusal};
 use crate::held::{Attempt, messages_of};
 use crate::ids::{LeaseId, Offset};
 use crate::lease::{Verdict, check_settling};
+use crate::mutation::Mutation;
 use crate::namespace::Namespace;
 use crate::protocol::field::List;
 use crate::protocol::frame::{Commitment, Position, Reply, Transact, Transacted};
@@ -69,7 +70,10 @@ impl<'a> Beside<'a> {
         is_repeat: bool,
     ) -> Result<(), Refusal> {
         for lease in &self.leases {
-            if !is_repeat && !namespace.has_lease(connection, *lease) {
+            if !is_repeat
+                && !namespace.has_lease(connection, *lease)
+                && !Mutation::TransactionTorn.is_active()
+            {
                 let message = format!(
                     "lease {} is not this connection's: it was settled, its time is over, or it is another's",
                     lease.0
@@ -91,6 +95,9 @@ impl<'a> Beside<'a> {
     fn settle(&self, namespace: &mut Namespace, cx: &mut Context, connection: u32) -> After {
         let mut after = After::default();
         for lease in &self.leases {
+            if Mutation::TransactionAcksForgotten.is_active() {
+                continue;
+            }
             // Only of a repeat, or of a lease that stands there twice, nothing is left.
             if let Some(waits) = namespace.settle_lease(cx, connection, *lease, Verdict::Ack) {
                 after = after.and(waits);

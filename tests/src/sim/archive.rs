@@ -82,8 +82,9 @@ impl Archive {
         number
     }
 
-    /// The number of the message with this payload.
-    pub(super) fn number_of(&self, payload: &[u8]) -> Result<usize, String> {
+    /// The number of the message with this payload in a topic. What rules make of one message has one payload, and
+    /// numbers that follow each other.
+    pub(super) fn number_of(&self, payload: &[u8], topic: &str) -> Result<usize, String> {
         let digits = payload
             .split(|byte| *byte == b':')
             .next()
@@ -91,14 +92,15 @@ impl Archive {
         core::str::from_utf8(digits)
             .ok()
             .and_then(|digits| digits.parse::<usize>().ok())
-            .filter(|number| {
-                self.drafts
-                    .get(*number)
-                    .is_some_and(|draft| draft.payload == payload)
+            .and_then(|first| {
+                let rest = self.drafts.get(first..)?.iter();
+                let mut made = rest.take_while(|draft| draft.payload == payload);
+                made.position(|draft| draft.topic == topic)
+                    .map(|index| first + index)
             })
             .ok_or_else(|| {
                 format!(
-                    "a payload that nobody published: {:?}",
+                    "a payload that nobody published to \"{topic}\": {:?}",
                     String::from_utf8_lossy(payload)
                 )
             })

@@ -11,7 +11,9 @@ use super::frames::{decode, frames_in, request_of};
 use super::model::Model;
 use super::plan::Plan;
 use super::rng::Rng;
-use super::workload::{self, Heard, Turn, partitioned, publish, queue, session, subscribe};
+use super::workload::{
+    self, Heard, Turn, partitioned, publish, queue, rules, session, subscribe, transact,
+};
 
 /// How many commands a client lets wait.
 const OUTSTANDING_MAX: usize = 12;
@@ -26,6 +28,8 @@ pub(super) struct Client {
     pub(super) views: subscribe::Views,
     pub(super) memberships: queue::Memberships,
     pub(super) seats: partitioned::Seats,
+    pub(super) ruled: rules::Ruled,
+    pub(super) transacted: transact::Transacted,
     outstanding: BTreeMap<u64, Arc<Request>>,
     /// Commands that the broker may have forgotten.
     uncertain: BTreeMap<u64, Arc<Request>>,
@@ -42,6 +46,8 @@ impl Client {
             views: subscribe::Views::default(),
             memberships: queue::Memberships::default(),
             seats: partitioned::Seats::default(),
+            ruled: rules::Ruled::default(),
+            transacted: transact::Transacted::default(),
             outstanding: BTreeMap::new(),
             uncertain: BTreeMap::new(),
             requests: 0,

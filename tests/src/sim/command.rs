@@ -2,13 +2,17 @@
 
 use dunlin_core::Durability;
 
-use super::workload::{partitioned, publish, queue, read, session, subscribe, topics};
+use super::workload::{
+    partitioned, publish, queue, read, rules, session, subscribe, topics, transact,
+};
 
 /// One command, of the workload whose it is.
 #[derive(Clone, Debug)]
 pub(super) enum Order {
     Topics(topics::Order),
     Publish(publish::Order),
+    Rules(rules::Order),
+    Transact(transact::Order),
     Subscribe(subscribe::Order),
     Read(read::Order),
     Queue(queue::Order),
@@ -44,6 +48,8 @@ impl Request {
         match &self.order {
             Order::Topics(order) => order.encode(self.number, out),
             Order::Publish(order) => order.encode(self.number, drafts, out),
+            Order::Rules(order) => order.encode(self.number, out),
+            Order::Transact(order) => order.encode(self.number, drafts, out),
             Order::Subscribe(order) => order.encode(self.number, out),
             Order::Read(order) => order.encode(self.number, out),
             Order::Queue(order) => order.encode(self.number, out),

@@ -182,7 +182,7 @@ impl Model {
         for topic in dump.iter().filter(|topic| !topic.name.starts_with('$')) {
             for (partition, extent) in topic.partitions.iter().enumerate() {
                 for (offset, sequence, payload) in &extent.records {
-                    let message = self.archive.number_of(payload)?;
+                    let message = self.archive.number_of(payload, &topic.name)?;
                     let place = self.archive.place(message)?.clone();
                     let model = &self.archive.topics[place.topic];
                     let known = (

@@ -55,8 +55,18 @@ impl Model {
                         self.promise(message, applied, synced)?;
                     }
                 }
+                Reply::Transacted(told) => {
+                    let places = told.receipts.iter().flatten();
+                    for place in places.filter(|place| !place.duplicate || place.sequence > 0) {
+                        let message = self.archive.at_sequence(namespace, place.sequence);
+                        self.promise(message, applied, synced)?;
+                    }
+                    let waits = self.book.waits_for(connection, told.request);
+                    check_left(waits, applied, synced)
+                        .map_err(|error| format!("{told:?} {error}"))?;
+                }
                 Reply::Settled(settled) => {
-                    let waits = self.book.waits_for(connection, &settled);
+                    let waits = self.book.waits_for(connection, settled.request);
                     check_left(waits, applied, synced)
                         .map_err(|error| format!("{settled:?} {error}"))?;
                 }
@@ -66,7 +76,7 @@ impl Model {
                         .map_err(|error| format!("{done:?} {error}"))?;
                 }
                 Reply::Delivery(delivery) => {
-                    let message = self.archive.number_of(delivery.payload)?;
+                    let message = self.archive.number_of(delivery.payload, delivery.topic)?;
                     let place = self.archive.place(message)?;
                     if place.life == life && place.level == Durability::Sync && place.write > synced
                     {

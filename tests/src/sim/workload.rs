@@ -8,9 +8,11 @@ pub(super) mod partitioned;
 pub(super) mod publish;
 pub(super) mod queue;
 pub(super) mod read;
+pub(super) mod rules;
 pub(super) mod session;
 pub(super) mod subscribe;
 pub(super) mod topics;
+pub(super) mod transact;
 
 use dunlin_core::frame::Reply;
 
@@ -26,9 +28,11 @@ use super::rng::Rng;
 pub(super) const ALL: &[(u64, &dyn Workload)] = &[
     (7, &topics::Topics),
     (40, &publish::Publishing),
+    (6, &rules::Rules),
     (33, &subscribe::Subscribing),
     (16, &read::Reading),
     (24, &queue::Queues),
+    (8, &transact::Transactions),
     (24, &partitioned::Partitioned),
     (4, &session::Session),
 ];

@@ -39,6 +39,31 @@ pub(in crate::sim) struct Draft {
     pub(in crate::sim) durability: Option<Durability>,
 }
 
+impl Draft {
+    /// The message as a publish of its own.
+    pub(super) fn encode(&self, request: u64, out: &mut Vec<u8>) {
+        let headers = encode_headers(self);
+        Command::Publish(Publish {
+            request,
+            topic: &self.topic,
+            payload: &self.payload,
+            key: self.key.as_deref(),
+            content_type: None,
+            headers: parse_headers(headers.as_deref()),
+            id: self.id.as_deref(),
+            ttl_ms: self.ttl_ms,
+            delay_ms: None,
+            deliver_at: None,
+            producer: producer_of(self),
+            producer_sequence: sequence_of(self),
+            priority: None,
+            durability: self.durability.map(word),
+            wait_ms: None,
+        })
+        .encode(out);
+    }
+}
+
 /// Messages by their numbers.
 #[derive(Clone, Debug)]
 pub(in crate::sim) enum Order {
@@ -54,54 +79,12 @@ pub(in crate::sim) enum Order {
 impl Order {
     pub(in crate::sim) fn encode(&self, request: u64, drafts: &[Draft], out: &mut Vec<u8>) {
         match self {
-            Self::One { message } => {
-                let draft = &drafts[*message];
-                let headers = encode_headers(draft);
-                Command::Publish(Publish {
-                    request,
-                    topic: &draft.topic,
-                    payload: &draft.payload,
-                    key: draft.key.as_deref(),
-                    content_type: None,
-                    headers: parse_headers(headers.as_deref()),
-                    id: draft.id.as_deref(),
-                    ttl_ms: draft.ttl_ms,
-                    delay_ms: None,
-                    deliver_at: None,
-                    producer: producer_of(draft),
-                    producer_sequence: sequence_of(draft),
-                    priority: None,
-                    durability: draft.durability.map(word),
-                    wait_ms: None,
-                })
-                .encode(out);
-            }
+            Self::One { message } => drafts[*message].encode(request, out),
             Self::Batch {
                 messages,
                 durability,
             } => {
-                let mut list = Vec::new();
-                for message in messages {
-                    let draft = &drafts[*message];
-                    let headers = encode_headers(draft);
-                    List::push(
-                        &mut list,
-                        &Message {
-                            topic: &draft.topic,
-                            payload: &draft.payload,
-                            key: draft.key.as_deref(),
-                            content_type: None,
-                            headers: parse_headers(headers.as_deref()),
-                            id: draft.id.as_deref(),
-                            ttl_ms: draft.ttl_ms,
-                            delay_ms: None,
-                            deliver_at: None,
-                            producer: producer_of(draft),
-                            producer_sequence: sequence_of(draft),
-                            priority: None,
-                        },
-                    );
-                }
+                let list = encode_messages(messages, drafts);
                 Command::PublishBatch(PublishBatch {
                     request,
                     messages: List::new(&list),
@@ -112,6 +95,33 @@ impl Order {
             }
         }
     }
+}
+
+/// The list that a batch or a transaction has.
+pub(super) fn encode_messages(messages: &[usize], drafts: &[Draft]) -> Vec<u8> {
+    let mut list = Vec::new();
+    for message in messages {
+        let draft = &drafts[*message];
+        let headers = encode_headers(draft);
+        List::push(
+            &mut list,
+            &Message {
+                topic: &draft.topic,
+                payload: &draft.payload,
+                key: draft.key.as_deref(),
+                content_type: None,
+                headers: parse_headers(headers.as_deref()),
+                id: draft.id.as_deref(),
+                ttl_ms: draft.ttl_ms,
+                delay_ms: None,
+                deliver_at: None,
+                producer: producer_of(draft),
+                producer_sequence: sequence_of(draft),
+                priority: None,
+            },
+        );
+    }
+    list
 }
 
 fn producer_of(draft: &Draft) -> Option<&str> {
@@ -189,7 +199,12 @@ pub(in crate::sim) fn say_goodbye(
         .collect()
 }
 
-fn draft(namespace: usize, topic: &TopicPlan, rng: &mut Rng, model: &mut Model) -> usize {
+pub(super) fn draft(
+    namespace: usize,
+    topic: &TopicPlan,
+    rng: &mut Rng,
+    model: &mut Model,
+) -> usize {
     let keyed = topic.wish.kind == Some("compacted") || rng.once_in(3);
     let size = if rng.once_in(20) {
         rng.below(3000)
@@ -236,7 +251,7 @@ fn produce(rng: &mut Rng, model: &mut Model) -> (String, u64) {
     (format!("p{producer}"), sequence)
 }
 
-fn level(rng: &mut Rng) -> Option<Durability> {
+pub(super) fn level(rng: &mut Rng) -> Option<Durability> {
     *rng.pick(&[
         None,
         None,
@@ -247,14 +262,14 @@ fn level(rng: &mut Rng) -> Option<Durability> {
 }
 
 /// What a receipt says of one message.
-struct Receipt {
-    sequence: u64,
-    message: usize,
-    partition: u32,
-    offset: u64,
-    asked: Durability,
-    connection: u64,
-    order: u64,
+pub(super) struct Receipt {
+    pub(super) sequence: u64,
+    pub(super) message: usize,
+    pub(super) partition: u32,
+    pub(super) offset: u64,
+    pub(super) asked: Durability,
+    pub(super) connection: u64,
+    pub(super) order: u64,
 }
 
 /// Places every message that has a receipt, in the order of sequences.
@@ -263,74 +278,36 @@ fn place(model: &mut Model, step: &Step<'_>) -> Check {
     let mut duplicates = Vec::new();
     let mut refused = Vec::new();
     for answer in step.answers() {
-        let command::Order::Publish(publish) = answer.order else {
-            continue;
-        };
-        let (connection, order) = (answer.connection, answer.pending.order);
-        match (publish, answer.reply) {
-            (Order::One { message }, Reply::Receipt(told)) if told.duplicate => {
-                let place = frame::Place {
-                    topic: told.topic,
-                    partition: told.partition,
-                    offset: told.offset,
-                    sequence: told.sequence,
-                    duplicate: true,
-                    schedule_id: told.schedule_id,
-                };
-                duplicates.push((*message, place));
-            }
-            (Order::One { message }, Reply::Receipt(told)) => {
+        let (messages, asked) = match answer.order {
+            command::Order::Publish(Order::One { message }) => {
                 let asked = model.archive.drafts[*message].durability;
-                receipts.push(Receipt {
-                    sequence: told.sequence,
-                    message: *message,
+                (core::slice::from_ref(message), asked)
+            }
+            command::Order::Publish(Order::Batch {
+                messages,
+                durability,
+            }) => (&messages[..], *durability),
+            command::Order::Transact(order) => (&order.messages[..], order.durability),
+            _ => continue,
+        };
+        let places: Result<Vec<_>, _> = match (answer.order, answer.reply) {
+            (command::Order::Publish(Order::One { .. }), Reply::Receipt(told)) => {
+                Ok(vec![frame::Place {
                     partition: told.partition,
                     offset: told.offset,
-                    asked: asked.unwrap_or(Durability::None),
-                    connection,
-                    order,
-                });
+                    sequence: told.sequence,
+                    duplicate: told.duplicate,
+                    schedule_id: told.schedule_id,
+                    topic: told.topic,
+                }])
             }
-            (
-                Order::Batch {
-                    messages,
-                    durability,
-                },
-                Reply::Receipts(told),
-            ) => {
-                let places: Result<Vec<_>, _> = told.receipts.iter().collect();
-                let places = places.map_err(|_| "malformed receipts".to_owned())?;
-                if places.len() != messages.len() {
-                    return Err(format!(
-                        "{} receipts for {} messages",
-                        places.len(),
-                        messages.len()
-                    ));
-                }
-                let new: Vec<_> = places.iter().filter(|place| !place.duplicate).collect();
-                if new
-                    .windows(2)
-                    .any(|pair| pair[0].sequence + 1 != pair[1].sequence)
-                {
-                    return Err(format!("a batch was torn apart: {places:?}"));
-                }
-                for (message, place) in messages.iter().zip(places) {
-                    if place.duplicate {
-                        duplicates.push((*message, place));
-                        continue;
-                    }
-                    receipts.push(Receipt {
-                        sequence: place.sequence,
-                        message: *message,
-                        partition: place.partition,
-                        offset: place.offset,
-                        asked: durability.unwrap_or(Durability::None),
-                        connection,
-                        order,
-                    });
-                }
+            (command::Order::Publish(Order::Batch { .. }), Reply::Receipts(told)) => {
+                told.receipts.iter().collect()
             }
-            (publish, Reply::Failed(failed)) => {
+            (command::Order::Transact(_), Reply::Transacted(told)) => {
+                told.receipts.iter().collect()
+            }
+            (_, Reply::Failed(failed)) => {
                 let codes = [
                     "storage_unavailable",
                     "subscriber_blocked",
@@ -339,17 +316,47 @@ fn place(model: &mut Model, step: &Step<'_>) -> Check {
                     "invalid_argument",
                     "dedup_window_full",
                 ];
-                check_code(failed.code, &codes)?;
-                let messages = match publish {
-                    Order::One { message } => core::slice::from_ref(message),
-                    Order::Batch { messages, .. } => messages,
-                };
+                let is_settling = matches!(answer.order, command::Order::Transact(_));
+                if !is_settling || failed.code != "unknown_lease" {
+                    check_code(failed.code, &codes)?;
+                }
                 for message in messages {
                     model.archive.refuse(*message)?;
                 }
                 refused.push((messages, failed.code, failed.message));
+                continue;
             }
             _ => return answer.is_none_of_these(),
+        };
+        let places = places.map_err(|_| "malformed receipts".to_owned())?;
+        if places.len() != messages.len() {
+            return Err(format!(
+                "{} receipts for {} messages",
+                places.len(),
+                messages.len()
+            ));
+        }
+        let new: Vec<_> = places.iter().filter(|place| !place.duplicate).collect();
+        if new
+            .windows(2)
+            .any(|pair| pair[0].sequence + 1 != pair[1].sequence)
+        {
+            return Err(format!("a batch was torn apart: {places:?}"));
+        }
+        for (message, place) in messages.iter().zip(places) {
+            if place.duplicate {
+                duplicates.push((*message, place));
+                continue;
+            }
+            receipts.push(Receipt {
+                sequence: place.sequence,
+                message: *message,
+                partition: place.partition,
+                offset: place.offset,
+                asked: asked.unwrap_or(Durability::None),
+                connection: answer.connection,
+                order: answer.pending.order,
+            });
         }
     }
     receipts.sort_unstable_by_key(|receipt| receipt.sequence);
@@ -418,7 +425,7 @@ fn check_names_refused(model: &mut Model, now: u64, messages: &[usize], code: &s
     }
 }
 
-fn take_receipt(model: &mut Model, step: &Step<'_>, receipt: &Receipt) -> Check {
+pub(super) fn take_receipt(model: &mut Model, step: &Step<'_>, receipt: &Receipt) -> Check {
     model.stats.receipts += 1;
     let draft = model.archive.drafts[receipt.message].clone();
     let Some(topic) = model.archive.topic_named(draft.namespace, &draft.topic) else {

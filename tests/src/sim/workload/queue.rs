@@ -204,6 +204,15 @@ impl Memberships {
         }
     }
 
+    /// So many of the leases that it has, to be settled.
+    pub(in crate::sim) fn take_held(&mut self, count: usize) -> Vec<u64> {
+        let count = count.min(self.held.len());
+        let taken = self.held.drain(..count);
+        let leases: Vec<u64> = taken.map(|(lease, _)| lease).collect();
+        self.stale.extend(&leases);
+        leases
+    }
+
     /// What it has found is of before.
     pub(in crate::sim) fn look_again(&mut self) {
         self.found.clear();
@@ -256,10 +265,7 @@ impl Workload for Queues {
                 let leases = if matches!(verdict, Verdict::Extend(_)) {
                     mine.held[..count].iter().map(|(lease, _)| *lease).collect()
                 } else {
-                    let settled = mine.held.drain(..count);
-                    let leases: Vec<u64> = settled.map(|(lease, _)| lease).collect();
-                    mine.stale.extend(&leases);
-                    leases
+                    mine.take_held(count)
                 };
                 Order::Settle { verdict, leases }
             }

@@ -205,7 +205,7 @@ fn check_page(
     for record in page.records.iter() {
         let record: Record<'_> = record.map_err(|_| "a malformed record".to_owned())?;
         count += 1;
-        let message = model.archive.number_of(record.payload)?;
+        let message = model.archive.number_of(record.payload, topic)?;
         let told = Told {
             namespace,
             topic,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_core::Durability;
-use dunlin_core::frame::{Delivery, Reply, Settled};
+use dunlin_core::frame::{Delivery, Reply};
 
 use crate::sim::archive::{Check, Told, filter_matches};
 use crate::sim::command;
@@ -11,6 +11,7 @@ use crate::sim::frames::decode;
 use crate::sim::model::{Answer, Given, Model, Step};
 use crate::sim::recovery::Ended;
 
+use super::super::transact;
 use super::{MEMBERSHIPS_FROM, Order, Verdict};
 
 /// When something was decided: the life of the broker, and the write of that life that stores it.
@@ -101,13 +102,13 @@ impl Book {
         }
     }
 
-    /// What an answer that leaves waits for, if it is one of a queue.
+    /// What an answer that leaves waits for, if it settles leases.
     pub(in crate::sim) fn waits_for(
         &self,
         connection: u64,
-        settled: &Settled<'_>,
+        request: u64,
     ) -> Option<(u64, Durability)> {
-        self.waits.get(&(connection, settled.request)).copied()
+        self.waits.get(&(connection, request)).copied()
     }
 
     /// A member lost its connection or membership.
@@ -184,9 +185,7 @@ pub(super) fn take_step(model: &mut Model, step: &Step<'_>) -> Check {
     model.book.latest = model.book.latest.max(step.now);
     // Commands take effect in the order in which they were given, before anything is dealt out.
     for key in step.handled {
-        if let Some((pending, reply)) = step.replies.get(key)
-            && let command::Order::Queue(order) = &pending.request.order
-        {
+        if let Some((pending, reply)) = step.replies.get(key) {
             let answer = Answer {
                 connection: key.0,
                 namespace: pending.namespace,
@@ -194,7 +193,20 @@ pub(super) fn take_step(model: &mut Model, step: &Step<'_>) -> Check {
                 order: &pending.request.order,
                 reply,
             };
-            take_answer(model, step, &answer, order)?;
+            match answer.order {
+                command::Order::Queue(order) => take_answer(model, step, &answer, order)?,
+                command::Order::Transact(order) => take_transaction(model, step, &answer, order)?,
+                _ => {}
+            }
+        }
+    }
+    // Transactions that were held go on when everything else was done.
+    for answer in step.answers() {
+        let number = (answer.connection, answer.pending.request.number);
+        if let command::Order::Transact(order) = answer.order
+            && !step.handled.contains(&number)
+        {
+            take_transaction(model, step, &answer, order)?;
         }
     }
     for connection in after {
@@ -326,6 +338,47 @@ fn take_answer(model: &mut Model, step: &Step<'_>, answer: &Answer<'_>, order: &
     Ok(())
 }
 
+/// Either all leases of a transaction are settled with it or, if it was done before, with the first.
+fn take_transaction(
+    model: &mut Model,
+    step: &Step<'_>,
+    answer: &Answer<'_>,
+    order: &transact::Order,
+) -> Check {
+    match answer.reply {
+        Reply::Transacted(told) if told.receipts.iter().flatten().all(|place| place.duplicate) => {
+            for number in &order.leases {
+                let lease = &model.book.leases[&(answer.namespace, *number)];
+                if lease.ended.is_none() {
+                    return Err(format!(
+                        "{order:?} was done before, but not with lease {number}: {lease:?}"
+                    ));
+                }
+            }
+            Ok(())
+        }
+        Reply::Transacted(_) => {
+            for lease in &order.leases {
+                take_settled(model, step, answer, Verdict::Ack, *lease, None)?;
+            }
+            Ok(())
+        }
+        Reply::Failed(failed) if failed.code == "unknown_lease" => {
+            let mut last = Err(format!("{order:?} without leases: {failed:?}"));
+            for lease in &order.leases {
+                let code = Some(failed.code);
+                last = take_settled(model, step, answer, Verdict::Ack, *lease, code);
+                if last.is_ok() {
+                    break;
+                }
+            }
+            last
+        }
+        // The rest is the business of publishing.
+        _ => Ok(()),
+    }
+}
+
 fn take_settled(
     model: &mut Model,
     step: &Step<'_>,
@@ -400,7 +453,7 @@ fn take_delivery(
     connection: u64,
     delivery: &Delivery<'_>,
 ) -> Check {
-    let message = model.archive.number_of(delivery.payload)?;
+    let message = model.archive.number_of(delivery.payload, delivery.topic)?;
     let key = (connection, delivery.subscription);
     let Some(membership) = model.book.memberships.get(&key) else {
         // It ended in this very batch, after this was given to it.

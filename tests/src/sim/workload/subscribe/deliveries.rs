@@ -66,7 +66,7 @@ pub(super) fn take_delivery(model: &mut Model, now: u64, said: &Said) -> Check {
 }
 
 fn check_delivery(model: &mut Model, now: u64, index: usize, delivery: &Delivery<'_>) -> Check {
-    let message = model.archive.number_of(delivery.payload)?;
+    let message = model.archive.number_of(delivery.payload, delivery.topic)?;
     let granted = &mut model.grants.all[index];
     if let Some(credit) = &mut granted.credit {
         *credit = credit

@@ -136,7 +136,7 @@ impl View {
         life: u64,
         now: u64,
     ) -> Check {
-        let message = archive.number_of(delivery.payload)?;
+        let message = archive.number_of(delivery.payload, delivery.topic)?;
         let place = archive.place(message)?;
         let log = (place.topic, place.partition);
         let expected = self.next.get(&log).copied().unwrap_or(0);

@@ -105,7 +105,7 @@ pub(super) fn take_delivery(model: &mut Model, connection: u64, delivery: &Deliv
     let Some(seat) = model.ledger.seats.get(&key).cloned() else {
         return Err("it is no member".to_owned());
     };
-    let message = model.archive.number_of(delivery.payload)?;
+    let message = model.archive.number_of(delivery.payload, delivery.topic)?;
     let told = Told::by(delivery, seat.group.0);
     model.archive.check_told(message, &told)?;
     if delivery.lease.is_some() || delivery.attempt.is_some() {
