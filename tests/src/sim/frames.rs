@@ -1,6 +1,6 @@
 //! Frames as they come from the broker, and what is common to all of them.
 
-use dunlin_core::frame::Reply;
+use dunlin_core::frame::{Receipts, Reply, Transacted};
 use dunlin_core::{Durability, Reader};
 
 use super::archive::Check;
@@ -73,8 +73,8 @@ pub(super) const fn request_of(reply: &Reply<'_>) -> Option<u64> {
 pub(super) fn first_sequence(reply: &Reply<'_>) -> Option<u64> {
     match reply {
         Reply::Receipt(receipt) if !receipt.duplicate => Some(receipt.sequence),
-        Reply::Receipts(receipts) => receipts
-            .receipts
+        Reply::Receipts(Receipts { receipts, .. })
+        | Reply::Transacted(Transacted { receipts, .. }) => receipts
             .iter()
             .flatten()
             .filter(|place| !place.duplicate)
@@ -87,8 +87,8 @@ pub(super) fn first_sequence(reply: &Reply<'_>) -> Option<u64> {
 pub(super) fn last_sequence(reply: &Reply<'_>) -> Option<u64> {
     match reply {
         Reply::Receipt(receipt) if !receipt.duplicate => Some(receipt.sequence),
-        Reply::Receipts(receipts) => receipts
-            .receipts
+        Reply::Receipts(Receipts { receipts, .. })
+        | Reply::Transacted(Transacted { receipts, .. }) => receipts
             .iter()
             .flatten()
             .filter(|place| !place.duplicate)

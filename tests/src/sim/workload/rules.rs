@@ -189,6 +189,14 @@ fn made_of(sent: &Draft) -> Vec<Draft> {
     made
 }
 
+/// How many messages a command publishes behind the one that its receipt is for.
+pub(super) fn copies_of(order: &command::Order) -> u64 {
+    match order {
+        command::Order::Rules(Order::Publish { made, .. }) => (made.len() as u64).saturating_sub(1),
+        _ => 0,
+    }
+}
+
 pub(super) struct Rules;
 
 impl Workload for Rules {

@@ -9,6 +9,7 @@ use crate::sim::command;
 use crate::sim::frames::{first_sequence, last_sequence};
 use crate::sim::model::{Model, Pending, Step};
 
+use super::super::rules::copies_of;
 use super::{Begin, Order, Wish};
 
 /// A subscription, once it was granted.
@@ -109,7 +110,7 @@ pub(super) fn take_grants(model: &mut Model, step: &Step<'_>) -> Check {
         });
         let before = *before;
         if let Some(sequence) = last_sequence(reply) {
-            *seen = (*seen).max(sequence);
+            *seen = (*seen).max(sequence + copies_of(&request.order));
         }
         let (
             command::Order::Subscribe(Order::Subscribe { subscription, wish }),
