@@ -9,6 +9,8 @@ import type {
   DeadLettersOptions,
   DeadOffsets,
   DeadReason,
+  ExplainOptions,
+  Explanation,
   GroupConfig,
   GroupDescription,
   HistoryOptions,
@@ -20,6 +22,8 @@ import type {
   Message,
   ReplayOptions,
   ResetOptions,
+  RoutingRule,
+  RuleConfig,
   ScheduledMessage,
   StartPosition,
   TopicConfig,
@@ -124,6 +128,26 @@ export async function configureLimit(connection: Connection, limit: LimitConfig)
 
 export async function deleteLimit(connection: Connection, { scope, name = "" }: LimitName): Promise<void> {
   await connection.ask("ok", { type: "configure_limit", scope, name }, "resend");
+}
+
+export async function rules(connection: Connection): Promise<RoutingRule[]> {
+  const reply = await connection.ask("rules", { type: "list_rules" }, "resend");
+  return reply.rules.map(({ rule, ...fields }) => ({ name: rule, ...fields }) as RoutingRule);
+}
+
+export async function configureRule(connection: Connection, rule: string, config: RuleConfig): Promise<void> {
+  await connection.ask("ok", { ...config, type: "configure_rule", rule }, "resend");
+}
+
+export async function deleteRule(connection: Connection, rule: string): Promise<void> {
+  await connection.ask("ok", { type: "delete_rule", rule }, "reject");
+}
+
+export async function explain(connection: Connection, topic: string, payload: Uint8Array, options: ExplainOptions): Promise<Explanation> {
+  const { key, contentType, headers, id } = options;
+  const command: Unnumbered = { type: "explain", topic, payload, key, contentType, headers, id };
+  const { steps, messages } = await connection.ask("explanation", command, "resend");
+  return { steps, messages };
 }
 
 export async function* groups(connection: Connection, { signal }: TransferOptions): AsyncGenerator<string, void> {

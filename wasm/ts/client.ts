@@ -19,6 +19,8 @@ import type {
   ConsumerGroup,
   Device,
   DevicesOptions,
+  ExplainOptions,
+  Explanation,
   HistoryOptions,
   Imported,
   KickOptions,
@@ -33,6 +35,8 @@ import type {
   PublishOptions,
   Receipt,
   RequestOptions,
+  RoutingRule,
+  RuleConfig,
   ScheduledMessage,
   SessionState,
   StateChange,
@@ -40,6 +44,7 @@ import type {
   Subscription,
   TopicConfig,
   TopicDescription,
+  Transaction,
   TransferOptions,
   UserDescription,
 } from "./types.ts";
@@ -160,6 +165,13 @@ export class TransportClient implements Client, Owner {
     return receipts.map((place, index) => receipt(messages[index]?.topic ?? "", place));
   }
 
+  async transaction(parts: Transaction, options: PublishBatchOptions = {}): Promise<Receipt[]> {
+    const { messages = [] } = parts;
+    const fields = messages.map((message) => this.#message(message, options.retry));
+    const places = await (await later(this.connection)).transaction(this, fields, parts, options, onLoss(options.retry));
+    return places.map((place, index) => receipt(messages[index]?.topic ?? "", place));
+  }
+
   async request(topic: string, payload: Uint8Array | string, options: RequestOptions = {}): Promise<Answer> {
     const bytes = this.#payload(JSON.stringify(topic), payload);
     return (await later(this.connection)).request(this, topic, bytes, options);
@@ -268,6 +280,23 @@ export class TransportClient implements Client, Owner {
     await (await later(this.connection)).deleteLimit(this.connection, { scope, ...(name !== undefined && { name }) });
   }
 
+  async rules(): Promise<RoutingRule[]> {
+    return (await later(this.connection)).rules(this.connection);
+  }
+
+  async configureRule(name: string, config: RuleConfig): Promise<void> {
+    await (await later(this.connection)).configureRule(this.connection, name, config);
+  }
+
+  async deleteRule(name: string): Promise<void> {
+    await (await later(this.connection)).deleteRule(this.connection, name);
+  }
+
+  async explain(topic: string, payload: Uint8Array | string, options: ExplainOptions = {}): Promise<Explanation> {
+    const bytes = this.#payload(JSON.stringify(topic), payload);
+    return (await later(this.connection)).explain(this.connection, topic, bytes, options);
+  }
+
   async *export(options: TransferOptions = {}): AsyncIterableIterator<Uint8Array> {
     yield* (await later(this.connection)).exportArchive(this.connection, options);
   }
@@ -366,6 +395,6 @@ function randomId(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-function receipt(topic: string, { partition, offset, sequence, duplicate, scheduleId }: Place): Receipt {
+function receipt(sentTo: string, { topic = sentTo, partition, offset, sequence, duplicate, scheduleId }: Place): Receipt {
   return { topic, partition, offset, sequence, duplicate, ...(scheduleId !== undefined && { scheduleId }) };
 }

@@ -12,3 +12,4 @@ export { request } from "./question.ts";
 export { DeviceSession } from "./session.ts";
 export { ActivePartitionedMember } from "./partitioned.ts";
 export { ActiveQueueMember } from "./queue.ts";
+export { transaction } from "./transaction.ts";

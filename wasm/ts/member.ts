@@ -20,7 +20,7 @@ export type JoinFields = Omit<Extract<Unnumbered, { type: "join" }>, "type" | "s
 export abstract class Member<Delivered extends object> extends Inbox<Delivered> implements Listener {
   readonly id: number;
   readonly group: string;
-  protected readonly owner: Owner;
+  readonly owner: Owner;
   readonly #filters: readonly string[];
   readonly #onGap: QueueOptions["onGap"];
   #member: string | undefined;

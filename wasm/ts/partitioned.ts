@@ -7,6 +7,7 @@
  */
 
 import { DunlinError, invalid } from "./errors.ts";
+import type { Commitment } from "./frames.ts";
 import type { Owner, Told } from "./inbox.ts";
 import { Member } from "./member.ts";
 import type { JoinFields } from "./member.ts";
@@ -87,12 +88,24 @@ export class ActivePartitionedMember extends Member<OwnedMessage> implements Par
     if (!Array.isArray(deliveries)) throw invalid("give a list of deliveries");
     const messages = deliveries.map((delivery: PartitionDelivery) => {
       if (!(delivery instanceof OwnedMessage)) throw invalid("only deliveries of a partitioned group can be committed");
-      if (this.#has(delivery.tenure)) return delivery;
-      const place = `partition ${delivery.partition} of topic ${JSON.stringify(delivery.topic)}`;
-      throw new DunlinError("stale_generation", `${place} is not the member's any more, or was given to it anew`);
+      this.#check(delivery);
+      return delivery;
     });
     for (const { tenure, offset } of messages) advance(tenure, offset + 1n);
     await this.#commit([...new Set(messages.map(({ tenure }) => tenure))]);
+  }
+
+  commitment(delivery: OwnedMessage): { offset: Commitment; committed(): void } {
+    this.#check(delivery);
+    const { tenure, topic, partition } = delivery;
+    const next = delivery.offset + 1n;
+    return {
+      offset: { subscription: this.id, generation: this.#generation, topic, partition, offset: next },
+      committed() {
+        advance(tenure, next);
+        if (next > tenure.committed) tenure.committed = next;
+      },
+    };
   }
 
   lost(): void {
@@ -158,6 +171,12 @@ export class ActivePartitionedMember extends Member<OwnedMessage> implements Par
     if (this.#isAutomatic && this.owner.connection.isOpen) await this.#commitDone([...this.#tenures.values()]);
     this.lost();
     await this.owner.leave(this);
+  }
+
+  #check({ tenure, topic, partition }: OwnedMessage): void {
+    if (this.#has(tenure)) return;
+    const place = `partition ${partition} of topic ${JSON.stringify(topic)}`;
+    throw new DunlinError("stale_generation", `${place} is not the member's any more, or was given to it anew`);
   }
 
   #has(tenure: Tenure): boolean {
@@ -244,7 +263,7 @@ function advance(tenure: Tenure, done: bigint): void {
   if (done > tenure.done) tenure.done = done;
 }
 
-class OwnedMessage extends Received implements PartitionDelivery {
+export class OwnedMessage extends Received implements PartitionDelivery {
   readonly #member: ActivePartitionedMember;
   readonly #tenure: Tenure;
 
@@ -256,6 +275,15 @@ class OwnedMessage extends Received implements PartitionDelivery {
 
   get tenure(): Tenure {
     return this.#tenure;
+  }
+
+  get owner(): Owner {
+    return this.#member.owner;
+  }
+
+  /** What commits it in a transaction, and what is to be done when that holds. */
+  commitment(): { offset: Commitment; committed(): void } {
+    return this.#member.commitment(this);
   }
 
   commit(): Promise<void> {

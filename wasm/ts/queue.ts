@@ -112,7 +112,7 @@ export class ActiveQueueMember extends Member<LeasedMessage> implements QueueMem
   }
 }
 
-class LeasedMessage extends Received implements QueueDelivery {
+export class LeasedMessage extends Received implements QueueDelivery {
   readonly attempt: number;
   readonly #lease: number;
   readonly #member: ActiveQueueMember;
@@ -126,6 +126,10 @@ class LeasedMessage extends Received implements QueueDelivery {
 
   get lease(): number {
     return this.#lease;
+  }
+
+  get owner(): Owner {
+    return this.#member.owner;
   }
 
   ack(): Promise<void> {

@@ -3,10 +3,12 @@
 import type { DunlinError } from "./errors.ts";
 import type { ConsumerGroup } from "./group-types.ts";
 import type { Presence } from "./presence-types.ts";
+import type { Explanation, RoutingRule, RuleConfig, Transaction } from "./routing-types.ts";
 import type { Device, DevicesOptions, IdentityOptions, KickOptions, SessionState, UserDescription } from "./session-types.ts";
 
 export type * from "./group-types.ts";
 export type * from "./presence-types.ts";
+export type * from "./routing-types.ts";
 export type * from "./session-types.ts";
 
 /** A connection to one namespace of a broker. It connects again by itself, and its subscriptions go on. */
@@ -27,6 +29,16 @@ export interface Client extends AsyncDisposable {
 
   /** Publishes several messages, all or none; the receipts are in their order. */
   publishBatch(messages: readonly OutgoingMessage[], options?: PublishBatchOptions): Promise<Receipt[]>;
+
+  /**
+   * Publishes messages, acknowledges deliveries of queues and commits deliveries of partitioned groups, all or nothing,
+   * also over a crash; the receipts are those of the messages. Whatever is wrong rejects all of it.
+   *
+   * A message that is made of a delivery should have an `id` that is made of it too: where the transaction was done
+   * already, by whoever had the delivery before, it is then not done again, and the delivery is acknowledged. With
+   * `retry: true` it is sent again when the connection ends, under the ids that its messages have or get.
+   */
+  transaction(parts: Transaction, options?: PublishBatchOptions): Promise<Receipt[]>;
 
   /**
    * Publishes a message that one of those who hear it answers, with {@link Delivery.respond}. Rejects with
@@ -112,6 +124,21 @@ export interface Client extends AsyncDisposable {
 
   /** Removes a rate limit; one of the broker's configuration then holds again. Needs the right to manage. */
   deleteLimit(limit: LimitName): Promise<void>;
+
+  /** The routing rules, in the order of their turns. Needs the right to manage. */
+  rules(): Promise<RoutingRule[]>;
+
+  /**
+   * Creates a routing rule, which needs `filter` and `then`, or changes one: what is left out stays. It holds from then
+   * on. Needs the right to manage.
+   */
+  configureRule(name: string, config: RuleConfig): Promise<void>;
+
+  /** Deletes a routing rule. Needs the right to manage. */
+  deleteRule(name: string): Promise<void>;
+
+  /** What the routing rules would make of a message, which is not published. Needs the right to manage. */
+  explain(topic: string, payload: Uint8Array | string, options?: ExplainOptions): Promise<Explanation>;
 
   /**
    * The namespace as an archive, as it is when the iteration begins, whatever is published meanwhile. The next part is
@@ -199,6 +226,7 @@ export interface OutgoingMessage extends MessageOptions {
 
 /** Where a published message stands. */
 export interface Receipt {
+  /** Where it went: another than it was published to if routing rules say so. */
   readonly topic: string;
   readonly partition: number;
   /** Its place in the partition, from 0. */
@@ -217,6 +245,9 @@ export interface RequestOptions extends Pick<MessageOptions, "key" | "contentTyp
   /** Stops waiting; the request may be published nevertheless. */
   readonly signal?: AbortSignal;
 }
+
+/** What of a message routing rules look at. */
+export type ExplainOptions = Pick<MessageOptions, "key" | "contentType" | "headers" | "id">;
 
 /** What somebody answered to a request. */
 export interface Answer extends Payload {
