@@ -23,6 +23,9 @@
 //! DELETE /v1/{namespace}/users/{user}?reason=                       send all of its devices away
 //! GET  /v1/{namespace}/users/{user}/devices?after=&limit=           its devices
 //! DELETE /v1/{namespace}/users/{user}/devices/{device}?reason=      send one away
+//! GET  /v1/{namespace}/rules                                        the routing rules
+//! PUT, DELETE /v1/{namespace}/rules/{rule}                          set one as the body says; delete one
+//! POST /v1/{namespace}/explain/{topic}                              what rules would make of the body
 //! GET  /v1/{namespace}/export                                       the namespace as an archive
 //! PUT  /v1/{namespace}/import                                       an archive becomes the namespace
 //! GET  /healthz, /readyz                                            the host's own

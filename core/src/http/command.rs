@@ -5,17 +5,21 @@ use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
 use super::REQUEST;
-use super::problem::Problem;
+use super::problem::{Problem, status_of};
 use super::query::{Query, parse_u64};
 use super::response::{Response, response};
 use super::route::Action;
+use crate::error::ErrorCode;
 use crate::inquiry::TIMEOUT_MS;
 use crate::protocol::field::{Headers, List};
 use crate::protocol::frame::{
-    CancelScheduled, Command, DeadOffset, DescribeGroup, DescribeUser, Export, Hello, Import, Kick,
-    ListDevices, ListGroups, ListLimits, ListScheduled, ListUsers, PROTOCOL_VERSION, Publish, Read,
-    ReadDeadLetters, ReadMailbox, ReplayDeadLetters, Reply, Request,
+    CancelScheduled, Command, DeadOffset, DeleteRule, DescribeGroup, DescribeUser, Explain, Export,
+    Hello, Import, Kick, ListDevices, ListGroups, ListLimits, ListRules, ListScheduled, ListUsers,
+    PROTOCOL_VERSION, Publish, Read, ReadDeadLetters, ReadMailbox, ReplayDeadLetters, Reply,
+    Request,
 };
+use crate::protocol::json::{json_to_frame, put_json_str};
+use crate::wire::Reader;
 
 /// The most records that one page of history or of dead letters asks for when the request names no limit.
 pub const LIMIT_DEFAULT: u64 = 100;
@@ -125,6 +129,33 @@ impl Action {
             Self::ListLimits => {
                 Query::parse(query, &[])?;
                 frames(&Command::ListLimits(ListLimits { request: REQUEST }))
+            }
+            Self::ListRules => {
+                Query::parse(query, &[])?;
+                frames(&Command::ListRules(ListRules { request: REQUEST }))
+            }
+            Self::ConfigureRule { rule } => {
+                Query::parse(query, &[])?;
+                configure_rule_frames(rule, body)?
+            }
+            Self::DeleteRule { rule } => {
+                Query::parse(query, &[])?;
+                let request = REQUEST;
+                frames(&Command::DeleteRule(DeleteRule { request, rule }))
+            }
+            Self::Explain { topic } => {
+                Query::parse(query, &[])?;
+                let nothing_further = |_: &str, _| Ok(());
+                let described = Described::read(headers, &[], nothing_further)?;
+                frames(&Command::Explain(Explain {
+                    request: REQUEST,
+                    topic,
+                    payload: body,
+                    key: described.key,
+                    content_type: described.content_type,
+                    headers: described.headers(),
+                    id: described.id,
+                }))
             }
         };
         Ok(Asked {
@@ -321,6 +352,34 @@ fn replay_frames(group: &str, query: &str, body: &[u8]) -> Result<Vec<u8>, Probl
     })))
 }
 
+/// The frames that set a rule: the body has the fields of `configure_rule` as in JSON frames.
+fn configure_rule_frames(rule: &str, body: &[u8]) -> Result<Vec<u8>, Problem> {
+    let malformed = |message: String| {
+        let code = ErrorCode::MalformedFrame.as_str();
+        Problem::new(status_of(code), code, message)
+    };
+    let body = core::str::from_utf8(body).ok().map(str::trim);
+    let Some(fields) = body.and_then(|body| body.strip_prefix('{')) else {
+        return Err(malformed(String::from(
+            "the body must be a JSON object with fields of configure_rule, like {\"filter\":\"a/#\",\"then\":[{\"action\":\"drop\"}]}",
+        )));
+    };
+    let mut line =
+        format!("{{\"type\":\"configure_rule\",\"request\":{REQUEST},\"rule\":").into_bytes();
+    put_json_str(rule, &mut line);
+    if !fields.trim_start().starts_with('}') {
+        line.push(b',');
+    }
+    line.extend_from_slice(fields.as_bytes());
+    let line = core::str::from_utf8(&line).expect("it is made of texts");
+    let mut frame = Vec::new();
+    json_to_frame(line, Command::LAYOUTS, &mut frame).map_err(|error| malformed(error.message))?;
+    let command = Reader::new(&frame).bytes().ok();
+    let command = command.and_then(|frame| Command::decode(frame).ok());
+    let command = command.expect("the transcoder writes whole frames");
+    Ok(frames(&command))
+}
+
 /// The frames that ask for the next part of an archive; the first part of `export` 0 begins one. The reply is
 /// [`Reply::ArchivePart`].
 pub fn export_frames(export: u64, part: u64) -> Vec<u8> {
@@ -359,7 +418,6 @@ pub(super) fn frames(command: &Command<'_>) -> Vec<u8> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::wire::Reader;
 
     /// The command behind `hello`, as the broker will read it.
     pub(in super::super) fn command(frames: &[u8]) -> Command<'_> {
@@ -584,5 +642,68 @@ pub(super) mod tests {
             assert_eq!((problem.status, problem.code), (400, "invalid_argument"));
             assert!(problem.message.contains(named), "{}", problem.message);
         }
+    }
+
+    #[test]
+    fn a_rule_is_set_as_the_body_says() {
+        let action = Action::ConfigureRule {
+            rule: "r \"1\"".into(),
+        };
+        let body = b" {\n\"filter\":\"a/#\",\n\"then\":[{\"action\":\"drop\"}],\"order\":7}\n";
+        let asked = action.ask("", [], body).unwrap();
+        let Command::ConfigureRule(rule) = command(&asked.frames) else {
+            panic!("it sets a rule")
+        };
+        assert_eq!((rule.request, rule.rule), (REQUEST, "r \"1\""));
+        assert_eq!((rule.filter, rule.order), (Some("a/#"), Some(7)));
+        assert_eq!(rule.then.map(|then| then.iter().count()), Some(1));
+        let nothing = action.ask("", [], b"{ }").unwrap();
+        assert!(matches!(
+            command(&nothing.frames),
+            Command::ConfigureRule(rule) if rule.filter.is_none()
+        ));
+        for (body, told) in [
+            (&b""[..], "must be a JSON object"),
+            (b"[]", "must be a JSON object"),
+            (b"{\xff}", "must be a JSON object"),
+            (b"{", "JSON"),
+            (b"{\"filter\":5}", "\"filter\""),
+            (b"{\"rule\":\"other\"}", "\"rule\""),
+            (b"{\"type\":\"delete_topic\",\"topic\":\"a\"}", "\"type\""),
+            (b"{}{\"type\":\"ping\"}", "JSON"),
+        ] {
+            let problem = action.ask("", [], body).unwrap_err();
+            assert_eq!((problem.status, problem.code), (400, "malformed_frame"));
+            assert!(
+                problem.message.contains(told),
+                "{told}: {}",
+                problem.message
+            );
+        }
+        assert_eq!(action.ask("a=b", [], b"{}").unwrap_err().status, 400);
+    }
+
+    #[test]
+    fn a_message_is_explained_as_it_would_be_published() {
+        let action = Action::Explain { topic: "a".into() };
+        let headers = [
+            ("dunlin-key", "k"),
+            ("Dunlin-Header-X", "1"),
+            ("accept", "*/*"),
+        ];
+        let asked = action.ask("", headers, b"{}").unwrap();
+        let Command::Explain(explain) = command(&asked.frames) else {
+            panic!("it asks for an explanation")
+        };
+        assert_eq!((explain.topic, explain.payload), ("a", &b"{}"[..]));
+        assert_eq!(explain.key, Some("k"));
+        let pairs: Vec<_> = explain.headers.unwrap().iter().collect();
+        assert_eq!(pairs, [("x", "1")]);
+        let refused = action.ask("", [("dunlin-ttl-ms", "5")], b"").unwrap_err();
+        assert!(
+            refused.message.contains("unknown header dunlin-ttl-ms"),
+            "{}",
+            refused.message
+        );
     }
 }

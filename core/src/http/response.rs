@@ -50,6 +50,8 @@ pub fn response(topic: &str, reply: &Reply<'_>) -> Option<Response> {
         Reply::Users(users) => Some(object_response(users, 1)),
         Reply::UserDescription(user) => Some(object_response(user, 1)),
         Reply::Devices(devices) => Some(object_response(devices, 1)),
+        Reply::Rules(rules) => Some(object_response(rules, 1)),
+        Reply::Explanation(explanation) => Some(object_response(explanation, 1)),
         Reply::Done(_) => Some(line(200, b"{\"ok\":true}".to_vec())),
         // A request greets first, so that the broker which heard that is gone.
         Reply::Failed(failed) if failed.code == ErrorCode::OutOfState.as_str() => {

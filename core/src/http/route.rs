@@ -113,6 +113,23 @@ pub enum Action {
         /// Which device, if not all of them.
         device: Option<String>,
     },
+    /// List the routing rules.
+    ListRules,
+    /// Create a routing rule or change one, as the body says.
+    ConfigureRule {
+        /// Which rule.
+        rule: String,
+    },
+    /// Delete a routing rule.
+    DeleteRule {
+        /// Which rule.
+        rule: String,
+    },
+    /// Tell what routing rules would make of the body.
+    Explain {
+        /// Where it would be published to.
+        topic: String,
+    },
 }
 
 impl Action {
@@ -120,7 +137,8 @@ impl Action {
     const fn allow(&self) -> &'static str {
         match self {
             Self::Publish { .. } | Self::Read { .. } => "GET, HEAD, POST",
-            Self::Request { .. } | Self::ReplayDeadLetters { .. } => "POST",
+            Self::Request { .. } | Self::ReplayDeadLetters { .. } | Self::Explain { .. } => "POST",
+            Self::ConfigureRule { .. } | Self::DeleteRule { .. } => "DELETE, PUT",
             Self::CancelScheduled { .. }
             | Self::Kick {
                 device: Some(_), ..
@@ -131,6 +149,7 @@ impl Action {
             | Self::ReadDeadLetters { .. }
             | Self::ListScheduled
             | Self::ListLimits
+            | Self::ListRules
             | Self::ReadMailbox
             | Self::ListUsers
             | Self::ListDevices { .. } => "GET, HEAD",
@@ -192,7 +211,7 @@ impl Route {
                 404,
                 UNKNOWN_ROUTE,
                 format!(
-                    "nothing is at /v1/{path}; there are connect, subscribe, topics/{{topic}}, requests/{{topic}}, groups, scheduled, limits, mailbox, users, export and import below /v1/{{namespace}}/"
+                    "nothing is at /v1/{path}; there are connect, subscribe, topics/{{topic}}, requests/{{topic}}, groups, scheduled, limits, rules, explain/{{topic}}, mailbox, users, export and import below /v1/{{namespace}}/"
                 ),
             )
         };
@@ -244,6 +263,18 @@ impl Route {
                     _ => return Err(unknown()),
                 }
             }
+            ("rules", "") => Action::ListRules,
+            ("rules", rule) => {
+                let rule = decode(rule, "rule")?.into_owned();
+                if method == "DELETE" {
+                    Action::DeleteRule { rule }
+                } else {
+                    Action::ConfigureRule { rule }
+                }
+            }
+            ("explain", topic) if !topic.is_empty() => Action::Explain {
+                topic: decode(topic, "topic")?.into_owned(),
+            },
             _ => return Err(unknown()),
         };
         Ok(Self::Command { namespace, action })
@@ -411,6 +442,20 @@ mod tests {
                     device: Some(text("p/q")),
                 },
             ),
+            ("GET", "rules", Action::ListRules),
+            (
+                "PUT",
+                "rules/big%20ones",
+                Action::ConfigureRule {
+                    rule: text("big ones"),
+                },
+            ),
+            ("DELETE", "rules/b", Action::DeleteRule { rule: text("b") }),
+            (
+                "POST",
+                "explain/a/b",
+                Action::Explain { topic: text("a/b") },
+            ),
         ] {
             let Route::Command { namespace, action } = route(method, &format!("/v1/n/{path}"))
             else {
@@ -454,6 +499,8 @@ mod tests {
             ("GET", "/v1/n/users/a/devices/p", (405, METHOD_NOT_ALLOWED)),
             ("DELETE", "/v1/n/users", (405, METHOD_NOT_ALLOWED)),
             ("DELETE", "/v1/n/mailbox", (405, METHOD_NOT_ALLOWED)),
+            ("POST", "/v1/n/explain", (404, UNKNOWN_ROUTE)),
+            ("PUT", "/v1/n/rules/%ff", (400, MALFORMED_REQUEST)),
             ("DELETE", "/v1/n/scheduled/first", (400, "invalid_argument")),
             ("DELETE", "/v1/n/scheduled/-1", (400, "invalid_argument")),
         ] {
@@ -478,6 +525,9 @@ mod tests {
             ("DELETE", "/v1/n/scheduled", "GET, HEAD"),
             ("GET", "/v1/n/scheduled/7", "DELETE"),
             ("PUT", "/v1/n/limits", "GET, HEAD"),
+            ("PUT", "/v1/n/rules", "GET, HEAD"),
+            ("GET", "/v1/n/rules/r", "DELETE, PUT"),
+            ("GET", "/v1/n/explain/a", "POST"),
         ] {
             let problem = Route::parse(method, path).unwrap().unwrap_err();
             let allow = ("allow".into(), allow.to_string());
