@@ -10,6 +10,7 @@ mod limit;
 mod member;
 mod publish;
 mod request;
+mod rule;
 mod scheduled;
 mod serve;
 mod subscribe;
@@ -54,6 +55,8 @@ enum Verb {
     Scheduled(scheduled::Scheduled),
     /// Lists, sets and removes rate limits
     Limit(limit::Limit),
+    /// Lists, sets, deletes and explains the rules that route messages
+    Rule(rule::Rule),
     /// Writes a namespace to a file: the backup of a running broker, or the way to another one
     ///
     /// The archive shows the namespace as it was at one moment, when the export began, however long it takes and
@@ -129,6 +132,7 @@ pub fn run() -> ExitCode {
                 Verb::DeadLetters(dead_letters) => dead_letters.run().await,
                 Verb::Scheduled(scheduled) => scheduled.run().await,
                 Verb::Limit(limit) => limit.run().await,
+                Verb::Rule(rule) => rule.run().await,
                 Verb::Export(export) => export.run().await,
                 Verb::Import(import) => import.run().await,
                 Verb::Doctor(doctor) => doctor.run(),

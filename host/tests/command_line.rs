@@ -128,6 +128,14 @@ fn wrong_usage_is_told_with_exit_code_2() {
             "--per",
         ),
         (&["limit", "delete"], "SCOPE"),
+        (&["rule", "configure"], "RULE"),
+        (&["rule", "configure", "r", "--when", "key"], "--when"),
+        (
+            &["rule", "configure", "r", "--then", "set_header x"],
+            "--then",
+        ),
+        (&["rule", "configure", "r", "--order", "-1"], "-1"),
+        (&["rule", "explain", "a"], "PAYLOAD"),
         (&["request", "a"], "PAYLOAD"),
         (&["request", "a", "b", "--timeout", "5"], "--timeout"),
         (&["request", "a", "b", "--header", "x"], "--header"),
@@ -263,6 +271,7 @@ fn a_client_without_a_broker_says_so() {
         &["dead-letters", "list", "g", "--url", &nobody],
         &["scheduled", "list", "--url", &nobody],
         &["limit", "list", "--url", &nobody],
+        &["rule", "list", "--url", &nobody],
         &["request", "a", "b", "--url", &nobody],
         &["bench", "publish", "--url", &nobody],
     ] {

@@ -547,6 +547,92 @@ fn limits_are_set_listed_and_removed() {
     }
 }
 
+#[test]
+fn rules_are_set_explained_listed_and_deleted() {
+    let broker = Broker::in_memory(&[]);
+    let rule = |arguments: &[&str]| say(&broker, &[&["rule"], arguments].concat());
+    let configured = rule(&[
+        "set",
+        "big",
+        "--filter",
+        "orders/+",
+        "--when",
+        "json:/total above 1000",
+        "--then",
+        "set_header size very big",
+        "--then",
+        "copy audit/{1}",
+    ]);
+    assert_eq!(configured.unwrap(), "\"big\" holds from now on\n");
+    assert_eq!(
+        rule(&["list"]).unwrap(),
+        "RULE  ORDER  VERSION  FILTER    WHEN                    THEN\n\
+         big   0      1        orders/+  json:/total above 1000  set_header size very big; copy audit/{1}\n"
+    );
+    assert_eq!(
+        rule(&[
+            "explain",
+            "orders/new",
+            "{\"total\":1000.5}",
+            "--header",
+            "a=b"
+        ])
+        .unwrap(),
+        "+ big on orders/new: sets the header \"size\" to \"very big\"\n\
+         + big on orders/new: copies it to \"audit/new\"\n\
+         published to orders/new a=b size=very big\n\
+         published to audit/new a=b size=very big\n"
+    );
+    let told = rule(&[
+        "explain",
+        "orders/new",
+        "{\"total\":1000}",
+        "--format",
+        "json",
+    ])
+    .unwrap();
+    assert_eq!(lines(&told)[0]["steps"][0]["applied"], false);
+    say(&broker, &["pub", "orders/new", "{\"total\":2000}"]).unwrap();
+    let copied = say(&broker, &["topic", "list"]).unwrap();
+    assert!(copied.contains("audit/new"), "{copied}");
+    rule(&["configure", "big", "--enabled", "false"]).unwrap();
+    let listed = rule(&["list", "--format", "json"]).unwrap();
+    assert_eq!(lines(&listed)[0]["version"], 2);
+    assert_eq!(
+        rule(&["explain", "orders/new", "x"]).unwrap(),
+        "published to orders/new\n"
+    );
+    rule(&["set", "none", "--filter", "#", "--then", "drop"]).unwrap();
+    let told = rule(&["explain", "a", "x"]).unwrap();
+    assert!(told.ends_with("\nnothing is published\n"), "{told}");
+    let told = say(&broker, &["pub", "a", "x"]).unwrap_err();
+    assert!(told.contains("dropped_by_rule: "), "{told}");
+    assert_eq!(rule(&["delete", "none"]).unwrap(), "deleted \"none\"\n");
+    assert!(
+        rule(&["delete", "none"])
+            .unwrap_err()
+            .contains("unknown_rule: ")
+    );
+    for arguments in [
+        &["set", "new", "--filter", "a"] as &[&str],
+        &["set", "new", "--then", "drop"],
+        &["set", "new", "--filter", "a", "--then", "explode"],
+        &[
+            "set",
+            "new",
+            "--filter",
+            "a",
+            "--when",
+            "mood is good",
+            "--then",
+            "drop",
+        ],
+    ] {
+        let told = rule(arguments).unwrap_err();
+        assert!(told.contains("invalid_argument: "), "{arguments:?}: {told}");
+    }
+}
+
 #[tokio::test]
 async fn a_request_prints_its_answer() {
     let broker = Broker::in_memory(&[]);

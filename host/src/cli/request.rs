@@ -36,7 +36,7 @@ pub(super) struct Ask {
     format: Format,
 }
 
-fn header(text: &str) -> Result<(String, String), String> {
+pub(super) fn header(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=');
     let (name, value) = pair.ok_or("it has no =; write it like trace=7")?;
     Ok((name.to_owned(), value.to_owned()))
