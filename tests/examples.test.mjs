@@ -94,7 +94,7 @@ async function inPage(example) {
     const client = await openLocal();
     for (const lines of printed) {
       console.log = (line) => lines.push(line);
-      await run(client);
+      await run(client, openLocal);
     }
     const left = await proofs[name](client);
     await client.close();
@@ -131,6 +131,10 @@ const judges = {
     assert.deepEqual(readings, { kitchen: twice(20), cellar: twice(12) });
     assert.ok(busiest <= 50, `${busiest} readings in one second`);
     assert.deepEqual(limits, []);
+  },
+  chat({ left }) {
+    const said = ["tea?", "it is ready", "it gets cold"];
+    assert.deepEqual(left, { said: [...said, ...said], present: [] });
   },
 };
 
@@ -170,7 +174,7 @@ describe("examples", { concurrency: true, timeout: 2 * PATIENCE_MS }, () => {
       assert.deepEqual([output, code], ["", 1]);
       return errors;
     };
-    const usage = "usage: node examples/run.mjs task-queue|event-sourcing|rate-limited-ingest [URL [TOKEN] | local]\n";
+    const usage = "usage: node examples/run.mjs task-queue|event-sourcing|rate-limited-ingest|chat [URL [TOKEN] | local]\n";
     assert.deepEqual([await refused(), await refused("taskqueue")], [usage, usage]);
     assert.match(await refused("task-queue", "ws://127.0.0.1:1"), /^cannot connect to ws:\/\/127\.0\.0\.1:1\/.*ECONNREFUSED.*\n$/);
   });

@@ -30,6 +30,11 @@ export const proofs = {
     const busiest = Math.max(...times.map((begin) => times.filter((time) => time >= begin && time < begin + 1000).length));
     return { readings, busiest, limits: await client.limits() };
   },
+
+  async chat(client) {
+    const said = (await stored(client, "examples/chat/kitchen")).map((message) => message.text());
+    return { said, present: await client.presence("examples/chat/kitchen").members() };
+  },
 };
 
 /** All messages of a topic. */
