@@ -1,9 +1,10 @@
 //! What the core's work costs, per command, natively and as a guest in wasmtime. Each figure is the best of several
 //! rounds; a baseline and what is compared with it are measured in the same run.
 
+use core::time::Duration;
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Parser;
 
