@@ -128,7 +128,8 @@ describe("clients on one connection", { timeout: SUITE_PATIENCE_MS }, () => {
     await Promise.all(published);
     const taken = (await Promise.all(members.map((member) => member.next()))).map(({ value }) => value as PartitionDelivery);
     assert.deepEqual(taken.map((message) => message.text()).sort(), ["order-1", "order-2"]);
-    await Promise.all(taken.map((message) => message.commit()));
+    const [first, second] = taken as [PartitionDelivery, PartitionDelivery];
+    await Promise.all([first.commit(), other.transaction({ commits: [second] })]);
     server.cut();
     await until("none", () => members.every(({ assignment }) => assignment.length === 0));
     await until("one partition each again", () => members.every(({ assignment }) => assignment.length === 1));

@@ -154,6 +154,11 @@ export class Upstream implements Service {
       case "commit":
         this.#ask(tab, command, { ...command, subscription: tab.subscriptions.get(command.subscription) ?? 0 });
         return;
+      case "transact": {
+        const offsets = command.offsets?.map((offset) => ({ ...offset, subscription: tab.subscriptions.get(offset.subscription) ?? 0 }));
+        this.#ask(tab, command, { ...command, offsets });
+        return;
+      }
       default:
         this.#ask(tab, command, command);
     }
