@@ -13,6 +13,7 @@ use crate::connection::{Connection, check_identity};
 use crate::context::{Context, LoadOwner, Work};
 use crate::deadline::Due;
 use crate::dormant::connection_row;
+use crate::echo::Source;
 use crate::effect::{After, CloseCode, Durability, Effect, Op};
 use crate::error::{ErrorCode, Refusal};
 use crate::hash::Map;
@@ -793,6 +794,16 @@ impl Broker {
         let connection = &mut self.cx.connections[index as usize];
         connection.greeted = true;
         connection.ephemeral = hello.ephemeral == Some(true);
+        let life = self.namespaces[connection.namespace as usize]
+            .lineage
+            .current();
+        match Source::of(connection, life, hello.echo) {
+            Ok(source) => connection.source = source,
+            Err(refusal) => {
+                self.cx.refuse(index, 0, &refusal);
+                return self.close(index, CloseCode::Policy, refusal.code, &refusal.message);
+            }
+        }
         if let Err(refusal) = self.meet(index) {
             self.cx.refuse(index, 0, &refusal);
             return self.close(index, CloseCode::Policy, refusal.code, &refusal.message);

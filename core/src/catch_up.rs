@@ -447,7 +447,8 @@ impl Namespace {
             let head = &mut round.heads[head_index as usize];
             let topic = self.same_topic(head.topic, head.topic_id);
             let log = topic.map(|topic| &topic.partitions[head.partition.0 as usize].log);
-            let Some((record, bytes)) = log.and_then(|log| head.cursor.record(log)) else {
+            let marked = log.and_then(|log| head.cursor.marked_record(log));
+            let Some((record, bytes, source)) = marked else {
                 // What was loaded was let go of, or the topic is gone.
                 round.unknown.push_back(head_index);
                 continue;
@@ -458,7 +459,10 @@ impl Namespace {
             let expired = (record.expires_at.is_some_and(|at| at <= cx.now.0)
                 && !Mutation::ExpiredDelivered.is_active())
                 || (Mutation::CatchUpSkips.is_active() && sequence.0 % 16 == 0);
-            if dropped {
+            let is_echo = source.is_some() && self.subscriptions[index as usize].source == source;
+            if is_echo && !behind.mailbox {
+                // It did not count when it was published either.
+            } else if dropped {
                 behind.drop_oldest -= 1;
                 cx.counters.dropped_messages += 1;
                 let (_, to, count) = behind.dropped.get_or_insert((behind.position, sequence, 0));
@@ -482,7 +486,7 @@ impl Namespace {
                 }
                 behind.mailbox &= behind.drop_oldest > 0;
             }
-            if !dropped && !expired {
+            if !dropped && !expired && !is_echo {
                 taken = true;
                 cx.counters.delivered_messages += 1;
                 let topic = &self.topics[head.topic as usize];

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use crate::config::IDENTITY_BYTES_MAX;
 use crate::context::Context;
 use crate::deadline::Due;
+use crate::echo::Source;
 use crate::effect::After;
 use crate::error::{ErrorCode, Refusal};
 use crate::held::HeldCommand;
@@ -28,6 +29,8 @@ pub(crate) struct Connection {
     pub(crate) network: Box<str>,
     /// What it may publish, where connections are limited.
     pub(crate) bucket: Option<Box<TokenBucket>>,
+    /// Whose the messages are that it publishes, if it does not want to hear them itself.
+    pub(crate) source: Option<Source>,
     /// Its device, once `hello` was said, if it has one that is remembered.
     pub(crate) device: Option<u32>,
     /// Whether `hello` was said.
@@ -96,6 +99,7 @@ impl Connection {
             claims,
             network,
             bucket: None,
+            source: None,
             device: None,
             greeted: false,
             ephemeral: false,

@@ -5,6 +5,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::config::Config;
+use crate::echo::Source;
 use crate::effect::Effect;
 use crate::ids::{Offset, Sequence, Ticket, Timestamp};
 use crate::input::Row;
@@ -247,6 +248,15 @@ impl Cursor {
 
     /// The record that [`Step::Ready`] spoke of, with its bytes.
     pub(crate) fn record<'a>(&'a self, log: &'a Log) -> Option<(Record<'a>, &'a [u8])> {
+        let (record, bytes, _) = self.marked_record(log)?;
+        Some((record, bytes))
+    }
+
+    /// The same, with whose it is.
+    pub(crate) fn marked_record<'a>(
+        &'a self,
+        log: &'a Log,
+    ) -> Option<(Record<'a>, &'a [u8], Option<Source>)> {
         let bytes = if let Some(oldest) = log.ring().front() {
             let index = self.next.0.checked_sub(oldest.offset.0)?;
             &log.ring().get(index as usize)?.record[..]
@@ -254,7 +264,8 @@ impl Cursor {
             let row = self.rows.front()?;
             Reader::new(&row.value[row.at..]).bytes().ok()?
         };
-        Some((read_record(bytes).ok()?, bytes))
+        let (fields, source) = Source::split(bytes);
+        Some((read_record(bytes).ok()?, fields, source))
     }
 
     /// Passes over the record that [`Step::Ready`] spoke of.

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::broker::Broker;
 use crate::connection::Connection;
+use crate::echo::Source;
 use crate::effect::{After, CloseCode, Op};
 use crate::error::ErrorCode;
 use crate::ids::{ConnectionId, Partition, SubscriptionId, Timestamp};
@@ -30,6 +31,7 @@ pub(crate) struct Dormant {
     pub(crate) watches: Vec<(SubscriptionId, Box<str>)>,
     /// The subscriptions of its session, if it has one.
     pub(crate) session: Option<Vec<SubscriptionId>>,
+    pub(crate) source: Option<Source>,
     pub(crate) subscriptions: Vec<DormantSubscription>,
 }
 
@@ -71,11 +73,13 @@ impl Broker {
             places,
             watches,
             session,
+            source,
             subscriptions,
         } = dormant;
         let now = self.cx.now;
         let mut connection = Connection::new(id, namespace, encoding, claims, network, now);
         connection.bucket = bucket;
+        connection.source = source;
         if let Some(bucket) = &mut connection.bucket {
             bucket.begin(now);
         }
@@ -116,6 +120,7 @@ impl Broker {
                 encoding,
                 credit: stored.options.credit,
                 after: After::default(),
+                source,
                 partition: stored.partition,
                 bucket: None,
                 paced_until: None,
@@ -170,6 +175,8 @@ const TAG_PLACES: u8 = 1;
 const TAG_WATCHES: u8 = 2;
 /// The subscriptions of its session; there where it has one.
 const TAG_SESSION: u8 = 3;
+/// Whose the messages are that it does not want to hear.
+const TAG_SOURCE: u8 = 4;
 
 /// Spells a connection's row.
 pub(crate) fn connection_row(
@@ -252,6 +259,10 @@ fn tagged_fields(number: u32, connection: &Connection, namespace: &Namespace) ->
             }
         });
     }
+    if let Some(source) = connection.source {
+        fields.push(TAG_SOURCE);
+        put_framed(&mut fields, 0, |out| source.put(out));
+    }
     fields
 }
 
@@ -321,7 +332,8 @@ pub(crate) fn read_connection(
             row.end()?;
         }
     }
-    let (mut places, mut watches, mut session) = (Vec::new(), Vec::new(), None);
+    let (mut places, mut watches) = (Vec::new(), Vec::new());
+    let (mut session, mut source) = (None, None);
     if version >= TAGGED_VERSION {
         let mut fields = Reader::new(reader.bytes()?);
         let mut last = 0;
@@ -333,6 +345,7 @@ pub(crate) fn read_connection(
                 TAG_PLACES => places = read_places(field)?,
                 TAG_WATCHES => watches = read_watches(field)?,
                 TAG_SESSION => session = Some(read_session(field)?),
+                TAG_SOURCE => source = Some(Source::take(&mut { field })?),
                 _ => return Err(Malformed),
             }
             last = tag;
@@ -376,6 +389,7 @@ pub(crate) fn read_connection(
         places,
         watches,
         session,
+        source,
         subscriptions,
     })
 }

@@ -23,6 +23,7 @@ mod dedup;
 mod device;
 mod done;
 mod dormant;
+mod echo;
 mod effect;
 mod error;
 mod export;

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use crate::context::{Context, LoadOwner, Work};
 use crate::cursor::{Cursor, Start, Step};
+use crate::echo::Source;
 use crate::effect::After;
 use crate::error::{ErrorCode, Refusal, check_count};
 use crate::ids::{ConnectionId, Partition, Sequence, Ticket, Timestamp, TopicId};
@@ -26,6 +27,8 @@ pub(crate) struct MailboxRead {
     connection: u32,
     pub(crate) connection_id: ConnectionId,
     request: u64,
+    /// Whose messages it passes over.
+    source: Option<Source>,
     waiting: u64,
     heads: Vec<Head>,
     messages_left: u64,
@@ -115,6 +118,7 @@ impl Namespace {
             connection,
             connection_id: client.id,
             request: command.request,
+            source: client.source,
             waiting: cursors.map(|cursor| self.waiting_at(cx, cursor)).sum(),
             messages_left: command
                 .messages_max
@@ -235,9 +239,10 @@ impl Namespace {
         loop {
             match head.cursor.step(log) {
                 Step::Ready => {
-                    let record = head.cursor.record(log);
-                    let Some((record, _)) = record.filter(|(record, _)| {
+                    let marked = head.cursor.marked_record(log);
+                    let Some((record, ..)) = marked.filter(|(record, _, source)| {
                         record.expires_at.is_none_or(|at| Timestamp(at) > cx.now)
+                            && (source.is_none() || *source != read.source)
                     }) else {
                         head.cursor.advance();
                         continue;

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use crate::config::Config;
 use crate::context::Context;
 use crate::dedup::{Known, Recalled};
+use crate::echo::Source;
 use crate::effect::{After, Durability, Recipient};
 use crate::error::{ErrorCode, Refusal, check_count};
 use crate::hash::{Map, partition_of};
@@ -55,6 +56,8 @@ pub(crate) struct Origin {
     pub(crate) with_rows: bool,
     /// Where it can be answered, if it is a request.
     pub(crate) reply_to: Option<ReplyTo>,
+    /// Who does not want to hear it.
+    pub(crate) source: Option<Source>,
 }
 
 impl Default for Origin {
@@ -63,6 +66,7 @@ impl Default for Origin {
             asked: Durability::None,
             with_rows: false,
             reply_to: None,
+            source: None,
         }
     }
 }
@@ -253,6 +257,7 @@ impl Namespace {
                             asked,
                             with_rows,
                             reply_to: reply_to.filter(|_| index == 0),
+                            source: cx.connections[connection as usize].source,
                         };
                         self.append(cx, topic, message, origin)
                     }
@@ -370,6 +375,11 @@ impl Namespace {
             priority: message.priority.filter(|priority| *priority > 0),
         }
         .put_fields(&mut record);
+        let fields = record.len();
+        if let Some(source) = origin.source {
+            source.mark(&mut record);
+        }
+        let heard = (&record[..fields], origin.source);
         cx.counters.published_messages += 1;
         cx.counters.published_bytes += message.payload.len() as u64;
         let placed = Placed::At {
@@ -389,7 +399,7 @@ impl Namespace {
                 After::default()
             };
             // Whoever is found to be behind needs the message in the ring, so delivery comes first.
-            let keep = self.deliver(cx, index, partition, sequence, &record, after);
+            let keep = self.deliver(cx, index, partition, sequence, heard, after);
             let room = cx.config.rings_bytes_max.saturating_sub(self.rings_bytes);
             let log = &mut self.topics[index as usize].partitions[partition.0 as usize].log;
             let (was_kept, bytes) = (!log.ring().is_empty(), log.ring_bytes());
@@ -419,7 +429,7 @@ impl Namespace {
         self.touch_log(cx, index, partition);
         self.wake_groups(cx, index, partition);
         let delivery_after = self.raise_after(index, partition, after);
-        self.deliver(cx, index, partition, sequence, &record, delivery_after);
+        self.deliver(cx, index, partition, sequence, heard, delivery_after);
         cx.record = record;
         (placed, after)
     }
@@ -432,7 +442,7 @@ impl Namespace {
         topic: u32,
         partition: Partition,
         sequence: Sequence,
-        record: &[u8],
+        (record, source): (&[u8], Option<Source>),
         after: After,
     ) -> bool {
         let matched = self.take_matched(topic);
@@ -454,7 +464,8 @@ impl Namespace {
             let subscribers = self.trie.subscribers(*node);
             for &index in subscribers {
                 let subscription = &mut self.subscriptions[index as usize];
-                if subscription.partition.is_some_and(|only| only != partition) {
+                let is_echo = source.is_some() && subscription.source == source;
+                if is_echo || subscription.partition.is_some_and(|only| only != partition) {
                     continue;
                 }
                 let is_ready = subscription.behind.is_none() && subscription.credit > 0;

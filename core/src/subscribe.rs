@@ -69,7 +69,7 @@ impl Namespace {
             from => self.place(command.filter, partition, from)?,
         };
         let client = &cx.connections[connection as usize];
-        let (connection_id, encoding) = (client.id, client.encoding);
+        let (connection_id, encoding, source) = (client.id, client.encoding, client.source);
         let position = behind
             .as_ref()
             .map_or(self.last_sequence, |behind| behind.position);
@@ -92,6 +92,7 @@ impl Namespace {
                 options.credit
             },
             after,
+            source,
             partition,
             bucket: None,
             paced_until: None,

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 
 use crate::catch_up::Round;
 use crate::config::Config;
+use crate::echo::Source;
 use crate::effect::After;
 use crate::error::{ErrorCode, Refusal};
 use crate::ids::{
@@ -33,6 +34,8 @@ pub(crate) struct Subscription {
     pub(crate) credit: u64,
     /// What its deliveries have waited for so far; no later one waits for less.
     pub(crate) after: After,
+    /// Whose messages it passes over, if anybody's.
+    pub(crate) source: Option<Source>,
     /// Only this partition, if any.
     pub(crate) partition: Option<Partition>,
     /// How many deliveries it may have, where subscriptions are limited.

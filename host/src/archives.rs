@@ -224,6 +224,7 @@ impl Transfer {
                 version: PROTOCOL_VERSION,
                 client: Some("archives"),
                 ephemeral: Some(true),
+                echo: None,
             })
             .encode(&mut frames);
         }

@@ -58,6 +58,7 @@ async fn a_client_talks_in_binary() {
         version: PROTOCOL_VERSION,
         client: None,
         ephemeral: None,
+        echo: None,
     })
     .encode(&mut frames);
     Command::Subscribe(Subscribe {

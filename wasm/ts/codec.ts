@@ -220,7 +220,7 @@ const ANSWER = "2 contentType:str 3 headers:headers";
 /** What every client says and hears. */
 export const basic = new Codec(
   [
-    [1, "hello", "version:int ; 1 client:str 2 ephemeral:flag"],
+    [1, "hello", "version:int ; 1 client:str 2 ephemeral:flag 3 echo:str"],
     [
       2,
       "publish",

@@ -29,7 +29,13 @@ export interface AnswerFields {
 
 /** What a client says. */
 export type Command =
-  | { type: "hello"; version: number; client?: string | undefined; ephemeral?: boolean | undefined }
+  | {
+      type: "hello";
+      version: number;
+      client?: string | undefined;
+      ephemeral?: boolean | undefined;
+      echo?: string | undefined;
+    }
   | ({
       type: "publish";
       request: number;

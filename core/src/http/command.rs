@@ -409,6 +409,7 @@ pub(super) fn frames(command: &Command<'_>) -> Vec<u8> {
         version: PROTOCOL_VERSION,
         client: Some("http"),
         ephemeral: (!matches!(command, Command::Subscribe(_))).then_some(true),
+        echo: None,
     })
     .encode(&mut out);
     command.encode(&mut out);

@@ -324,6 +324,9 @@ layouts! { 'a
         1 client: &'a str,
         /// The connection ends with its first commands; nothing of it is kept. For adapters like HTTP.
         2 ephemeral: bool,
+        /// Which of its own messages its subscriptions hear: `all` (the default), those of others than this
+        /// `connection`, or than this `device`.
+        3 echo: &'a str,
     }
 
     /// See [`Command::Publish`].

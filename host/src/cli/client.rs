@@ -111,6 +111,7 @@ impl Client {
                 version: PROTOCOL_VERSION,
                 client: Some(concat!("dunlin-cli/", env!("CARGO_PKG_VERSION"))),
                 ephemeral: None,
+                echo: None,
             }))
             .await?;
         let frame = client.receive().await?;

@@ -237,6 +237,7 @@ impl Bench {
             version: 1,
             client: None,
             ephemeral: None,
+            echo: None,
         });
         put(batch, connection, &hello);
         connection

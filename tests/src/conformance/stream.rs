@@ -264,7 +264,8 @@ impl Stream {
                 self.act(&connect)?;
                 return match &connect {
                     Action::Connect(connection, encoding, ..) if !self.rng.once_in(8) => {
-                        let hello = json!({"type": "hello", "version": 1});
+                        let echo = *self.rng.pick(&["all", "connection", "device"]);
+                        let hello = json!({"type": "hello", "version": 1, "echo": echo});
                         self.send_to(*connection, *encoding, vec![hello.to_string()])
                     }
                     _ => Ok(()),

@@ -125,6 +125,7 @@ impl Auditor {
             version: 1,
             client: None,
             ephemeral: None,
+            echo: None,
         }))?;
         Ok(auditor)
     }

@@ -21,6 +21,7 @@ impl Order {
                 version: 1,
                 client: Some("sim"),
                 ephemeral: None,
+                echo: None,
             })
             .encode(out),
             Self::Ping => Command::Ping(Ping { request }).encode(out),
