@@ -131,7 +131,12 @@ impl Device {
     pub(crate) fn heard_at(&self, cx: &Context) -> Timestamp {
         let connections = self.connections.iter();
         let heard = connections.map(|connection| cx.connections[*connection as usize].seen_at);
-        heard.max().unwrap_or(self.last_seen)
+        let gone = match self.last_seen {
+            // It was here when the last life ended, and until now there was no time to find out that it is not.
+            Timestamp(0) => cx.now,
+            last_seen => last_seen,
+        };
+        heard.max().unwrap_or(gone)
     }
 
     fn row(&self) -> Vec<u8> {
