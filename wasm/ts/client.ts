@@ -1,7 +1,7 @@
 /** The client over any transport: turns calls into commands and replies into results. Rules live in the broker. */
 
 import { Connection } from "./connection.ts";
-import type { OnLoss, Unnumbered } from "./connection.ts";
+import type { Greeting, OnLoss, Unnumbered } from "./connection.ts";
 import { DunlinError, invalid } from "./errors.ts";
 import type { MessageFields, Place, Reply } from "./frames.ts";
 import { Group, later } from "./group.ts";
@@ -51,8 +51,7 @@ import type {
 import { utf8 } from "./wire.ts";
 
 /** What a client is opened with, whatever it speaks over. */
-interface OpenOptions {
-  readonly clientName?: string | undefined;
+interface OpenOptions extends Greeting {
   readonly background?: boolean | undefined;
   readonly session?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -67,7 +66,7 @@ export class TransportClient implements Client, Owner {
   #session: DeviceSession | undefined;
   #over: (() => void) | undefined;
 
-  private constructor(transport: Transport, surroundings: Surroundings, clientName?: string) {
+  private constructor(transport: Transport, surroundings: Surroundings, greeting: Greeting) {
     this.surroundings = surroundings;
     this.connection = new Connection(
       transport,
@@ -93,7 +92,7 @@ export class TransportClient implements Client, Owner {
           this.#over?.();
         },
       },
-      clientName,
+      greeting,
     );
     this.connection.listen(({ state }) => {
       if (state !== "open") for (const listener of this.#listeners.values()) listener.lost?.();
@@ -107,7 +106,7 @@ export class TransportClient implements Client, Owner {
   static async open(transport: Transport, surroundings: Surroundings, options: OpenOptions, over?: () => void): Promise<Client> {
     const { signal, session, background } = options;
     signal?.throwIfAborted();
-    const client = new TransportClient(transport, surroundings, options.clientName);
+    const client = new TransportClient(transport, surroundings, options);
     client.#over = over;
     if (session === true) client.#session = new (await later(client.connection)).DeviceSession(client);
     if (background === true) client.connection.start();

@@ -11,7 +11,7 @@ import { DunlinError } from "./errors.ts";
 import type { Command, Reply, Welcome } from "./frames.ts";
 import type { Closing, Link, Surroundings, Transport } from "./link.ts";
 import type { Told } from "./inbox.ts";
-import type { ClientState, StateChange } from "./types.ts";
+import type { ClientState, Echo, StateChange } from "./types.ts";
 import { concat } from "./wire.ts";
 
 const PING_EVERY_MS = 25_000;
@@ -57,6 +57,12 @@ interface Pending {
   reject(error: unknown): void;
 }
 
+/** What is said of the client when it greets. */
+export interface Greeting {
+  readonly clientName?: string | undefined;
+  readonly echo?: Echo | undefined;
+}
+
 /** What the connection hands on. */
 export interface ConnectionEvents {
   /** The broker greets, or has lost what it knew of this link (`again`): subscriptions are to be asked for. */
@@ -73,7 +79,7 @@ export class Connection {
   readonly #transport: Transport;
   readonly #surroundings: Surroundings;
   readonly #events: ConnectionEvents;
-  readonly #clientName: string | undefined;
+  readonly #greeting: Greeting;
   readonly #listeners = new Set<(change: StateChange) => void>();
   #state: ClientState = "connecting";
   #welcome: Welcome | undefined;
@@ -96,11 +102,11 @@ export class Connection {
   #queue: { readonly bytes: Uint8Array; readonly pending?: Pending }[] = [];
   #flushAsked = false;
 
-  constructor(transport: Transport, surroundings: Surroundings, events: ConnectionEvents, clientName?: string) {
+  constructor(transport: Transport, surroundings: Surroundings, events: ConnectionEvents, greeting: Greeting = {}) {
     this.#transport = transport;
     this.#surroundings = surroundings;
     this.#events = events;
-    this.#clientName = clientName;
+    this.#greeting = greeting;
   }
 
   get state(): ClientState {
@@ -286,7 +292,7 @@ export class Connection {
       const link = this.#transport.open({
         opened: () => {
           if (!ours()) return;
-          this.#send(this.#encode({ type: "hello", version: PROTOCOL_VERSION, client: this.#clientName }));
+          this.#send(this.#encode({ type: "hello", version: PROTOCOL_VERSION, client: this.#greeting.clientName, echo: this.#greeting.echo }));
         },
         message: (message) => {
           if (ours()) this.#hear(message);

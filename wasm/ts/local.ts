@@ -20,7 +20,7 @@ type Source = () => WasmSource | Promise<WasmSource>;
 
 /** Opens a client of the broker in this browser, and the broker if it is the first. */
 export async function openLocalWith(wasm: Source, options: LocalOptions = {}): Promise<LocalClient> {
-  const { name = "dunlin", store = "memory", namespace = "default", user, device, session, signal } = options;
+  const { name = "dunlin", store = "memory", namespace = "default", user, device, session, echo, signal } = options;
   checkTexts({ name, namespace, user, device });
   if (store !== "memory" && store !== "indexeddb") {
     throw invalid(`the option store must be "memory" or "indexeddb", not ${JSON.stringify(store)}`);
@@ -38,7 +38,7 @@ export async function openLocalWith(wasm: Source, options: LocalOptions = {}): P
       canDie: false,
       open: (events) => broker.connect(asked, events),
     };
-    const client = await TransportClient.open(transport, REAL, { session, signal }, release);
+    const client = await TransportClient.open(transport, REAL, { session, echo, signal }, release);
     return Object.assign(client, { persisted: Promise.resolve(false) });
   }
   if (typeof indexedDB === "undefined") {
@@ -47,7 +47,7 @@ export async function openLocalWith(wasm: Source, options: LocalOptions = {}): P
   checkSharing('use the option store: "memory"');
   const transport = await storedTransport(name, asked, source, options);
   signal?.throwIfAborted();
-  const client = await TransportClient.open(transport, REAL, { session, signal });
+  const client = await TransportClient.open(transport, REAL, { session, echo, signal });
   return Object.assign(client, { persisted: askToPersist() });
 }
 

@@ -1,5 +1,6 @@
 /** Where the candidate of this tab is: in the SharedWorker, or, where there is none, in the tab itself. */
 
+import type { Greeting } from "./connection.ts";
 import { Candidate } from "./election.ts";
 import type { Service } from "./election.ts";
 import { DunlinError } from "./errors.ts";
@@ -13,7 +14,7 @@ const WORKER_TIMEOUT_MS = 10_000;
 /** What the tabs share, as it is told to a worker. */
 export type Shared =
   | { readonly kind: "broker"; readonly name: string; readonly config: string; readonly wasm: string | BufferSource }
-  | { readonly kind: "upstream"; readonly url: string; readonly clientName: string | undefined };
+  | { readonly kind: "upstream"; readonly url: string; readonly greeting: Greeting };
 
 /** What a tab tells the worker, which says its version: that a link wants to be answered, or that it waits no longer. */
 export type Order =

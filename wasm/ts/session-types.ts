@@ -14,7 +14,14 @@ export interface IdentityOptions {
    * with `session_replaced`.
    */
   readonly session?: boolean;
+  /**
+   * Whether the client hears what it publishes itself: all of it (if left out), nothing of this `connection`, or nothing
+   * of its `device`, over all of the device's connections that say so. Groups and history know no echoes.
+   */
+  readonly echo?: Echo;
 }
+
+export type Echo = "all" | "connection" | "device";
 
 /** How a session was found when it was opened last. */
 export interface SessionState {

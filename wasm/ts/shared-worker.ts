@@ -21,5 +21,5 @@ import { Upstream } from "./upstream.ts";
 
 async function openShared(shared: Shared): Promise<Service> {
   if (shared.kind === "broker") return openStored(shared.name, shared.config, shared.wasm);
-  return new Upstream(new URL(shared.url), browserSocket, shared.clientName);
+  return new Upstream(new URL(shared.url), browserSocket, shared.greeting);
 }

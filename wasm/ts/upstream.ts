@@ -9,7 +9,7 @@
 
 import { SUBPROTOCOL_BINARY } from "./codec.ts";
 import { Connection } from "./connection.ts";
-import type { Unnumbered } from "./connection.ts";
+import type { Greeting, Unnumbered } from "./connection.ts";
 import type { Service } from "./election.ts";
 import { DunlinError } from "./errors.ts";
 import { decodeCommands, encodeReply, whole } from "./frames.ts";
@@ -31,7 +31,7 @@ const BEGINNINGS: readonly Command["type"][] = ["subscribe", "join", "watch_pres
 export class Upstream implements Service {
   readonly #url: URL;
   readonly #create: SocketFactory;
-  readonly #clientName: string | undefined;
+  readonly #greeting: Greeting;
   readonly #tabs = new Set<TabLink>();
   /** The tabs' subscriptions by their numbers on the one connection, with what the tab asked. */
   readonly #subscriptions = new Map<number, { readonly tab: TabLink; readonly asked: Subscribe }>();
@@ -40,10 +40,10 @@ export class Upstream implements Service {
   #numbers = 0;
   #connection: Connection | undefined;
 
-  constructor(url: URL, create: SocketFactory, clientName?: string) {
+  constructor(url: URL, create: SocketFactory, greeting: Greeting = {}) {
     this.#url = url;
     this.#create = create;
-    this.#clientName = clientName;
+    this.#greeting = greeting;
   }
 
   connect(_knock: unknown, events: LinkEvents): Link {
@@ -87,7 +87,7 @@ export class Upstream implements Service {
         event: (reply) => this.#event(reply),
         over: () => {},
       },
-      this.#clientName,
+      this.#greeting,
     );
     connection.codec = whole;
     connection.listen((change) => this.#changed(change));
