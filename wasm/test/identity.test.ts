@@ -61,11 +61,37 @@ for (const [way, open] of Object.entries(WAYS)) {
     await nobody.publishBatch([{ topic: "t", payload: "5" }, { topic: "t", payload: "6" }, { topic: "t", payload: "7" }]);
   });
 
+  test(`who minds echoes does not hear itself ${way}`, async () => {
+    const namespace = `echo-${Object.keys(WAYS).indexOf(way)}`;
+    const identity = { user: "ann", device: "phone" };
+    const quiet = await open(namespace, { ...identity, echo: "connection" });
+    const twin = await open(namespace, { ...identity, device: "desk", echo: "device" });
+    const plain = await open(namespace, identity);
+    const inboxes = [quiet, twin, plain].map((client) => client.subscribe("t"));
+    await Promise.all(inboxes.map(({ ready }) => ready));
+    for (const [client, text] of [[quiet, "quiet"], [twin, "twin"], [plain, "plain"], [await open(namespace), "the end"]] as const) {
+      await client.publish("t", text);
+    }
+    const heard = await Promise.all(
+      inboxes.map(async (inbox) => {
+        const texts: string[] = [];
+        for await (const message of inbox) {
+          texts.push(message.text());
+          if (texts.at(-1) === "the end") break;
+        }
+        return texts;
+      }),
+    );
+    assert.deepEqual(heard, [["twin", "plain", "the end"], ["quiet", "plain", "the end"], ["quiet", "twin", "plain", "the end"]]);
+  });
+
   test(`who cannot be is refused ${way}`, async () => {
     for (const [identity, message] of [
       [{ device: "phone" }, /a device is a user's; name the user too/],
       [{ user: "é".repeat(129) }, /the user has 258 bytes; use at most 256/],
       [{ user: "a", device: "b\n" }, /the device has the control character U\+000A; leave it out/],
+      [{ echo: "none" as never }, /"echo" must be all, connection or device, not "none"/],
+      [{ user: "a", echo: "device" }, /"echo" device needs a connection with a user and a device/],
       [{ user: "" }, /the option user must be text that is not empty/],
       [{ user: "a", device: 1 as never }, /the option device must be text that is not empty/],
     ] as const) {
