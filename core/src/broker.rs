@@ -18,7 +18,7 @@ use crate::effect::{After, CloseCode, Durability, Effect, Op};
 use crate::error::{ErrorCode, Refusal};
 use crate::hash::Map;
 use crate::ids::{ConnectionId, Timestamp, WriteSequence};
-use crate::input::{Claims, Encoding, Input};
+use crate::input::{Claims, Encoding, Input, Rights};
 use crate::lease::Verdict;
 use crate::limits::network_of;
 use crate::namespace::{Namespace, check_namespace};
@@ -30,6 +30,7 @@ use crate::protocol::json::json_to_frame;
 use crate::publish::Wait;
 use crate::restore::Restoring;
 use crate::rows::{FORMAT_KEY, ROW_VERSION};
+use crate::tenant::unknown_namespace;
 use crate::wire::{Put as _, Reader};
 
 /// What this build can do beyond the words that every version 1 has.
@@ -40,6 +41,7 @@ const FEATURES: &[&str] = &[
     "groups",
     "history",
     "limits",
+    "namespaces",
     "presence",
     "priority",
     "request",
@@ -58,6 +60,8 @@ pub struct Broker {
     pub(crate) cx: Context,
     pub(crate) namespaces: Slab<Namespace>,
     namespace_index: Map<String, u32>,
+    /// How many namespaces were deleted; one that is called like them is not to be taken for them.
+    pub(crate) deleted: u64,
     effects: VecDeque<Effect>,
     pub(crate) restoring: Restoring,
     /// Restored namespaces with groups or devices, until it is known which of their connections are there, and what
@@ -77,6 +81,7 @@ impl Broker {
             cx: Context::new(config, seed),
             namespaces: Slab::new(),
             namespace_index: Map::with_seed(seed),
+            deleted: 0,
             effects: VecDeque::new(),
             restoring: Restoring::default(),
             restored: Vec::new(),
@@ -319,7 +324,7 @@ impl Broker {
             let silence = |at| (at, Due::Silent(index as u32));
             assert_eq!(
                 connection.silent_at.is_some(),
-                !connection.places.is_empty()
+                connection.silence_ms(&self.cx.config).is_some()
             );
             let silence = connection.silent_at.map(silence);
             assert!(silence.is_none_or(|due| self.cx.deadlines.iter().any(|other| *other == due)));
@@ -399,9 +404,16 @@ impl Broker {
     pub(crate) fn insert_namespace(&mut self, name: &str) -> u32 {
         let index = self.namespaces.vacant_key() as u32;
         self.namespaces
-            .insert(Namespace::new(index, name, self.seed));
+            .insert(Namespace::new(index, name, self.namespace_seed()));
         self.namespace_index.insert(name.into(), index);
         index
+    }
+
+    /// Entropy for the numbers that a namespace gives out. Those of one that was deleted do not fit its successor.
+    fn namespace_seed(&self) -> u64 {
+        // Weyl's sequence: the golden ratio spreads few deletions over all bits.
+        self.seed
+            .wrapping_add(self.deleted.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
     fn connection(&self, id: ConnectionId) -> Option<u32> {
@@ -437,7 +449,7 @@ impl Broker {
         }
     }
 
-    fn connect(&mut self, id: ConnectionId, encoding: Encoding, claims: Claims, ip: &[u8]) {
+    fn connect(&mut self, id: ConnectionId, encoding: Encoding, mut claims: Claims, ip: &[u8]) {
         let close =
             |cx: &mut Context, code, error, message: &str| cx.close(id, code, error, message);
         if self.cx.connection_index.contains(&id) {
@@ -452,27 +464,15 @@ impl Broker {
                 "the broker is stopping",
             );
         }
-        if self.cx.connections.len() as u64 >= self.cx.config.connections_max {
-            let message = "the broker has as many connections as it may (connections_max)";
-            return close(
-                &mut self.cx,
-                CloseCode::Policy,
-                ErrorCode::LimitReached,
-                message,
-            );
-        }
-        let sound = check_identity(&claims.user, &claims.device);
-        let namespace = match sound.and_then(|()| self.namespace_for(&claims.namespace)) {
+        let namespace = match self.admit(&claims) {
             Ok(index) => index,
-            Err(refusal) => {
-                return close(
-                    &mut self.cx,
-                    CloseCode::Policy,
-                    refusal.code,
-                    &refusal.message,
-                );
-            }
+            Err(refusal) => return self.cx.turn_away(id, encoding, &refusal),
         };
+        if !self.cx.config.namespaces_open && !self.namespaces[namespace as usize].exists() {
+            // An operator; where nothing is yet, nothing is remembered of users and devices either.
+            claims.user.clear();
+            claims.device.clear();
+        }
         self.insert_connection(Connection::new(
             id,
             namespace,
@@ -483,31 +483,50 @@ impl Broker {
         ));
     }
 
+    /// The namespace that a client is let into.
+    fn admit(&mut self, claims: &Claims) -> Result<u32, Refusal> {
+        if self.cx.connections.len() as u64 >= self.cx.config.connections_max {
+            let message = "the broker has as many connections as it may (connections_max)";
+            return Err(Refusal::later(ErrorCode::LimitReached, message));
+        }
+        check_identity(&claims.user, &claims.device)?;
+        let index = self.namespace_for(claims)?;
+        self.namespaces[index as usize].check_door(&self.cx, claims)?;
+        Ok(index)
+    }
+
     pub(crate) fn insert_connection(&mut self, connection: Connection) -> u32 {
         let id = connection.id;
-        self.namespaces[connection.namespace as usize].connections += 1;
+        let namespace = &mut self.namespaces[connection.namespace as usize];
+        namespace.connections += 1;
+        namespace.door.enter(&connection.claims.user);
+        namespace.count_connected(&mut self.cx);
         let index = self.cx.connections.insert(connection) as u32;
         self.cx.connection_index.insert(id, index);
+        self.cx.watch_silence(index);
         index
     }
 
-    fn namespace_for(&mut self, name: &str) -> Result<u32, Refusal> {
-        if let Some(&index) = self.namespace_index.get(name) {
-            return Ok(index);
+    fn namespace_for(&mut self, claims: &Claims) -> Result<u32, Refusal> {
+        let name = &*claims.namespace;
+        let known = self.namespace_index.get(name).copied();
+        let exists = known.is_some_and(|index| self.namespaces[index as usize].exists());
+        if !exists {
+            check_namespace(name)?;
+            if !self.cx.config.namespaces_open && !claims.rights.contains(Rights::OPERATE) {
+                return Err(unknown_namespace(name));
+            }
         }
-        check_namespace(name)?;
-        if !self.cx.config.namespaces_open {
-            return Err(Refusal::new(
-                ErrorCode::UnknownNamespace,
-                format!("unknown namespace \"{name}\""),
-            ));
+        if let Some(index) = known {
+            return Ok(index);
         }
         if self.namespaces.len() as u64 >= self.cx.config.namespaces_max {
             let message = "the broker has as many namespaces as it may (namespaces_max)";
             return Err(Refusal::new(ErrorCode::LimitReached, message));
         }
         let index = self.insert_namespace(name);
-        self.namespaces[index as usize].begin_incarnation(&self.cx.config, self.seed);
+        let seed = self.namespace_seed();
+        self.namespaces[index as usize].begin_incarnation(&self.cx.config, seed);
         Ok(index)
     }
 
@@ -662,9 +681,22 @@ impl Broker {
     }
 
     fn command(&mut self, index: u32, command: &Command<'_>, frame: &[u8]) -> Result<(), Refusal> {
+        let seed = self.namespace_seed();
         let namespace = self.cx.connections[index as usize].namespace;
         let namespace = &mut self.namespaces[namespace as usize];
         let cx = &mut self.cx;
+        let operates = matches!(
+            command,
+            Command::ConfigureNamespace(_)
+                | Command::DescribeNamespace(_)
+                | Command::DeleteNamespace(_)
+                | Command::ListNamespaces(_)
+                | Command::Ping(_)
+        );
+        if !operates && !cx.config.namespaces_open && !namespace.exists() {
+            // An operator is where nothing is yet; it comes to be by being configured alone.
+            return Err(unknown_namespace(&namespace.name));
+        }
         let comes_in = matches!(
             command,
             Command::Publish(_)
@@ -722,7 +754,7 @@ impl Broker {
             Command::ListTopics(list) => namespace.list_topics(cx, index, list),
             Command::DeleteTopic(delete) => namespace.delete_topic_command(cx, index, delete),
             Command::Export(export) => namespace.export(cx, index, *export),
-            Command::Import(import) => namespace.import(cx, index, import, self.seed),
+            Command::Import(import) => namespace.import(cx, index, import, seed),
             Command::ListScheduled(list) => namespace.list_scheduled(cx, index, list),
             Command::CancelScheduled(cancel) => namespace.cancel_scheduled(cx, index, *cancel),
             Command::ConfigureLimit(configure) => namespace.configure_limit(cx, index, configure),
@@ -770,6 +802,14 @@ impl Broker {
             Command::Leave(leave) => namespace.leave(cx, index, *leave),
             Command::WatchPresence(watch) => namespace.watch_presence(cx, index, *watch),
             Command::ReadPresence(read) => namespace.read_presence(cx, index, read),
+            Command::ConfigureNamespace(configure) => {
+                namespace.configure_namespace(cx, index, configure)
+            }
+            Command::DescribeNamespace(describe) => {
+                namespace.describe_namespace(cx, index, describe)
+            }
+            Command::DeleteNamespace(delete) => self.delete_namespace(index, delete),
+            Command::ListNamespaces(list) => self.list_namespaces(index, list),
             Command::Ping(ping) => {
                 let pong = Pong {
                     request: ping.request,
@@ -804,7 +844,7 @@ impl Broker {
                 return self.close(index, CloseCode::Policy, refusal.code, &refusal.message);
             }
         }
-        if let Err(refusal) = self.meet(index) {
+        if let Err(refusal) = self.knock(index).and_then(|()| self.meet(index)) {
             self.cx.refuse(index, 0, &refusal);
             return self.close(index, CloseCode::Policy, refusal.code, &refusal.message);
         }
@@ -822,7 +862,7 @@ impl Broker {
             connection: connection.id.0,
             now: self.cx.now.0,
             features: Strings::parse(&features).expect("the names of features are UTF-8"),
-            payload_bytes_max: Some(config.payload_bytes_max),
+            payload_bytes_max: Some(namespace.payload_bytes_max(config)),
             inbound_bytes_max: Some(inbound_bytes_max),
             batch_messages_max: Some(config.batch_messages_max),
             read_messages_max: Some(config.read_messages_max),
@@ -837,18 +877,11 @@ impl Broker {
     /// Does what was left for the end of the batch, until nothing can go on.
     fn work(&mut self) {
         self.act_on_deadlines();
+        let seed = self.namespace_seed();
         loop {
             let mut batch = core::mem::take(&mut self.cx.ready);
             while let Some(work) = batch.pop_front() {
-                let (Work::Subscription { namespace, .. }
-                | Work::Read { namespace, .. }
-                | Work::Mailbox { namespace, .. }
-                | Work::Compaction { namespace }
-                | Work::Export { namespace, .. }
-                | Work::Import { namespace }
-                | Work::Schedule { namespace }
-                | Work::Group { namespace, .. }) = work;
-                let index = namespace;
+                let index = work.namespace();
                 let Some(namespace) = self.namespaces.get_mut(index as usize) else {
                     continue;
                 };
@@ -873,7 +906,7 @@ impl Broker {
                     Work::Schedule { .. } => namespace.load_scheduled(&mut self.cx),
                     Work::Group { group, .. } => namespace.advance_group(&mut self.cx, group),
                     Work::Import { .. } => {
-                        namespace.advance_import(&mut self.cx, self.seed);
+                        namespace.advance_import(&mut self.cx, seed);
                         self.remove_if_vacant(index);
                     }
                 }
@@ -962,7 +995,7 @@ impl Broker {
     }
 
     /// Forgets a connection and everything that was its own.
-    fn forget(&mut self, id: ConnectionId) {
+    pub(crate) fn forget(&mut self, id: ConnectionId) {
         let Some(index) = self.cx.connection_index.remove(&id) else {
             return self.forget_stored(id);
         };
@@ -993,15 +1026,22 @@ impl Broker {
             });
         }
         namespace.connections -= 1;
+        namespace.door.leave(&connection.claims.user, self.cx.now);
         self.remove_if_vacant(connection.namespace);
     }
 
     /// Names that were only connected to do not count for ever.
     fn remove_if_vacant(&mut self, index: u32) {
         if self.namespaces[index as usize].is_vacant() && !self.restoring.has_dormant() {
-            let namespace = self.namespaces.remove(index as usize);
-            self.namespace_index.remove(namespace.name.as_str());
+            self.remove_namespace(index);
         }
+    }
+
+    pub(crate) fn remove_namespace(&mut self, index: u32) -> Namespace {
+        let namespace = self.namespaces.remove(index as usize);
+        self.namespace_index.remove(namespace.name.as_str());
+        self.restored.retain(|other| *other != index);
+        namespace
     }
 
     /// Does what is due, but for held publishes, which come when everything else was tried.
@@ -1027,7 +1067,8 @@ impl Broker {
             | Due::Schedule(namespace)
             | Due::Paced(namespace, ..)
             | Due::Device(namespace)
-            | Due::Inquiry(namespace, _)) = due
+            | Due::Inquiry(namespace, _)
+            | Due::Usage(namespace)) = due
             else {
                 continue;
             };
@@ -1049,6 +1090,7 @@ impl Broker {
                 Due::Paced(_, subscription, _) => namespace.end_pace(&mut self.cx, subscription),
                 Due::Inquiry(_, reply_to) => namespace.expire_inquiry(&mut self.cx, reply_to),
                 Due::Device(_) => namespace.devices_due(&mut self.cx),
+                Due::Usage(_) => namespace.usage_due(&mut self.cx),
                 Due::Held(_) | Due::Silent(_) => {}
             }
         }
@@ -1067,13 +1109,12 @@ impl Broker {
         if silent_at.is_none_or(|at| at > self.cx.now) {
             return;
         }
-        let message = "nothing was heard of the connection for too long (presence_ms)";
-        self.close(
-            index,
-            CloseCode::Policy,
-            ErrorCode::ConnectionSilent,
-            message,
-        );
+        let connection = &self.cx.connections[index as usize];
+        let bound = connection.silence_ms(&self.cx.config);
+        let bound = bound.map_or("", |(_, bound)| bound);
+        let message = format!("nothing was heard of the connection for too long ({bound})");
+        let code = ErrorCode::ConnectionSilent;
+        self.close(index, CloseCode::Policy, code, &message);
     }
 
     fn drain(&mut self) {

@@ -488,7 +488,6 @@ impl Namespace {
             }
             if !dropped && !expired && !is_echo {
                 taken = true;
-                cx.counters.delivered_messages += 1;
                 let topic = &self.topics[head.topic as usize];
                 out.delivery(&DeliveryBody {
                     topic: &topic.name,
@@ -501,6 +500,7 @@ impl Namespace {
             }
             behind.position = sequence;
             if taken {
+                self.count_delivered(cx, 1);
                 let subscription = &mut self.subscriptions[index as usize];
                 subscription.take_token(pace, cx.now);
                 if subscription.credit != UNLIMITED {

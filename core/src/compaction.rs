@@ -182,6 +182,7 @@ impl Namespace {
             return self.next_compaction(cx);
         };
         let log = &mut topic.partitions[pass.partition.0 as usize].log;
+        let before = log.size_bytes();
         if rows.is_empty() {
             pass.next = pass.upto;
         }
@@ -201,6 +202,7 @@ impl Namespace {
                 pass.next = pass.next.max(end);
             }
         }
+        self.stored_bytes -= before - log.size_bytes();
         if pass.rewrites {
             let (topic, partition) = (pass.topic, pass.partition);
             self.touch_log(cx, topic, partition);

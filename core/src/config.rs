@@ -223,6 +223,21 @@ bounds! {
     /// How long a connection that is present somewhere may be silent, in milliseconds. A client that has nothing to
     /// say is heard of every 25 s.
     presence_ms: 60_000, SESSION_MS_MIN => 1 << 40;
+    /// The most namespaces in a reply.
+    list_namespaces_max: 1000, 1 => 100_000;
+    /// How many days the usage of a namespace is kept.
+    usage_days_max: 62, 1 => 1000;
+    /// How often usage is written at most, in milliseconds; so much of it a crash may take.
+    usage_ms: 10_000, 0 => 1 << 40;
+    /// The most connections of a user in a namespace, requests over HTTP included; 0 for any number.
+    connections_per_user_max: 100, 0 => 1_000_000;
+    /// How long a connection may be silent, in milliseconds; 0 for as long as it likes. A client that has nothing to say
+    /// is heard of every 25 s.
+    silent_ms: 0, 0 => 1 << 40;
+    /// How often a user may connect to a namespace in a minute; 0 for any number.
+    connects_per_minute_max: 0, 0 => 1_000_000;
+    /// How many requests over HTTP a user may make to a namespace in a minute; 0 for any number.
+    requests_per_minute_max: 0, 0 => 1_000_000;
     /// What a client that is told to go away waits before it connects again, in milliseconds.
     reconnect_after_ms: 1000, 0 => 3_600_000;
 }

@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::config::IDENTITY_BYTES_MAX;
+use crate::config::{Config, IDENTITY_BYTES_MAX};
 use crate::context::Context;
 use crate::deadline::Due;
 use crate::echo::Source;
@@ -123,6 +123,13 @@ impl Connection {
         !self.claims.user.is_empty() && !self.claims.device.is_empty() && !self.ephemeral
     }
 
+    /// How long it may be silent, and what says so; `None` for as long as it likes.
+    pub(crate) fn silence_ms(&self, config: &Config) -> Option<(u64, &'static str)> {
+        let present = (!self.places.is_empty()).then_some((config.presence_ms, "presence_ms"));
+        let any = (config.silent_ms > 0).then_some((config.silent_ms, "silent_ms"));
+        present.into_iter().chain(any).min()
+    }
+
     /// Whether the client's number is in use.
     pub(crate) fn has_subscription(&self, id: SubscriptionId) -> bool {
         self.subscription(id).is_some()
@@ -177,16 +184,18 @@ impl Context {
     /// Sets when a connection is asked whether it was silent for too long, or that it is not. What is heard of it
     /// meanwhile moves nothing: it counts when the time has come.
     pub(crate) fn watch_silence(&mut self, index: u32) {
-        let connection = &mut self.connections[index as usize];
-        if connection.places.is_empty() {
+        let connection = &self.connections[index as usize];
+        let Some((silence_ms, _)) = connection.silence_ms(&self.config) else {
+            return self.forget_silence(index);
+        };
+        // Nobody has said yet when one that outlived the previous life was heard of: asked when the batch ends.
+        let at = match connection.seen_at {
+            Timestamp(0) => self.now,
+            seen_at => seen_at.after_ms(silence_ms),
+        };
+        if connection.silent_at.is_none_or(|earlier| at < earlier) {
             self.forget_silence(index);
-        } else if connection.silent_at.is_none() {
-            // Nobody has said yet when one that outlived the previous life was heard of: asked when the batch ends.
-            let at = match connection.seen_at {
-                Timestamp(0) => self.now,
-                seen_at => seen_at.after_ms(self.config.presence_ms),
-            };
-            connection.silent_at = Some(at);
+            self.connections[index as usize].silent_at = Some(at);
             self.deadlines.insert((at, Due::Silent(index)));
         }
     }

@@ -153,6 +153,22 @@ pub(crate) enum Work {
     Group { namespace: u32, group: u32 },
 }
 
+impl Work {
+    /// In which namespace.
+    pub(crate) const fn namespace(&self) -> u32 {
+        match self {
+            Self::Subscription { namespace, .. }
+            | Self::Read { namespace, .. }
+            | Self::Mailbox { namespace, .. }
+            | Self::Compaction { namespace }
+            | Self::Export { namespace, .. }
+            | Self::Import { namespace }
+            | Self::Schedule { namespace }
+            | Self::Group { namespace, .. } => *namespace,
+        }
+    }
+}
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// What happened since the broker was created.
@@ -392,13 +408,7 @@ impl Context {
         let Some(connection) = self.connections.get(connection as usize) else {
             return;
         };
-        let mut frame = Vec::new();
-        reply.encode(&mut frame);
-        if connection.encoding == Encoding::Json {
-            let mut line = Vec::new();
-            put_json(&frame, &mut line);
-            frame = line;
-        }
+        let frame = spelt(connection.encoding, reply);
         self.outbox.deliver_to(after, connection.id, frame);
     }
 
@@ -412,6 +422,19 @@ impl Context {
             retry_after_ms: refusal.retry_after_ms,
         };
         self.reply(connection, After::default(), &Reply::Failed(failed));
+    }
+
+    /// Refuses a client that is not let in, in words that it can act on.
+    pub(crate) fn turn_away(&mut self, id: ConnectionId, encoding: Encoding, refusal: &Refusal) {
+        let failed = Failed {
+            request: 0,
+            code: refusal.code.as_str(),
+            message: &refusal.message,
+            retry_after_ms: refusal.retry_after_ms,
+        };
+        let frame = spelt(encoding, &Reply::Failed(failed));
+        self.outbox.deliver_to(After::default(), id, frame);
+        self.close(id, CloseCode::Policy, refusal.code, &refusal.message);
     }
 
     /// Closes a connection that the host knows; the caller forgets it.
@@ -438,4 +461,16 @@ impl Context {
             self.dirty_connections.push(index);
         }
     }
+}
+
+/// A reply as it is sent.
+fn spelt(encoding: Encoding, reply: &Reply<'_>) -> Vec<u8> {
+    let mut frame = Vec::new();
+    reply.encode(&mut frame);
+    if encoding == Encoding::Json {
+        let mut line = Vec::new();
+        put_json(&frame, &mut line);
+        frame = line;
+    }
+    frame
 }

@@ -27,9 +27,27 @@ pub(crate) enum Due {
     Silent(u32),
     /// A device of a namespace was away for as long as it is remembered.
     Device(u32),
+    /// What a namespace used is written.
+    Usage(u32),
 }
 
 impl Due {
+    /// The namespace that has something to do; `None` where it is a connection.
+    const fn namespace(self) -> Option<u32> {
+        match self {
+            Self::Held(_) | Self::Silent(_) => None,
+            Self::Transfer(namespace, _)
+            | Self::Group(namespace, _)
+            | Self::Member(namespace, ..)
+            | Self::Rebalance(namespace, _)
+            | Self::Schedule(namespace)
+            | Self::Paced(namespace, ..)
+            | Self::Inquiry(namespace, _)
+            | Self::Device(namespace)
+            | Self::Usage(namespace) => Some(namespace),
+        }
+    }
+
     /// Whether only memory knows of it: a broker that is restored from its rows has no such deadline any more, or
     /// begins to wait anew.
     const fn is_fleeting(self) -> bool {
@@ -38,7 +56,8 @@ impl Due {
             | Self::Rebalance(..)
             | Self::Held(_)
             | Self::Paced(..)
-            | Self::Inquiry(..) => true,
+            | Self::Inquiry(..)
+            | Self::Usage(_) => true,
             Self::Group(..)
             | Self::Member(..)
             | Self::Schedule(_)
@@ -67,6 +86,14 @@ impl Deadlines {
         if self.ordered.remove(entry) {
             self.fleeting -= u64::from(entry.1.is_fleeting());
         }
+    }
+
+    /// Forgets everything that a namespace has to do.
+    pub(crate) fn remove_all_of(&mut self, namespace: u32) {
+        self.ordered
+            .retain(|(_, due)| due.namespace() != Some(namespace));
+        let fleeting = self.ordered.iter().filter(|(_, due)| due.is_fleeting());
+        self.fleeting = fleeting.count() as u64;
     }
 
     pub(crate) fn first(&self) -> Option<&(Timestamp, Due)> {

@@ -28,6 +28,10 @@
 //! POST /v1/{namespace}/explain/{topic}                              what rules would make of the body
 //! GET  /v1/{namespace}/export                                       the namespace as an archive
 //! PUT  /v1/{namespace}/import                                       an archive becomes the namespace
+//! GET  /v1/namespaces?after=&limit=                                 the names of namespaces, of all brokers
+//! GET  /v1/namespaces/{namespace}?days=                             its quotas, and what it used
+//! PUT  /v1/namespaces/{namespace}                                   create it or set the quotas of the body
+//! DELETE /v1/namespaces/{namespace}                                 delete it
 //! GET  /healthz, /readyz                                            the host's own
 //! ```
 //!
@@ -38,6 +42,7 @@
 mod command;
 mod event;
 mod identity;
+mod namespaces;
 mod problem;
 mod query;
 mod response;
@@ -46,6 +51,7 @@ mod route;
 pub use command::{Asked, LIMIT_DEFAULT, export_frames, import_frames};
 pub use event::{Event, STREAM_RETRY_MS, event, subscribe_frames};
 pub use identity::Identity;
+pub use namespaces::NamespacesPage;
 pub use problem::{
     CODES, FORBIDDEN_ORIGIN, MALFORMED_REQUEST, METHOD_NOT_ALLOWED, MISCONFIGURED, Problem,
     UNAUTHORISED, UNKNOWN_ROUTE, UPGRADE_REQUIRED, status_of,

@@ -179,6 +179,8 @@ impl Namespace {
         import.reader.finish().map_err(refused)?;
         let summary = import.verifier.finish();
         summary.map_err(|why| refused(ArchiveError(format!("the archive: {why}"))))?;
+        let import = self.import.as_ref().expect("the caller has it");
+        self.check_imported(&cx.config, import.verifier.namespace())?;
         let import = self.take_import(cx).expect("it was there");
         cx.ops.push(Op::Delete {
             key: self.keys.import(),

@@ -105,8 +105,10 @@ impl Rights {
     pub const PRESENCE: Self = Self(8);
     /// May configure and delete topics.
     pub const MANAGE: Self = Self(16);
-    /// May do everything.
+    /// May do everything in the namespace.
     pub const ALL: Self = Self(31);
+    /// May create the namespace, set its quotas, delete it, and come in whatever they are.
+    pub const OPERATE: Self = Self(32);
 
     /// Whether all of `wanted` is in this set.
     pub const fn contains(self, wanted: Self) -> bool {

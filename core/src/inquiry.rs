@@ -148,6 +148,7 @@ impl Namespace {
         }
         let attributes = [("content type", command.content_type)];
         check_sizes(&cx.config, command.payload, command.headers, &attributes)?;
+        self.check_payload(command.payload)?;
         let reply_to = ReplyTo(command.reply_to);
         let Some(inquiry) = self.end_inquiry(cx, reply_to) else {
             let message = format!(

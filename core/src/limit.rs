@@ -18,7 +18,7 @@ const RATE_MAX: u64 = 1_000_000_000;
 /// The longest period: a day.
 const PER_MS_MAX: u64 = 86_400_000;
 /// The most tokens that a bucket can hold.
-const BURST_MAX: u64 = 100_000_000;
+pub(crate) const BURST_MAX: u64 = 100_000_000;
 /// The longest that anybody may wait for tokens, in milliseconds.
 pub(crate) const WAIT_MS_MAX: u64 = 60_000;
 /// What a factor is counted in: a rule at its full rate.

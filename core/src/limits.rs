@@ -28,6 +28,7 @@ use crate::protocol::field::List;
 use crate::protocol::frame::{self, ConfigureLimit, Done, ListLimits, Message, Reply};
 use crate::rows::{KeyTail, ROW_VERSION};
 use crate::subscription::Behind;
+use crate::tenant::Flow;
 use crate::topic;
 use crate::wire::{Malformed, Put as _, Reader};
 
@@ -99,6 +100,8 @@ pub(crate) struct Charge {
 #[derive(Clone, Copy)]
 enum Charged {
     Owner(Owner),
+    /// What a quota of the namespace bounds.
+    Quota(Flow),
     Connection(u32),
     /// The topic of the message with this index, which does not exist yet.
     NewTopic(u32, Rule),
@@ -269,6 +272,16 @@ impl Namespace {
                 count,
             });
         }
+        for flow in Flow::ALL {
+            if let Some(tenant) = &mut self.tenant
+                && tenant.begin_flow(flow, &cx.config, now)
+            {
+                charges.push(Charge {
+                    from: Charged::Quota(flow),
+                    count: flow.count(messages),
+                });
+            }
+        }
         if let Some(rule) = self.limits.rule(&cx.config, Scope::Connection, "") {
             let factor = self.factor_for(cx, rule);
             let bucket = &mut cx.connections[connection as usize].bucket;
@@ -394,8 +407,12 @@ impl Namespace {
                 Ok(()) => {}
                 Err(Short::Never) => {
                     let limited = self.limited(cx, messages, charge);
+                    let what = match charge.from {
+                        Charged::Quota(flow) => flow.unit(),
+                        _ => Flow::Messages.unit(),
+                    };
                     let message = format!(
-                        "{} messages at once are more than the limit of {limited} ever lets pass",
+                        "{} {what} at once are more than the limit of {limited} ever lets pass",
                         charge.count
                     );
                     return Err(Refusal::new(ErrorCode::TooLarge, message));
@@ -447,7 +464,8 @@ impl Namespace {
                     self.list(cx);
                 }
             }
-            Charged::NewTopic(..) => {}
+            // Full again soon, or over what a restart may grant: a message of the largest size.
+            Charged::Quota(_) | Charged::NewTopic(..) => {}
         }
     }
 
@@ -457,6 +475,7 @@ impl Namespace {
                 cx.connections[connection as usize].bucket.as_deref()
             }
             Charged::Owner(owner) => self.limiter(owner).map(|limiter| &limiter.bucket),
+            Charged::Quota(flow) => self.tenant.as_ref().and_then(|tenant| tenant.bucket(flow)),
             Charged::NewTopic(..) => None,
         };
         bucket.expect("what is charged has a bucket")
@@ -468,6 +487,10 @@ impl Namespace {
                 cx.connections[connection as usize].bucket.as_deref_mut()
             }
             Charged::Owner(owner) => self.limiter_mut(owner).map(|limiter| &mut limiter.bucket),
+            Charged::Quota(flow) => {
+                let tenant = self.tenant.as_mut();
+                tenant.and_then(|tenant| tenant.bucket_mut(flow))
+            }
             Charged::NewTopic(..) => None,
         };
         bucket.expect("what is charged has a bucket")
@@ -499,6 +522,9 @@ impl Namespace {
             from => {
                 let who = match from {
                     Charged::Connection(_) => "this connection".to_string(),
+                    Charged::Quota(flow) => {
+                        format!("the {} of namespace \"{}\"", flow.quota(), self.name)
+                    }
                     Charged::Owner(Owner::Topic(topic)) => {
                         format!("topic \"{}\"", self.topics[topic as usize].name)
                     }

@@ -56,7 +56,7 @@ impl Namespace {
             }
             None => {
                 let count = self.topics.len() + 1;
-                check_count("a namespace", "topics", count, cx.config.topics_max)?;
+                check_count("a namespace", "topics", count, self.topics_max(&cx.config))?;
                 self.create_topic(cx, command.topic, config)
             }
         };
@@ -203,6 +203,11 @@ impl Namespace {
             "those who hold publishers back are counted"
         );
         self.check_limits();
+        assert_eq!(
+            self.stored_bytes,
+            self.sum_stored_bytes(),
+            "what is stored is counted"
+        );
     }
 }
 

@@ -146,6 +146,9 @@ impl Namespace {
             )?,
             Some(_) => {}
         }
+        if known_member.is_none() {
+            self.check_subscriptions()?;
+        }
         let index = known.unwrap_or_else(|| self.create_group(cx, command.group, config));
         self.add_filters(cx, index, command.filters.iter(), from);
         let member = match known_member {

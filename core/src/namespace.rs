@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::context::{Context, LoadOwner, Work};
 use crate::dedup::Dedup;
 use crate::device::Devices;
+use crate::door::Door;
 use crate::effect::{After, Durability, Event, Op};
 use crate::error::{ErrorCode, Refusal};
 use crate::export::Export;
@@ -35,6 +36,7 @@ use crate::routing::{Routing, TopicRules};
 use crate::rows::{Keys, ROW_VERSION};
 use crate::schedule::Schedule;
 use crate::subscription::Subscription;
+use crate::tenant::Tenant;
 use crate::topic::{self, Kind, Ordering, TopicConfig};
 use crate::trie::{NodeIndex, Trie};
 use crate::wire::Put as _;
@@ -65,11 +67,17 @@ pub(crate) struct Namespace {
     /// The leases of all groups.
     pub(crate) leases: Map<LeaseId, LeasePlace>,
     pub(crate) next_lease: LeaseId,
-    /// How many connections it has.
+    /// How many connections it has, and which users have them.
     pub(crate) connections: u64,
     pub(crate) presence: Presence,
     /// The devices of its users, and who is connected.
     pub(crate) devices: Devices,
+    pub(crate) door: Door,
+    /// What it may have and used, if an operator configured it; and whether that is to be written with this batch.
+    pub(crate) tenant: Option<Box<Tenant>>,
+    pub(crate) usage_is_due: bool,
+    /// How many bytes the messages of all logs have.
+    pub(crate) stored_bytes: u64,
     pub(crate) next_serial: u64,
     pub(crate) last_sequence: Sequence,
     pub(crate) lineage: Lineage,
@@ -168,6 +176,10 @@ impl Namespace {
             connections: 0,
             presence: Presence::default(),
             devices: Devices::new(seed),
+            door: Door::default(),
+            tenant: None,
+            usage_is_due: false,
+            stored_bytes: 0,
             next_serial: 1,
             last_sequence: Sequence(0),
             lineage: Lineage::default(),
@@ -203,6 +215,7 @@ impl Namespace {
 
     /// Begins this life of the namespace.
     pub(crate) fn begin_incarnation(&mut self, config: &Config, seed: u64) {
+        self.stored_bytes = self.sum_stored_bytes();
         self.stored_lineage = self.lineage.clone();
         self.lineage.begin(
             self.last_sequence.next(),
@@ -226,6 +239,9 @@ impl Namespace {
             index: self.index,
             connections: self.connections,
             presence: core::mem::take(&mut self.presence),
+            door: core::mem::take(&mut self.door),
+            tenant: self.tenant.take(),
+            usage_is_due: self.usage_is_due,
             next_serial: self.next_serial,
             listed: self.listed,
             // Written with the import as it is; the life that begins now is stored with its first write.
@@ -331,6 +347,8 @@ impl Namespace {
         self.drop_topic_limiter(cx, index);
         let topic = self.topics.remove(index as usize);
         self.delete_dedup(index, topic.dedup.as_deref());
+        let bytes = topic.partitions.iter().map(|state| state.log.size_bytes());
+        self.stored_bytes -= bytes.sum::<u64>();
         self.topic_index.remove(&*topic.name);
         self.topic_names.remove(&*topic.name);
         let kept = topic.partitions.iter().map(|state| state.log.ring_bytes());
@@ -424,7 +442,9 @@ impl Namespace {
         };
         let retention = state.config.effective_retention();
         let log = &mut state.partitions[partition.0 as usize].log;
+        let before = log.size_bytes();
         let trimmed = log.trim(&retention, cx.now, at, &mut cx.trim_rows_left);
+        self.stored_bytes -= before - log.size_bytes();
         cx.more |= log.is_trim_due(&retention, cx.now);
         trimmed
     }
@@ -493,6 +513,7 @@ impl Namespace {
         self.flush_groups(cx);
         self.flush_limiters(cx);
         self.flush_devices(cx);
+        self.flush_usage(cx);
         if self.dirty || (cx.ops.len() > before && !self.incarnation_stored) {
             self.dirty = false;
             self.incarnation_stored = true;
@@ -626,14 +647,23 @@ impl Namespace {
 
     /// Whether nothing would be lost with it.
     pub(crate) fn is_vacant(&self) -> bool {
-        self.connections == 0
-            && self.topics.is_empty()
-            && self.devices.is_empty()
-            && !self.incarnation_stored
-            && self.stored_lineage.current() == Incarnation(0)
-            && !self.dirty
-            && self.exports.is_empty()
-            && self.import.is_none()
+        self.connections == 0 && self.devices.is_empty() && !self.exists()
+    }
+
+    /// Whether there is more of it than connections.
+    pub(crate) fn exists(&self) -> bool {
+        !self.topics.is_empty()
+            || self.incarnation_stored
+            || self.stored_lineage.current() != Incarnation(0)
+            || self.dirty
+            || !self.exports.is_empty()
+            || self.import.is_some()
+    }
+
+    /// How many bytes the messages of all logs have, counted one by one.
+    pub(crate) fn sum_stored_bytes(&self) -> u64 {
+        let logs = self.topics.iter().flat_map(|(_, topic)| &topic.partitions);
+        logs.map(|state| state.log.size_bytes()).sum()
     }
 
     /// Gives up the reads of a connection that is gone.
@@ -690,8 +720,16 @@ impl Namespace {
     }
 }
 
-/// Refuses what is not a namespace name: 1 to 64 of `a-z`, `0-9`, `-`, `_` and `.`, beginning with a letter or digit.
+/// What is at the place of a namespace in the URLs of the list of them.
+pub(crate) const NAMESPACES: &str = "namespaces";
+
+/// Refuses what is not a namespace name: 1 to 64 of `a-z`, `0-9`, `-`, `_` and `.`, beginning with a letter or digit,
+/// but not [`NAMESPACES`].
 pub(crate) fn check_namespace(name: &str) -> Result<(), Refusal> {
+    if name == NAMESPACES {
+        let message = "no namespace is called \"namespaces\": the list of them has that place";
+        return Err(Refusal::new(ErrorCode::UnknownNamespace, message));
+    }
     let fits = (1..=NAMESPACE_BYTES_MAX).contains(&name.len());
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let sound = name

@@ -167,6 +167,7 @@ impl Namespace {
         }
         for message in messages {
             check_message(&cx.config, cx.now, message)?;
+            self.check_payload(message.payload)?;
         }
         cx.moved.clear();
         let Some(routed) = self.route(&cx.config, messages)? else {
@@ -175,6 +176,7 @@ impl Namespace {
         let made: Vec<Message<'_>> = routed.iter().map(|made| made.message(messages)).collect();
         for message in &made {
             check_message(&cx.config, cx.now, message)?;
+            self.check_payload(message.payload)?;
         }
         let published = self.publish_routed(cx, connection, &made, &routed, terms)?;
         if let Published::Placed(_) = published {
@@ -216,6 +218,7 @@ impl Namespace {
             self.recall(cx, messages)?;
         }
         self.check_schedule(cx, messages)?;
+        self.check_stored_bytes(cx, messages)?;
         if self.blocked > 0 {
             for (index, message) in messages.iter().enumerate() {
                 let recalled = cx.recalled.get(index);
@@ -287,7 +290,7 @@ impl Namespace {
                     topic::check_name(message.topic)?;
                     new.insert(message.topic, ());
                     let count = self.topics.len() + new.len();
-                    check_count("a namespace", "topics", count, cx.config.topics_max)?;
+                    check_count("a namespace", "topics", count, self.topics_max(&cx.config))?;
                     cx.config.topic_default
                 }
             };
@@ -351,6 +354,7 @@ impl Namespace {
     ) -> (Placed, After) {
         let now = self.time(cx);
         self.last_timestamp = now;
+        self.count_published(cx, index, message.payload.len() as u64);
         let topic = &mut self.topics[index as usize];
         let config = topic.config;
         let (partition, round_robin) = topic.partition_for(message.key);
@@ -380,8 +384,6 @@ impl Namespace {
             source.mark(&mut record);
         }
         let heard = (&record[..fields], origin.source);
-        cx.counters.published_messages += 1;
-        cx.counters.published_bytes += message.payload.len() as u64;
         let placed = Placed::At {
             partition,
             offset,
@@ -417,6 +419,7 @@ impl Namespace {
             }
             return (placed, after);
         }
+        self.stored_bytes += record.len() as u64;
         log.append(&record, sequence, now, &topic.roll);
         if config.ordering == Ordering::None
             && let Some(priority) = message.priority.filter(|priority| *priority > 0)
@@ -512,6 +515,7 @@ impl Namespace {
             partition,
             record,
         };
+        let mut delivered = 0;
         for Fanout {
             after,
             encoding,
@@ -519,7 +523,7 @@ impl Namespace {
             prefixes,
         } in fanouts.drain(..)
         {
-            cx.counters.delivered_messages += to.len() as u64;
+            delivered += to.len() as u64;
             let mut bytes = Vec::with_capacity(body_bytes);
             match encoding {
                 Encoding::Binary => body.put_binary(&mut bytes),
@@ -528,6 +532,7 @@ impl Namespace {
             cx.outbox.deliver(after, to, prefixes, bytes);
         }
         cx.fanouts = fanouts;
+        self.count_delivered(cx, delivered);
         self.restore_matched(topic, matched);
         let is_late = !late.is_empty();
         for index in late {

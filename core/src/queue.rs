@@ -674,8 +674,8 @@ impl Namespace {
             &mut entry.frames,
         );
         *bytes += (entry.frames.len() - before) as u64;
-        cx.counters.delivered_messages += 1;
         group.offer(member);
+        self.count_delivered(cx, 1);
         self.touch_group_log(cx, index, log);
         Dealt::One
     }

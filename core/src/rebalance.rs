@@ -517,6 +517,7 @@ impl Namespace {
         let Some((record, spelt)) = entry.fresh.record(stored) else {
             return Fed::Nothing;
         };
+        let mut delivered = 0;
         let is_expired = record.expires_at.is_some_and(|at| at <= cx.now.0);
         if is_expired {
             cx.counters.expired_messages += 1;
@@ -535,7 +536,7 @@ impl Namespace {
             if member.credit != UNLIMITED {
                 member.credit -= 1;
             }
-            cx.counters.delivered_messages += 1;
+            delivered = 1;
         }
         entry.fresh.advance();
         if is_expired {
@@ -547,6 +548,7 @@ impl Namespace {
         let after = self.delivery_after(topic, partition);
         let member = &mut self.groups[index as usize].members[owner as usize];
         member.after = member.after.and(after);
+        self.count_delivered(cx, delivered);
         self.touch_group_log(cx, index, log);
         Fed::One
     }

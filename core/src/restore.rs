@@ -17,8 +17,8 @@ use crate::namespace::Namespace;
 use crate::rows::{
     FORMAT_KEY, KeyTail, ROW_VERSION, Scope, TABLE_CONNECTION, TABLE_DEDUP, TABLE_DEVICE,
     TABLE_GROUP, TABLE_GROUP_OFFSET, TABLE_GROUP_WINDOW, TABLE_IMPORT, TABLE_LIMIT, TABLE_LIMITER,
-    TABLE_MEMBER, TABLE_NAMESPACE, TABLE_PARTITION, TABLE_PRODUCER, TABLE_RULE, TABLE_SCHEDULE,
-    TABLE_SEGMENT, TABLE_TOPIC, scope_of,
+    TABLE_MEMBER, TABLE_NAMESPACE, TABLE_PARTITION, TABLE_PRODUCER, TABLE_QUOTA, TABLE_RULE,
+    TABLE_SCHEDULE, TABLE_SEGMENT, TABLE_TOPIC, TABLE_USAGE, scope_of,
 };
 use crate::wire::{Malformed, Reader};
 
@@ -48,6 +48,15 @@ impl Restoring {
     pub(crate) fn take_dormant(&mut self, id: ConnectionId) -> Option<Dormant> {
         let known = self.find_dormant(id).ok()?;
         self.dormant[known].1.take()
+    }
+
+    /// Forgets the stored connections of a namespace that is deleted, and their rows with it.
+    pub(crate) fn forget_dormant_of(&mut self, namespace: u32) {
+        self.dormant.retain(|(_, dormant)| {
+            dormant
+                .as_ref()
+                .is_none_or(|dormant| dormant.namespace != namespace)
+        });
     }
 
     pub(crate) fn has_dormant(&self) -> bool {
@@ -298,6 +307,11 @@ impl StateRows {
             Some(TABLE_RULE) => {
                 let name = core::mem::take(&mut tail.0);
                 namespace.routing.restore(name, value, self.rules_max)?;
+            }
+            Some(TABLE_QUOTA) => namespace.restore_quota(value)?,
+            Some(TABLE_USAGE) => {
+                let day = tail.u32().ok_or_else(|| unsound("key"))?;
+                namespace.restore_usage(day, value)?;
             }
             Some(TABLE_LIMITER) => {
                 let key = core::mem::take(&mut tail.0);

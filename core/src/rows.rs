@@ -49,6 +49,10 @@ pub(crate) const TABLE_LIMITER: u8 = 0x0f;
 pub(crate) const TABLE_RULE: u8 = 0x11;
 /// The devices of users, with their sessions.
 pub(crate) const TABLE_DEVICE: u8 = 0x12;
+/// What the namespace may have, and that an operator created it.
+pub(crate) const TABLE_QUOTA: u8 = 0x13;
+/// What it used, by day.
+pub(crate) const TABLE_USAGE: u8 = 0x14;
 pub(crate) const TABLE_MESSAGES: u8 = 0x80;
 /// The bodies of what waits for its time.
 pub(crate) const TABLE_SCHEDULED: u8 = 0x81;
@@ -275,6 +279,14 @@ impl Keys {
 
     pub(crate) fn rule(&self, name: &str) -> Vec<u8> {
         self.key(TABLE_RULE, &[name.as_bytes()])
+    }
+
+    pub(crate) fn quota(&self) -> Vec<u8> {
+        self.key(TABLE_QUOTA, &[])
+    }
+
+    pub(crate) fn usage(&self, day: u32) -> Vec<u8> {
+        self.key(TABLE_USAGE, &[&day.to_be_bytes()])
     }
 
     pub(crate) fn all_rules(&self) -> (Vec<u8>, Vec<u8>) {

@@ -79,6 +79,11 @@ impl Schedule {
         }
     }
 
+    /// How many bytes wait.
+    pub(crate) const fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
     fn insert(&mut self, id: ScheduleId, waiting: Waiting) {
         self.order.insert((waiting.at, id));
         self.size_bytes += waiting.size_bytes;
@@ -127,7 +132,7 @@ pub(crate) fn deliver_at(
 }
 
 /// The bytes that count for the bound: those that the publisher chose.
-fn size_of(message: &Message<'_>) -> u64 {
+pub(crate) fn size_of(message: &Message<'_>) -> u64 {
     let attributes = [message.key, message.content_type, message.id];
     let attributes = attributes.iter().flatten().map(|text| text.len());
     let headers = message.headers.as_ref().map_or(0, Headers::size_bytes);

@@ -56,6 +56,7 @@ impl Namespace {
             client.subscriptions.len() + 1,
             cx.config.subscriptions_max,
         )?;
+        self.check_subscriptions()?;
         let options = options(cx, command)?;
         let partition = self.subscribed_partition(command)?;
         if from != From::Latest {

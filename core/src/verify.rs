@@ -15,7 +15,7 @@ use crate::priority::priority_of;
 use crate::restore::{StateRows, unsound};
 use crate::rows::{
     KeyTail, TABLE_CONNECTION, TABLE_IMPORT, TABLE_LIMITER, TABLE_MEMBER, TABLE_MESSAGES,
-    TABLE_SCHEDULED,
+    TABLE_QUOTA, TABLE_SCHEDULED, TABLE_USAGE,
 };
 use crate::schedule::scheduled_key;
 use crate::topic::{Kind, Ordering};
@@ -185,8 +185,20 @@ impl NamespaceVerifier {
     pub(crate) fn travels(key: &[u8]) -> bool {
         !matches!(
             key.first(),
-            None | Some(&TABLE_CONNECTION | &TABLE_MEMBER | &TABLE_IMPORT | &TABLE_LIMITER)
+            None | Some(
+                &TABLE_CONNECTION
+                    | &TABLE_MEMBER
+                    | &TABLE_IMPORT
+                    | &TABLE_LIMITER
+                    | &TABLE_QUOTA
+                    | &TABLE_USAGE
+            )
         )
+    }
+
+    /// The namespace that the rows make.
+    pub(crate) const fn namespace(&self) -> &Namespace {
+        &self.namespace
     }
 
     /// The namespace of the rows.

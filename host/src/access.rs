@@ -17,16 +17,23 @@ use dunlin_core::{Claims, Rights};
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     tokens: BTreeMap<String, Vec<String>>,
+    /// Those that open every namespace, and make and delete them.
+    operators: Vec<String>,
     origins: Vec<String>,
 }
 
-/// A `--token` or `--allow-origin` that cannot be used; the text says why.
+/// A `--token`, `--operator-token` or `--allow-origin` that cannot be used; the text says why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessError(pub String);
 
 impl Access {
-    /// `tokens` are `NAMESPACE=TOKEN`; `origins` are those of web pages, as browsers spell them.
-    pub fn new(tokens: &[String], origins: &[String]) -> Result<Self, AccessError> {
+    /// `tokens` are `NAMESPACE=TOKEN`; `operators` are tokens alone; `origins` are those of web pages, as browsers spell
+    /// them.
+    pub fn new(
+        tokens: &[String],
+        operators: &[String],
+        origins: &[String],
+    ) -> Result<Self, AccessError> {
         let mut access = Self::default();
         for pair in tokens {
             let (namespace, token) = pair
@@ -46,6 +53,15 @@ impl Access {
             let tokens = access.tokens.entry(namespace.to_owned()).or_default();
             tokens.push(token.to_owned());
         }
+        for token in operators {
+            if token.is_empty() || token.bytes().any(|byte| !byte.is_ascii_graphic()) {
+                return Err(AccessError(
+                    "--operator-token is empty or has a character that no header can carry; use visible ASCII"
+                        .to_owned(),
+                ));
+            }
+            access.operators.push(token.clone());
+        }
         for origin in origins {
             let host = origin
                 .strip_prefix("https://")
@@ -62,7 +78,12 @@ impl Access {
 
     /// Whether everybody may come in.
     pub fn is_open(&self) -> bool {
-        self.tokens.is_empty()
+        self.tokens.is_empty() && self.operators.is_empty()
+    }
+
+    /// Whether namespaces are made by operators alone.
+    pub fn has_operators(&self) -> bool {
+        !self.operators.is_empty()
     }
 
     /// The origin that the answer has to allow, if the request comes from a web page.
@@ -95,6 +116,21 @@ impl Access {
         }
     }
 
+    /// What a request may do that asks for all namespaces: `among` is a name that it enters none of them by.
+    pub(crate) fn operator(
+        &self,
+        route: &Route,
+        among: &str,
+        headers: &HeaderMap,
+        query: &str,
+    ) -> Result<Claims, Problem> {
+        let claims = self.claims(route, among, headers, query)?;
+        if claims.rights.contains(Rights::OPERATE) {
+            return Ok(claims);
+        }
+        Err(unauthorised("the token is not an operator's"))
+    }
+
     /// What a request may do that asks for something in `namespace`, and who it is. Whoever holds a token of the
     /// namespace is believed: a server's token speaks for all its users.
     pub(crate) fn claims(
@@ -104,6 +140,14 @@ impl Access {
         headers: &HeaderMap,
         query: &str,
     ) -> Result<Claims, Problem> {
+        let all = Rights(Rights::ALL.0 | Rights::OPERATE.0);
+        // Where everybody may do everything, who comes to use a namespace is still kept to its quotas.
+        let mut rights = match route {
+            _ if !self.is_open() => all,
+            Route::Namespaces => all,
+            Route::Command { action, .. } if action.operates() => all,
+            _ => Rights::ALL,
+        };
         if !self.is_open() {
             let bearer = headers
                 .get(header::AUTHORIZATION)
@@ -117,9 +161,12 @@ impl Access {
                     "a token is needed; send the header Authorization: Bearer TOKEN, or ?token=TOKEN",
                 )
             })?;
+            let is_one_of = |known: &[String]| known.iter().any(|known| same_bytes(known, &token));
             let known = self.tokens.get(namespace).map_or(&[][..], Vec::as_slice);
-            // The same words for a wrong token and a namespace without one: neither is to be found out.
-            if !known.iter().any(|known| same_bytes(known, &token)) {
+            if is_one_of(known) {
+                rights = Rights::ALL;
+            } else if !is_one_of(&self.operators) {
+                // The same words for a wrong token and a namespace without one: neither is to be found out.
                 return Err(unauthorised("the token is not one of this namespace"));
             }
         }
@@ -128,7 +175,7 @@ impl Access {
             namespace: namespace.to_owned(),
             user,
             device,
-            rights: Rights::ALL,
+            rights,
         })
     }
 }
@@ -183,7 +230,7 @@ mod tests {
 
     #[test]
     fn an_open_broker_answers_to_loopback_alone() {
-        let access = Access::new(&[], &["https://app.example".to_owned()]).unwrap();
+        let access = Access::new(&[], &[], &["https://app.example".to_owned()]).unwrap();
         for host in [
             "localhost:8787",
             "127.0.0.1",
@@ -227,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_broker_with_tokens_trusts_its_own_pages() {
-        let access = Access::new(&["main=secret".to_owned()], &[]).unwrap();
+        let access = Access::new(&["main=secret".to_owned()], &[], &[]).unwrap();
         assert!(from(&access, "broker.example", None));
         assert!(from(
             &access,
@@ -244,7 +291,7 @@ mod tests {
     #[test]
     fn a_token_opens_its_namespace_and_no_other() {
         let tokens = ["main=one", "main=two", "other=three"].map(String::from);
-        let access = Access::new(&tokens, &[]).unwrap();
+        let access = Access::new(&tokens, &[], &[]).unwrap();
         let bearer = |token: &str| headers(&[(header::AUTHORIZATION, token)]);
         let none = HeaderMap::new();
         for (namespace, headers, query, expected) in [
@@ -269,8 +316,37 @@ mod tests {
     }
 
     #[test]
+    fn an_operator_opens_every_namespace_and_a_tenant_no_operation() {
+        let operators = ["op".to_owned()];
+        let access = Access::new(&["main=one".to_owned()], &operators, &[]).unwrap();
+        let rights = |namespace: &str, token: &str| {
+            let path = format!("/v1/namespaces/{namespace}");
+            let route = Route::parse("PUT", &path).unwrap().unwrap();
+            let query = format!("token={token}");
+            let claims = access.claims(&route, namespace, &HeaderMap::new(), &query);
+            claims.map(|claims| claims.rights.0).ok()
+        };
+        let all = Rights::ALL.0;
+        assert_eq!(rights("main", "one"), Some(all));
+        assert_eq!(rights("main", "op"), Some(all | Rights::OPERATE.0));
+        assert_eq!(rights("new", "op"), Some(all | Rights::OPERATE.0));
+        assert_eq!(rights("new", "one"), None);
+        let route = Route::parse("GET", "/v1/namespaces").unwrap().unwrap();
+        let lists = |token: &str| {
+            let query = format!("token={token}");
+            access.operator(&route, "main", &HeaderMap::new(), &query)
+        };
+        assert!(lists("op").is_ok());
+        assert_eq!(lists("one").unwrap_err().status, 401);
+        for token in ["", "a b", "ü"] {
+            let told = Access::new(&[], &[token.to_owned()], &[]).unwrap_err().0;
+            assert!(told.contains("--operator-token"), "{told}");
+        }
+    }
+
+    #[test]
     fn who_asks_is_believed_once_the_token_was_seen() {
-        let access = Access::new(&["main=secret".to_owned()], &[]).unwrap();
+        let access = Access::new(&["main=secret".to_owned()], &[], &[]).unwrap();
         let route = Route::parse("GET", "/v1/main/topics/a").unwrap().unwrap();
         let claims = |query: &str| access.claims(&route, "main", &HeaderMap::new(), query);
         let ann = claims("token=secret&user=ann&device=phone").unwrap();
@@ -284,12 +360,12 @@ mod tests {
     #[test]
     fn a_rule_that_cannot_be_used_is_told() {
         for token in ["main", "=x", "main=", "main=ü", "main=a b"] {
-            let told = Access::new(&[token.to_owned()], &[]).unwrap_err().0;
+            let told = Access::new(&[token.to_owned()], &[], &[]).unwrap_err().0;
             assert!(told.contains("--token"), "{told}");
             assert!(!told.contains('ü'), "a secret is never shown: {told}");
         }
         for origin in ["example.com", "https://", "https://a/b", "ftp://a"] {
-            let told = Access::new(&[], &[origin.to_owned()]).unwrap_err().0;
+            let told = Access::new(&[], &[], &[origin.to_owned()]).unwrap_err().0;
             assert!(told.contains(origin), "{told}");
         }
     }

@@ -24,10 +24,7 @@ const PART_WITHIN: Duration = Duration::from_secs(60);
 
 /// Answers with the namespace as an archive.
 pub(crate) async fn export(client: Client<'_>, namespace: String) -> Result<Response, Problem> {
-    let (connection, admission) = client
-        .open(Encoding::Binary)
-        .await
-        .map_err(|Stopped| stopping())?;
+    let (connection, admission) = client.open(Encoding::Binary).await?;
     let mut export = Export::new(Transfer::new(connection));
     // Before the response begins, so that a refusal is an ordinary one.
     let first = match export.next().await {
@@ -73,10 +70,7 @@ fn is_empty(archive: &[u8]) -> bool {
 
 /// Makes a namespace of the body.
 pub(crate) async fn import(client: Client<'_>, body: Body) -> Result<Response, Problem> {
-    let (connection, admission) = client
-        .open(Encoding::Binary)
-        .await
-        .map_err(|Stopped| stopping())?;
+    let (connection, admission) = client.open(Encoding::Binary).await?;
     // A client that goes away takes the answer's task with it; the broker is told all the same.
     let importing = tokio::spawn(async move {
         let _admission = admission;

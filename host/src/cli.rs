@@ -8,6 +8,7 @@ mod doctor;
 mod group;
 mod limit;
 mod member;
+mod namespace;
 mod publish;
 mod request;
 mod rule;
@@ -57,6 +58,8 @@ enum Verb {
     Limit(limit::Limit),
     /// Lists, sets, deletes and explains the rules that route messages
     Rule(rule::Rule),
+    /// Lists, creates, configures and deletes namespaces, and tells what they used
+    Namespace(namespace::Namespace),
     /// Writes a namespace to a file: the backup of a running broker, or the way to another one
     ///
     /// The archive shows the namespace as it was at one moment, when the export began, however long it takes and
@@ -133,6 +136,7 @@ pub fn run() -> ExitCode {
                 Verb::Scheduled(scheduled) => scheduled.run().await,
                 Verb::Limit(limit) => limit.run().await,
                 Verb::Rule(rule) => rule.run().await,
+                Verb::Namespace(namespace) => namespace.run().await,
                 Verb::Export(export) => export.run().await,
                 Verb::Import(import) => import.run().await,
                 Verb::Doctor(doctor) => doctor.run(),

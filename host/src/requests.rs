@@ -9,7 +9,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use dunlin_core::frame::{Command, Credit, Reply};
-use dunlin_core::http::{self, Action, MALFORMED_REQUEST, Problem, SUBSCRIPTION};
+use dunlin_core::http::{self, Action, MALFORMED_REQUEST, NamespacesPage, Problem, SUBSCRIPTION};
 use dunlin_core::{Encoding, ErrorCode, Reader};
 use futures_util::stream;
 
@@ -64,25 +64,57 @@ pub(crate) async fn command(
     let query = parts.uri.query().unwrap_or_default();
     let asked = action.ask(query, headers, &body)?;
     let within = REPLY_WITHIN + Duration::from_millis(asked.answer_ms);
+    let answer = exchange(client, asked.frames, within, |reply| action.response(reply));
+    Ok(respond(answer.await?))
+}
+
+/// Gives the broker frames, and makes a response of the first reply that `answers`.
+async fn exchange(
+    client: Client<'_>,
+    frames: Vec<u8>,
+    within: Duration,
+    mut answers: impl FnMut(&Reply<'_>) -> Option<http::Response>,
+) -> Result<http::Response, Problem> {
+    let (mut connection, _admission) = client.open(Encoding::Binary).await?;
     let answer = async {
-        let (mut connection, _admission) = client.open(Encoding::Binary).await?;
-        connection.frame(Bytes::from(asked.frames)).await?;
+        connection.frame(Bytes::from(frames)).await?;
         loop {
             let message = match connection.outgoing.recv().await.ok_or(Stopped)? {
                 Outgoing::Message(message) => message,
                 Outgoing::Close(code, reason) => return Ok(http::close_response(code, &reason)),
             };
-            let answer = Replies::new(&message).find_map(|reply| action.response(&reply));
+            let answer = Replies::new(&message).find_map(|reply| answers(&reply));
             if let Some(answer) = answer {
                 return Ok(answer);
             }
         }
     };
     match tokio::time::timeout(within, answer).await {
-        Ok(Ok(answer)) => Ok(respond(answer)),
+        Ok(Ok(answer)) => Ok(answer),
         Ok(Err(Stopped)) => Err(stopping()),
-        Err(_) => Ok(respond(http::lost_response())),
+        Err(_) => Ok(http::lost_response()),
     }
+}
+
+/// Asks every shard for its namespaces, and makes one page of theirs.
+pub(crate) async fn namespaces(
+    clients: impl Iterator<Item = Client<'_>>,
+    query: &str,
+) -> Result<Response, Problem> {
+    let mut page = NamespacesPage::parse(query)?;
+    for client in clients {
+        let frames = page.frames();
+        let answer = exchange(client, frames, REPLY_WITHIN, |reply| {
+            let took = page.take(reply);
+            took.then(|| page.response())
+                .or_else(|| http::response("", reply))
+        });
+        let answer = answer.await?;
+        if answer.status != 200 {
+            return Ok(respond(answer));
+        }
+    }
+    Ok(respond(page.response()))
 }
 
 fn too_large() -> Problem {
@@ -108,7 +140,8 @@ pub(crate) async fn subscribe(
         )
     })?;
     let frames = http::subscribe_frames(query, last, STREAM_CREDIT)?;
-    let opened = tokio::time::timeout(REPLY_WITHIN, Subscriber::open(client, frames)).await;
+    let opened = client.open(Encoding::Binary).await?;
+    let opened = tokio::time::timeout(REPLY_WITHIN, Subscriber::open(opened, frames)).await;
     let subscriber = match opened {
         Ok(Ok(Ok(subscriber))) => subscriber,
         Ok(Ok(Err(refusal))) => return Ok(respond(refusal)),
@@ -138,10 +171,9 @@ struct Subscriber {
 
 impl Subscriber {
     async fn open(
-        client: Client<'_>,
+        (mut connection, admission): (Connection, Admission),
         frames: Vec<u8>,
     ) -> Result<Result<Self, http::Response>, Stopped> {
-        let (mut connection, admission) = client.open(Encoding::Binary).await?;
         connection.frame(Bytes::from(frames)).await?;
         loop {
             let mut message = match connection.outgoing.recv().await.ok_or(Stopped)? {
@@ -198,6 +230,11 @@ impl Subscriber {
             let outgoing = tokio::select! {
                 outgoing = self.connection.outgoing.recv() => outgoing?,
                 () = overflow => return None,
+                () = tokio::time::sleep(STREAM_ALIVE_EVERY) => {
+                    // It has no way to say so itself; a client that is gone is found out by what is written to it.
+                    self.connection.seen();
+                    continue;
+                }
             };
             match outgoing {
                 Outgoing::Message(message) => {

@@ -18,7 +18,7 @@ use dunlin_core::http::{self, Problem, Route, UNKNOWN_ROUTE};
 use dunlin_core::{Claims, ConnectionId, Encoding, ErrorCode};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task;
 
 use crate::access::Access;
@@ -32,6 +32,9 @@ use crate::{archives, committer, report, requests, websocket};
 
 /// How long a stopping server waits for clients to go.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+
+/// The namespace by which an operator comes to every shard; nothing is ever stored under it on more than one.
+const NOWHERE: &str = "default";
 
 /// How long a shard may take to say that it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(1);
@@ -53,10 +56,16 @@ pub struct ServerOptions {
     pub access: Access,
     /// What is at `/`.
     pub console: Console,
+    /// The most connections of all shards together.
+    pub connections_max: u32,
 }
 
-/// Held by everything that a stopping server waits for.
-pub(crate) type Admission = mpsc::Sender<Infallible>;
+/// Held by everything that a stopping server waits for, and that takes the place of a connection.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    _held: mpsc::Sender<Infallible>,
+    _place: OwnedSemaphorePermit,
+}
 
 /// A running server.
 pub struct Server {
@@ -74,7 +83,10 @@ pub(crate) struct Host {
     shards: Vec<ShardHandle>,
     next_connection: AtomicU64,
     /// Everybody who is let in holds a copy, so that the end of the last is the end of all; taken away while draining.
-    admission: Mutex<Option<Admission>>,
+    admission: Mutex<Option<mpsc::Sender<Infallible>>>,
+    /// Room for connections, and how much there is in all.
+    places: Arc<Semaphore>,
+    connections_max: u32,
     access: Access,
     console: Console,
 }
@@ -89,6 +101,7 @@ impl Server {
             store,
             access,
             console,
+            connections_max,
         } = options;
         if !(1..=SHARDS_MAX).contains(&shards) {
             bail!("--shards {shards} is not from 1 to {SHARDS_MAX}");
@@ -112,6 +125,8 @@ impl Server {
             shards,
             next_connection: AtomicU64::new(1),
             admission: Mutex::new(Some(admission)),
+            places: Arc::new(Semaphore::new(connections_max as usize)),
+            connections_max,
             access,
             console,
         });
@@ -276,29 +291,52 @@ async fn route(host: &Host, ip: IpAddr, request: Request<Body>) -> Result<Respon
     };
     let route = route?;
     let query = request.uri().query().unwrap_or_default().to_owned();
+    if route == Route::Namespaces {
+        let headers = request.headers();
+        let claims = host.access.operator(&route, NOWHERE, headers, &query)?;
+        let clients = host.shards.iter().map(|shard| Client {
+            host,
+            shard,
+            claims: claims.clone(),
+            ip,
+        });
+        return requests::namespaces(clients, &query).await;
+    }
     let Some(namespace) = route.namespace() else {
         return Ok(host.health(&route).await);
     };
     let claims = host
         .access
         .claims(&route, namespace, request.headers(), &query)?;
-    let client = Client { host, claims, ip };
+    let client = Client {
+        host,
+        shard: host.shard_of(namespace),
+        claims,
+        ip,
+    };
     match route {
         Route::Connect { .. } => websocket::connect(client, request).await,
         Route::Command { action, .. } => requests::command(client, &action, request).await,
         Route::Subscribe { .. } => requests::subscribe(client, &query, request.headers()).await,
         Route::Export { namespace } => archives::export(client, namespace).await,
         Route::Import { .. } => archives::import(client, request.into_body()).await,
-        Route::Healthz | Route::Readyz => unreachable!("these have no namespace"),
+        Route::Healthz | Route::Readyz | Route::Namespaces => {
+            unreachable!("these have no namespace")
+        }
     }
 }
 
 impl Host {
-    fn admission(&self) -> MutexGuard<'_, Option<Admission>> {
+    fn admission(&self) -> MutexGuard<'_, Option<mpsc::Sender<Infallible>>> {
         // Nothing can panic while it is held.
         self.admission
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shard_of(&self, namespace: &str) -> &ShardHandle {
+        let count = u32::try_from(self.shards.len()).expect("the number of shards is bounded");
+        &self.shards[ShardSpan::shard_of(namespace, count) as usize]
     }
 
     async fn health(&self, route: &Route) -> Response {
@@ -331,24 +369,40 @@ impl Host {
 /// A client that has been let in.
 pub(crate) struct Client<'h> {
     host: &'h Host,
+    shard: &'h ShardHandle,
     claims: Claims,
     ip: IpAddr,
 }
 
 impl Client<'_> {
     /// Announces it to the shard of its namespace. The admission is to be held as long as its socket.
-    pub(crate) async fn open(self, encoding: Encoding) -> Result<(Connection, Admission), Stopped> {
-        let admission = self.host.admission().clone().ok_or(Stopped)?;
+    pub(crate) async fn open(self, encoding: Encoding) -> Result<(Connection, Admission), Problem> {
+        let held = self.host.admission().clone().ok_or_else(stopping)?;
+        let place = Arc::clone(&self.host.places).try_acquire_owned();
+        let place = place.map_err(|_| full(self.host.connections_max))?;
         let id = ConnectionId(self.host.next_connection.fetch_add(1, Ordering::Relaxed));
-        let count = u32::try_from(self.host.shards.len()).expect("the number of shards is bounded");
-        let shard = ShardSpan::shard_of(&self.claims.namespace, count);
         let ip = match self.ip.to_canonical() {
             IpAddr::V4(ip) => ip.octets().to_vec(),
             IpAddr::V6(ip) => ip.octets().to_vec(),
         };
-        let shard = &self.host.shards[shard as usize];
-        let connection = shard.open(id, encoding, self.claims, ip).await?;
+        let opened = self.shard.open(id, encoding, self.claims, ip).await;
+        let connection = opened.map_err(|Stopped| stopping())?;
+        let admission = Admission {
+            _held: held,
+            _place: place,
+        };
         Ok((connection, admission))
+    }
+}
+
+/// The answer to a client for which there is no room.
+fn full(connections_max: u32) -> Problem {
+    let message = format!(
+        "the server has as many connections as it may, {connections_max} (connections_max); try again later"
+    );
+    Problem {
+        retry_after_ms: Some(1000),
+        ..Problem::new(429, ErrorCode::LimitReached.as_str(), message)
     }
 }
 

@@ -13,10 +13,11 @@ use bytes::Bytes;
 use dunlin_core::http::{self, Problem, UPGRADE_REQUIRED};
 use dunlin_core::{CloseCode, Encoding};
 use futures_util::SinkExt as _;
+use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite;
 
 use crate::outbound::Outgoing;
-use crate::server::{Client, stopping};
+use crate::server::Client;
 use crate::shard::Connection;
 
 /// The largest message from a client in the binary encoding.
@@ -27,6 +28,9 @@ const JSON_BYTES_MAX: usize = 1536 * 1024;
 
 /// How much an idle socket keeps for reading.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
+
+/// After how long of silence a client is asked whether it is there. Whoever knows WebSockets answers by itself.
+const PING_AFTER: Duration = Duration::from_secs(25);
 
 /// How long a closing socket may take to hear it.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -61,7 +65,16 @@ pub(crate) async fn connect(
     if let Some(subprotocol) = subprotocol {
         upgrade.set_selected_protocol(HeaderValue::from_static(subprotocol));
     }
-    let (connection, admission) = client.open(encoding).await.map_err(|_| stopping())?;
+    let (connection, admission) = match client.open(encoding).await {
+        Ok(opened) => opened,
+        // In words that a web page can read, as it cannot those of a response.
+        Err(problem) if problem.status == 429 => {
+            let reason = format!("{}: {}", problem.code, problem.message);
+            let end = End::close(CloseCode::Policy, &reason);
+            return Ok(upgrade.on_upgrade(async move |socket| say_goodbye(socket, end).await));
+        }
+        Err(problem) => return Err(problem),
+    };
     Ok(upgrade.on_upgrade(async move |socket| {
         serve(socket, connection, encoding).await;
         // The close has been answered, or never will be.
@@ -87,6 +100,10 @@ async fn serve(mut socket: WebSocket, mut connection: Connection, encoding: Enco
     let end = converse(&mut socket, &mut connection, encoding).await;
     // The broker hears it before the client answers the close, which may take long.
     drop(connection);
+    say_goodbye(socket, end).await;
+}
+
+async fn say_goodbye(mut socket: WebSocket, end: End) {
     if let End::Close(code, reason) = end {
         let close = Message::Close(Some(CloseFrame {
             code: code.number(),
@@ -103,11 +120,15 @@ async fn serve(mut socket: WebSocket, mut connection: Connection, encoding: Enco
 }
 
 async fn converse(socket: &mut WebSocket, connection: &mut Connection, encoding: Encoding) -> End {
+    let mut ping_at = Instant::now() + PING_AFTER;
     loop {
         let overflow = connection.outgoing.overflow();
         let end = tokio::select! {
             message = socket.recv() => match message {
-                Some(Ok(message)) => hear(message, socket, connection, encoding).await,
+                Some(Ok(message)) => {
+                    ping_at = Instant::now() + PING_AFTER;
+                    hear(message, socket, connection, encoding).await
+                }
                 Some(Err(error)) => Err(broken(error)),
                 None => Err(End::Gone),
             },
@@ -115,6 +136,13 @@ async fn converse(socket: &mut WebSocket, connection: &mut Connection, encoding:
                 let writing = write(outgoing, socket, connection, encoding);
                 tokio::select! {
                     end = writing => end,
+                    () = overflow => Err(too_slow()),
+                }
+            }
+            () = sleep_until(ping_at) => {
+                ping_at = Instant::now() + PING_AFTER;
+                tokio::select! {
+                    sent = socket.send(Message::Ping(Bytes::new())) => sent.map_err(|_| End::Gone),
                     () = overflow => Err(too_slow()),
                 }
             }

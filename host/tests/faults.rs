@@ -98,6 +98,7 @@ async fn serve(engines: Engines, store: Arc<dyn Store>) -> Server {
         store,
         access: Access::default(),
         console: Console::Embedded,
+        connections_max: 1000,
     })
     .await
     .unwrap()

@@ -257,7 +257,21 @@ export type Command =
       topic: string;
       after?: string | undefined;
       membersMax?: number | undefined;
-    };
+    }
+  | {
+      type: "configure_namespace";
+      request: number;
+      publishRate?: number | undefined;
+      bytesRate?: number | undefined;
+      subscriptionsMax?: number | undefined;
+      topicsMax?: number | undefined;
+      connectionsMax?: number | undefined;
+      payloadBytesMax?: number | undefined;
+      storedBytesMax?: number | undefined;
+    }
+  | { type: "describe_namespace"; request: number; days?: number | undefined }
+  | { type: "delete_namespace"; request: number }
+  | { type: "list_namespaces"; request: number; after?: string | undefined; namespacesMax?: number | undefined };
 
 /** A place in a partition: the next offset to read. */
 export interface Position {
@@ -534,7 +548,36 @@ export type Reply =
       users: number;
       next?: string;
     }
-  | { type: "presence_event"; subscription: number; events: PresenceEvent[] };
+  | { type: "presence_event"; subscription: number; events: PresenceEvent[] }
+  | ({ type: "namespace"; request: number } & NamespaceFields)
+  | { type: "namespaces"; request: number; namespaces: string[]; more: boolean };
+
+/** A namespace: its quotas, 0 where there is none, what it has, and what it used. */
+export interface NamespaceFields {
+  namespace: string;
+  publishRate: number;
+  bytesRate: number;
+  subscriptionsMax: number;
+  topicsMax: number;
+  connectionsMax: number;
+  payloadBytesMax: number;
+  storedBytesMax: number;
+  storedBytes: number;
+  connections: number;
+  subscriptions: number;
+  topics: number;
+  usage: DayUsage[];
+}
+
+/** What a namespace used on a day, which is counted from the Unix epoch. */
+export interface DayUsage {
+  day: number;
+  messages: number;
+  bytes: number;
+  deliveries: number;
+  connections: number;
+  storedBytes: number;
+}
 
 const ITEMS: Readonly<Record<string, string>> = {
   ...basic.items,
@@ -559,6 +602,7 @@ const ITEMS: Readonly<Record<string, string>> = {
   RoutedMessage: "topic:str ; 3 headers:headers",
   PresenceMember: "user:str device:str connection:int since:int ; 1 data:bytes",
   PresenceEvent: "event:str user:str device:str connection:int at:int ; 1 data:bytes",
+  DayUsage: "day:int messages:int bytes:int deliveries:int connections:int storedBytes:int",
 };
 
 /** Kind, name and layout of every command. */
@@ -633,6 +677,14 @@ export const COMMANDS: readonly (readonly [number, Command["type"], string])[] =
   [51, "read_presence", "request:int topic:str ; 1 after:str 2 membersMax:int"],
   [52, "describe_user", "request:int user:str"],
   [53, "list_users", "request:int ; 1 after:str 2 usersMax:int"],
+  [
+    54,
+    "configure_namespace",
+    "request:int ; 1 publishRate:int 2 bytesRate:int 3 subscriptionsMax:int 4 topicsMax:int 5 connectionsMax:int 6 payloadBytesMax:int 7 storedBytesMax:int",
+  ],
+  [55, "describe_namespace", "request:int ; 1 days:int"],
+  [56, "delete_namespace", "request:int"],
+  [57, "list_namespaces", "request:int ; 1 after:str 2 namespacesMax:int"],
 ];
 
 /** Kind, name and layout of every reply. */
@@ -675,6 +727,12 @@ export const REPLIES: readonly (readonly [number, Reply["type"], string])[] = [
     "request:int topic:str members:[PresenceMember] more:flag present:int users:int ; 1 next:str",
   ],
   [165, "presence_event", "subscription:int events:[PresenceEvent]"],
+  [
+    166,
+    "namespace",
+    "request:int namespace:str publishRate:int bytesRate:int subscriptionsMax:int topicsMax:int connectionsMax:int payloadBytesMax:int storedBytesMax:int storedBytes:int connections:int subscriptions:int topics:int usage:[DayUsage]",
+  ],
+  [167, "namespaces", "request:int namespaces:strings more:flag"],
 ];
 
 export const whole = new Codec(COMMANDS, REPLIES, ITEMS);

@@ -1,10 +1,12 @@
 //! Who may ask for what: from the parts of a request to a route, or to the answer that refuses it.
 
-use dunlin_core::Encoding;
+use std::borrow::Cow;
+
 use dunlin_core::http::{self, Problem, Route};
+use dunlin_core::{Encoding, Rights};
 
 use crate::origins::Origins;
-use crate::tokens::{self, Tokens};
+use crate::tokens::{self, OperatorToken, Tokens};
 
 /// The longest URL that is read, in bytes.
 pub(crate) const URL_BYTES_MAX: usize = 16 * 1024;
@@ -13,19 +15,34 @@ pub(crate) const URL_BYTES_MAX: usize = 16 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
     pub(crate) tokens: Tokens,
+    /// What opens every namespace, and makes and deletes them.
+    pub(crate) operator: Option<OperatorToken>,
     pub(crate) origins: Origins,
 }
 
 impl Settings {
-    /// Reads the texts of `DUNLIN_TOKENS` and `DUNLIN_ORIGINS`.
-    pub(crate) fn parse(tokens: Option<&str>, origins: Option<&str>) -> Result<Self, Problem> {
+    /// Reads the texts of `DUNLIN_TOKENS`, `DUNLIN_OPERATOR_TOKEN` and `DUNLIN_ORIGINS`.
+    pub(crate) fn parse(
+        tokens: Option<&str>,
+        operator: Option<&str>,
+        origins: Option<&str>,
+    ) -> Result<Self, Problem> {
         let misconfigured = |message| Problem::new(500, http::MISCONFIGURED, message);
         Ok(Self {
             tokens: tokens
                 .map_or_else(|| Ok(Tokens::default()), Tokens::parse)
                 .map_err(misconfigured)?,
+            operator: operator
+                .map(OperatorToken::parse)
+                .transpose()
+                .map_err(misconfigured)?,
             origins: Origins::parse(origins.unwrap_or("")).map_err(misconfigured)?,
         })
+    }
+
+    fn is_operator(&self, token: &str) -> bool {
+        let operator = self.operator.as_ref();
+        operator.is_some_and(|operator| operator.is(token))
     }
 }
 
@@ -90,7 +107,7 @@ impl Asked<'_> {
             return Ok(Admitted::Route(Route::Healthz));
         }
         let settings = settings.as_ref().map_err(Problem::clone)?;
-        if settings.tokens.is_empty() {
+        if settings.tokens.is_empty() && settings.operator.is_none() {
             return Err(Problem::new(
                 401,
                 http::UNAUTHORISED,
@@ -105,10 +122,27 @@ impl Asked<'_> {
             return Ok(Admitted::Other);
         };
         let route = route?;
-        if let Some(namespace) = route.namespace() {
-            self.check_token(&settings.tokens, namespace, may_carry_token(&route))?;
+        let in_query = may_carry_token(&route);
+        match route.namespace() {
+            Some(namespace) => self.check_token(settings, Some(namespace), in_query)?,
+            None if route == Route::Namespaces => self.check_token(settings, None, in_query)?,
+            None => {}
         }
         Ok(Admitted::Route(route))
+    }
+
+    /// What a request may do that was let in.
+    pub(crate) fn rights(&self, settings: &Result<Settings, Problem>, route: &Route) -> Rights {
+        let token = self.token(may_carry_token(route)).ok().flatten();
+        let is_operator = token.is_some_and(|token| {
+            let settings = settings.as_ref().ok();
+            settings.is_some_and(|settings| settings.is_operator(&token))
+        });
+        if is_operator {
+            Rights(Rights::ALL.0 | Rights::OPERATE.0)
+        } else {
+            Rights::ALL
+        }
     }
 
     fn check_origin(&self, origins: &Origins) -> Result<(), Problem> {
@@ -124,35 +158,50 @@ impl Asked<'_> {
         }
     }
 
-    fn check_token(&self, tokens: &Tokens, namespace: &str, in_query: bool) -> Result<(), Problem> {
-        let unauthorised = |message: String| Problem::new(401, http::UNAUTHORISED, message);
-        let query = in_query
-            .then(|| http::query_parameter(self.target.query, "token"))
-            .flatten();
-        let header = match self.authorization {
-            Some(header) => Some(tokens::bearer(header).ok_or_else(|| {
+    /// The token that the request carries, if any.
+    fn token(&self, in_query: bool) -> Result<Option<Cow<'_, str>>, Problem> {
+        if let Some(header) = self.authorization {
+            let token = tokens::bearer(header).ok_or_else(|| {
                 unauthorised("the header authorization must be `Bearer TOKEN`".into())
-            })?),
-            None => None,
-        };
-        let Some(token) = header.or(query.as_deref()) else {
+            })?;
+            return Ok(Some(token.into()));
+        }
+        let query = || http::query_parameter(self.target.query, "token");
+        Ok(in_query.then(query).flatten())
+    }
+
+    /// Refuses a token that opens neither the namespace nor, as the operator's, all of them.
+    fn check_token(
+        &self,
+        settings: &Settings,
+        namespace: Option<&str>,
+        in_query: bool,
+    ) -> Result<(), Problem> {
+        let what = namespace.map_or_else(
+            || "the list of namespaces".to_owned(),
+            |namespace| format!("namespace {namespace:?}"),
+        );
+        let Some(token) = self.token(in_query)? else {
             let or = if in_query {
                 " or the parameter token"
             } else {
                 ""
             };
             return Err(unauthorised(format!(
-                "a token for namespace {namespace:?} is needed: send the header `authorization: Bearer TOKEN`{or}"
+                "a token for {what} is needed: send the header `authorization: Bearer TOKEN`{or}"
             )));
         };
-        if tokens.open(namespace, token) {
+        let opens = |namespace| settings.tokens.open(namespace, &token);
+        if settings.is_operator(&token) || namespace.is_some_and(opens) {
             Ok(())
         } else {
-            Err(unauthorised(format!(
-                "the token does not open namespace {namespace:?}"
-            )))
+            Err(unauthorised(format!("the token does not open {what}")))
         }
     }
+}
+
+fn unauthorised(message: String) -> Problem {
+    Problem::new(401, http::UNAUTHORISED, message)
 }
 
 /// Browsers cannot send a header with a WebSocket or an EventSource. Nothing else takes a token from the URL, where it
@@ -203,6 +252,7 @@ mod tests {
     fn settings() -> Result<Settings, Problem> {
         Settings::parse(
             Some(&format!(r#"{{"chat":"{TOKEN}","other":"{OTHER}"}}"#)),
+            None,
             Some("https://app.example"),
         )
     }
@@ -244,7 +294,7 @@ mod tests {
 
     #[test]
     fn without_tokens_only_healthz_answers() {
-        let closed = Settings::parse(None, None);
+        let closed = Settings::parse(None, None, None);
         for path in [
             "/",
             "/readyz",
@@ -270,13 +320,47 @@ mod tests {
     #[test]
     fn settings_that_cannot_be_read_let_nobody_in() {
         for (tokens, origins) in [(Some("{"), None), (Some("{}"), Some("nonsense"))] {
-            let wrong = Settings::parse(tokens, origins);
+            let wrong = Settings::parse(tokens, None, origins);
             assert_eq!(
                 refusal(&asked("GET", "http://d/v1/chat/topics/a"), &wrong),
                 (500, "misconfigured")
             );
             assert!(asked("GET", "http://d/healthz").admit(&wrong).is_ok());
         }
+    }
+
+    #[test]
+    fn an_operator_opens_every_namespace_and_the_list_of_them() {
+        const OPERATOR: &str = "operator-operator";
+        let tokens = format!(r#"{{"chat":"{TOKEN}"}}"#);
+        let settings = Settings::parse(Some(&tokens), Some(OPERATOR), None);
+        let all = Rights::ALL.0;
+        for (path, token, rights) in [
+            ("namespaces", OPERATOR, Some(all | 32)),
+            ("namespaces", TOKEN, None),
+            ("namespaces/chat", OPERATOR, Some(all | 32)),
+            ("namespaces/new", OPERATOR, Some(all | 32)),
+            ("namespaces/chat", TOKEN, Some(all)),
+            ("namespaces/new", TOKEN, None),
+            ("chat/topics/a", OPERATOR, Some(all | 32)),
+            ("chat/topics/a", TOKEN, Some(all)),
+        ] {
+            let (url, header) = (format!("http://d/v1/{path}"), format!("Bearer {token}"));
+            let mut asked = asked("GET", &url);
+            asked.authorization = Some(&header);
+            let admitted = asked.admit(&settings);
+            let told = match &admitted {
+                Ok(Admitted::Route(route)) => Some(asked.rights(&settings, route).0),
+                _ => None,
+            };
+            assert_eq!(told, rights, "{path} {token}");
+        }
+        assert!(Settings::parse(None, Some("short"), None).is_err());
+        let alone = Settings::parse(None, Some(OPERATOR), None);
+        assert_eq!(
+            refusal(&asked("GET", "http://d/v1/chat/topics/a"), &alone),
+            (401, "unauthorised")
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use core::fmt::Write as _;
 use core::net::IpAddr;
 
 use dunlin_core::frame::Reply;
-use dunlin_core::http::{self, Identity, Problem, Route};
+use dunlin_core::http::{self, Identity, NamespacesPage, Problem, Route};
 use dunlin_core::{Reader, Rights};
 use futures_util::StreamExt;
 use worker::js_sys::{self, Uint8Array};
@@ -75,6 +75,7 @@ async fn answer(request: &mut Request, env: &Env) -> core::result::Result<Respon
     };
     let settings = Settings::parse(
         text(env, "DUNLIN_TOKENS").as_deref(),
+        text(env, "DUNLIN_OPERATOR_TOKEN").as_deref(),
         text(env, "DUNLIN_ORIGINS").as_deref(),
     );
     let route = match asked.admit(&settings)? {
@@ -82,9 +83,17 @@ async fn answer(request: &mut Request, env: &Env) -> core::result::Result<Respon
         Admitted::Preflight => return Ok(preflight(request)?),
         Admitted::Other => return other(request, env, target).await,
     };
-    let peer = Peer::of(request, env, route.identity(target.query)?);
+    let rights = asked.rights(&settings, &route);
+    let peer = Peer::of(request, env, route.identity(target.query)?, rights);
     match route {
         Route::Healthz | Route::Readyz => Ok(plain(http::health_response(None))?),
+        Route::Namespaces => {
+            let mut page = NamespacesPage::parse(target.query)?;
+            if let Ok(settings) = &settings {
+                page.add(settings.tokens.namespaces());
+            }
+            Ok(plain(page.response())?)
+        }
         Route::Connect { namespace } => {
             let spoken = Spoken::choose(
                 header("upgrade").as_deref(),
@@ -117,12 +126,13 @@ async fn answer(request: &mut Request, env: &Env) -> core::result::Result<Respon
 pub(crate) struct Peer<'e> {
     env: &'e Env,
     identity: Identity,
+    rights: Rights,
     /// Its address, as hexadecimal octets; empty where there is none.
     ip: String,
 }
 
 impl<'e> Peer<'e> {
-    fn of(request: &Request, env: &'e Env, identity: Identity) -> Self {
+    fn of(request: &Request, env: &'e Env, identity: Identity, rights: Rights) -> Self {
         let address = request.headers().get("cf-connecting-ip").ok().flatten();
         let mut ip = String::new();
         let octets = match address.and_then(|text| text.parse().ok()) {
@@ -133,7 +143,12 @@ impl<'e> Peer<'e> {
         for octet in octets {
             write!(ip, "{octet:02x}").expect("writing to a string cannot fail");
         }
-        Self { env, identity, ip }
+        Self {
+            env,
+            identity,
+            rights,
+            ip,
+        }
     }
 
     /// Opens a socket to the object; the response is the one that the client gets.
@@ -171,7 +186,7 @@ impl<'e> Peer<'e> {
     pub(crate) fn door(&self, namespace: &str, door: &str) -> String {
         let escaped = js_sys::encode_uri_component;
         let (user, device) = (escaped(&self.identity.user), escaped(&self.identity.device));
-        let (namespace, rights, ip) = (escaped(namespace), Rights::ALL.0, &self.ip);
+        let (namespace, rights, ip) = (escaped(namespace), self.rights.0, &self.ip);
         format!(
             "https://broker/{door}namespace={namespace}&user={user}&device={device}&rights={rights}&ip={ip}"
         )

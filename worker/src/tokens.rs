@@ -32,6 +32,11 @@ impl Tokens {
         Ok(Self { of })
     }
 
+    /// The namespaces that have one.
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = &str> {
+        self.of.keys().map(String::as_str)
+    }
+
     /// Whether nobody can come in.
     pub(crate) fn is_empty(&self) -> bool {
         self.of.is_empty()
@@ -43,6 +48,28 @@ impl Tokens {
         self.of
             .get(namespace)
             .is_some_and(|expected| equal_in_constant_time(expected.as_bytes(), token.as_bytes()))
+    }
+}
+
+/// The token that opens every namespace, and makes and deletes them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct OperatorToken(String);
+
+impl OperatorToken {
+    /// Takes the text of the setting. The refusal never repeats it.
+    pub(crate) fn parse(token: &str) -> Result<Self, String> {
+        if token.len() < TOKEN_BYTES_MIN {
+            return Err(format!(
+                "DUNLIN_OPERATOR_TOKEN has {} bytes, at least {TOKEN_BYTES_MIN} are needed: make one with `openssl rand -hex 32`",
+                token.len()
+            ));
+        }
+        Ok(Self(token.to_owned()))
+    }
+
+    /// Whether `token` is this one; the time it takes tells nothing about it.
+    pub(crate) fn is(&self, token: &str) -> bool {
+        equal_in_constant_time(self.0.as_bytes(), token.as_bytes())
     }
 }
 
@@ -80,6 +107,7 @@ mod tests {
         assert!(!tokens().open("chat", "0123456789abcdeF"));
         assert!(!tokens().open("chat", "0123456789abcde"));
         assert!(!tokens().open("chat", ""));
+        assert!(tokens().namespaces().eq(["chat"]));
     }
 
     #[test]

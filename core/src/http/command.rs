@@ -5,6 +5,7 @@ use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
 use super::REQUEST;
+use super::namespaces::configure_frames;
 use super::problem::{Problem, status_of};
 use super::query::{Query, parse_u64};
 use super::response::{Response, response};
@@ -13,10 +14,10 @@ use crate::error::ErrorCode;
 use crate::inquiry::TIMEOUT_MS;
 use crate::protocol::field::{Headers, List};
 use crate::protocol::frame::{
-    CancelScheduled, Command, DeadOffset, DeleteRule, DescribeGroup, DescribeUser, Explain, Export,
-    Hello, Import, Kick, ListDevices, ListGroups, ListLimits, ListRules, ListScheduled, ListUsers,
-    PROTOCOL_VERSION, Publish, Read, ReadDeadLetters, ReadMailbox, ReplayDeadLetters, Reply,
-    Request,
+    CancelScheduled, Command, DeadOffset, DeleteNamespace, DeleteRule, DescribeGroup,
+    DescribeNamespace, DescribeUser, Explain, Export, Hello, Import, Kick, ListDevices, ListGroups,
+    ListLimits, ListRules, ListScheduled, ListUsers, PROTOCOL_VERSION, Publish, Read,
+    ReadDeadLetters, ReadMailbox, ReplayDeadLetters, Reply, Request,
 };
 use crate::protocol::json::{json_to_frame, put_json_str};
 use crate::wire::Reader;
@@ -124,6 +125,23 @@ impl Action {
                     user,
                     device: device.as_deref(),
                     reason: query.get("reason"),
+                }))
+            }
+            Self::DescribeNamespace => {
+                let query = Query::parse(query, &["days"])?;
+                frames(&Command::DescribeNamespace(DescribeNamespace {
+                    request: REQUEST,
+                    days: query.u64("days")?,
+                }))
+            }
+            Self::ConfigureNamespace => {
+                Query::parse(query, &[])?;
+                configure_frames(body)?
+            }
+            Self::DeleteNamespace => {
+                Query::parse(query, &[])?;
+                frames(&Command::DeleteNamespace(DeleteNamespace {
+                    request: REQUEST,
                 }))
             }
             Self::ListLimits => {

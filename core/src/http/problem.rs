@@ -48,6 +48,8 @@ pub struct Problem {
     pub message: String,
     /// The methods that the path has, where the one of the request is not among them.
     pub allow: Option<&'static str>,
+    /// When trying again may help, in milliseconds.
+    pub retry_after_ms: Option<u64>,
 }
 
 impl Problem {
@@ -58,6 +60,7 @@ impl Problem {
             code,
             message: message.into(),
             allow: None,
+            retry_after_ms: None,
         }
     }
 
@@ -67,7 +70,8 @@ impl Problem {
 
     /// The response that tells it.
     pub fn response(&self) -> Response {
-        let mut response = error_response(self.status, self.code, &self.message, None);
+        let mut response =
+            error_response(self.status, self.code, &self.message, self.retry_after_ms);
         if let Some(allow) = self.allow {
             response.headers.push(("allow".into(), allow.to_string()));
         }

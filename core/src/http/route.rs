@@ -8,7 +8,7 @@ use super::problem::{METHOD_NOT_ALLOWED, Problem, UNKNOWN_ROUTE, status_of};
 use super::query::{decode, parse_u64};
 use crate::error::ErrorCode;
 use crate::input::Encoding;
-use crate::namespace::check_namespace;
+use crate::namespace::{NAMESPACES, check_namespace};
 use crate::protocol::frame::{SUBPROTOCOL_BINARY, SUBPROTOCOL_JSON};
 
 /// What a method and a path ask for.
@@ -33,6 +33,8 @@ pub enum Route {
         /// The namespace, decoded.
         namespace: String,
     },
+    /// The names of all namespaces.
+    Namespaces,
     /// An archive becomes the namespace.
     Import {
         /// The namespace, decoded.
@@ -130,9 +132,23 @@ pub enum Action {
         /// Where it would be published to.
         topic: String,
     },
+    /// Tell the quotas of the namespace, and what it used.
+    DescribeNamespace,
+    /// Create the namespace, or set its quotas.
+    ConfigureNamespace,
+    /// Delete the namespace.
+    DeleteNamespace,
 }
 
 impl Action {
+    /// Whether it takes an operator.
+    pub const fn operates(&self) -> bool {
+        matches!(
+            self,
+            Self::DescribeNamespace | Self::ConfigureNamespace | Self::DeleteNamespace
+        )
+    }
+
     /// The methods of its path, as the header `allow` lists them.
     const fn allow(&self) -> &'static str {
         match self {
@@ -144,6 +160,9 @@ impl Action {
                 device: Some(_), ..
             } => "DELETE",
             Self::DescribeUser { .. } | Self::Kick { .. } => "DELETE, GET, HEAD",
+            Self::DescribeNamespace | Self::ConfigureNamespace | Self::DeleteNamespace => {
+                "GET, HEAD, PUT, DELETE"
+            }
             Self::ListGroups
             | Self::DescribeGroup { .. }
             | Self::ReadDeadLetters { .. }
@@ -161,7 +180,7 @@ impl Route {
     /// The namespace that the request is about, if any.
     pub fn namespace(&self) -> Option<&str> {
         match self {
-            Self::Healthz | Self::Readyz => None,
+            Self::Healthz | Self::Readyz | Self::Namespaces => None,
             Self::Connect { namespace }
             | Self::Subscribe { namespace }
             | Self::Export { namespace }
@@ -175,6 +194,7 @@ impl Route {
         let route = match path {
             "/healthz" => Self::Healthz,
             "/readyz" => Self::Readyz,
+            "/v1/namespaces" | "/v1/namespaces/" => Self::Namespaces,
             _ => match Self::parse_versioned(method, path.strip_prefix("/v1/")?) {
                 Ok(route) => route,
                 Err(problem) => return Some(Err(problem)),
@@ -199,7 +219,13 @@ impl Route {
     }
 
     fn parse_versioned(method: &str, path: &str) -> Result<Self, Problem> {
-        let (namespace, rest) = path.split_once('/').unwrap_or((path, ""));
+        let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+        // No namespace is called so; there it is the list of them that is asked for one.
+        let is_listed = first == NAMESPACES;
+        let (namespace, rest) = match is_listed {
+            true => rest.split_once('/').unwrap_or((rest, "")),
+            false => (first, rest),
+        };
         let namespace = decode(namespace, "namespace")?;
         check_namespace(&namespace).map_err(|refusal| {
             let code = refusal.code.as_str();
@@ -215,6 +241,15 @@ impl Route {
                 ),
             )
         };
+        if is_listed {
+            let action = match (method, rest) {
+                ("PUT", "") => Action::ConfigureNamespace,
+                ("DELETE", "") => Action::DeleteNamespace,
+                (_, "") => Action::DescribeNamespace,
+                _ => return Err(unknown()),
+            };
+            return Ok(Self::Command { namespace, action });
+        }
         let action = match rest.split_once('/').unwrap_or((rest, "")) {
             ("connect", "") => return Ok(Self::Connect { namespace }),
             ("subscribe", "") => return Ok(Self::Subscribe { namespace }),
@@ -466,6 +501,23 @@ mod tests {
     }
 
     #[test]
+    fn a_namespace_is_managed_in_the_list_of_them() {
+        assert_eq!(route("GET", "/v1/namespaces"), Route::Namespaces);
+        for (method, expected) in [
+            ("GET", Action::DescribeNamespace),
+            ("HEAD", Action::DescribeNamespace),
+            ("PUT", Action::ConfigureNamespace),
+            ("DELETE", Action::DeleteNamespace),
+        ] {
+            let Route::Command { namespace, action } = route(method, "/v1/namespaces/connect")
+            else {
+                panic!("{method} is no command");
+            };
+            assert_eq!((namespace.as_str(), action), ("connect", expected));
+        }
+    }
+
+    #[test]
     fn a_wrong_path_is_refused_with_its_code() {
         let long = format!("/v1/{}/connect", "n".repeat(65));
         for (method, path, expected) in [
@@ -478,6 +530,20 @@ mod tests {
             ("GET", "/v1/n/topics/a%4", (400, MALFORMED_REQUEST)),
             ("GET", "/v1/n/topics/a%zz", (400, MALFORMED_REQUEST)),
             ("GET", "/v1/n", (404, UNKNOWN_ROUTE)),
+            ("GET", "/v1/namespaces/n/topics", (404, UNKNOWN_ROUTE)),
+            ("GET", "/v1/namespaces/N", (404, "unknown_namespace")),
+            (
+                "PUT",
+                "/v1/namespaces/namespaces",
+                (404, "unknown_namespace"),
+            ),
+            (
+                "GET",
+                "/v1/n%61mespaces/connect",
+                (404, "unknown_namespace"),
+            ),
+            ("POST", "/v1/namespaces/n", (405, METHOD_NOT_ALLOWED)),
+            ("DELETE", "/v1/namespaces", (405, METHOD_NOT_ALLOWED)),
             ("GET", "/v1/n/topics", (404, UNKNOWN_ROUTE)),
             ("GET", "/v1/n/topics/", (404, UNKNOWN_ROUTE)),
             ("GET", "/v1/n/connect/x", (404, UNKNOWN_ROUTE)),

@@ -231,6 +231,14 @@ frames! { 'a
         52 "describe_user" DescribeUser<'a>,
         /// Asks who is online.
         53 "list_users" ListUsers<'a>,
+        /// Creates the namespace, or changes its quotas.
+        54 "configure_namespace" ConfigureNamespace,
+        /// Asks what the namespace may have, has, and used.
+        55 "describe_namespace" DescribeNamespace,
+        /// Deletes the namespace and everything in it, and closes its connections.
+        56 "delete_namespace" DeleteNamespace,
+        /// Asks for the names of the namespaces that this broker stores.
+        57 "list_namespaces" ListNamespaces<'a>,
     }
 }
 
@@ -311,6 +319,10 @@ frames! { 'a
         164 "presence" PresencePage<'a>,
         /// Tells a watch who came, went and changed.
         165 "presence_event" PresenceEvents<'a>,
+        /// A namespace: its quotas, what it has, and what it used by day.
+        166 "namespace" NamespaceDescription<'a>,
+        /// Names of namespaces.
+        167 "namespaces" Namespaces<'a>,
     }
 }
 
@@ -1092,6 +1104,53 @@ layouts! { 'a
         2 members_max: u64,
     }
 
+    /// See [`Command::ConfigureNamespace`].
+    ConfigureNamespace {
+        /// The number that the reply carries.
+        request: u64,
+        ;
+        /// How many messages may be published a second; 0 for any number, here and below.
+        1 publish_rate: u64,
+        /// How many bytes of payloads may be published a second.
+        2 bytes_rate: u64,
+        /// How many subscriptions and memberships of groups there may be.
+        3 subscriptions_max: u64,
+        /// How many topics there may be.
+        4 topics_max: u64,
+        /// How many connections there may be.
+        5 connections_max: u64,
+        /// How large a payload may be.
+        6 payload_bytes_max: u64,
+        /// How many bytes of messages may be stored.
+        7 stored_bytes_max: u64,
+    }
+
+    /// See [`Command::DescribeNamespace`].
+    DescribeNamespace {
+        /// The number that the reply carries.
+        request: u64,
+        ;
+        /// The usage of so many days, today included; none if left out.
+        1 days: u64,
+    }
+
+    /// See [`Command::DeleteNamespace`].
+    DeleteNamespace {
+        /// The number that the reply carries.
+        request: u64,
+    }
+
+    /// See [`Command::ListNamespaces`].
+    ListNamespaces<'a> {
+        /// The number that the reply carries.
+        request: u64,
+        ;
+        /// Only those after this name, in byte order.
+        1 after: &'a str,
+        /// At most so many.
+        2 namespaces_max: u64,
+    }
+
     /// See [`Reply::Welcome`].
     Welcome<'a> {
         /// The version that the broker speaks.
@@ -1840,6 +1899,64 @@ layouts! { 'a
         ;
         /// See [`Enter::data`]; of `join` and `update`.
         1 data: &'a [u8],
+    }
+
+    /// See [`Reply::NamespaceDescription`].
+    NamespaceDescription<'a> {
+        /// The command's number.
+        request: u64,
+        /// Its name.
+        namespace: &'a str,
+        /// See [`ConfigureNamespace::publish_rate`].
+        publish_rate: u64,
+        /// See [`ConfigureNamespace::bytes_rate`].
+        bytes_rate: u64,
+        /// See [`ConfigureNamespace::subscriptions_max`].
+        subscriptions_max: u64,
+        /// See [`ConfigureNamespace::topics_max`].
+        topics_max: u64,
+        /// See [`ConfigureNamespace::connections_max`].
+        connections_max: u64,
+        /// See [`ConfigureNamespace::payload_bytes_max`].
+        payload_bytes_max: u64,
+        /// See [`ConfigureNamespace::stored_bytes_max`].
+        stored_bytes_max: u64,
+        /// How many bytes of messages are stored.
+        stored_bytes: u64,
+        /// How many connections there are.
+        connections: u64,
+        /// How many subscriptions and memberships there are.
+        subscriptions: u64,
+        /// How many topics there are.
+        topics: u64,
+        /// The newest day first; days on which nothing happened are left out.
+        usage: List<'a, DayUsage>,
+    }
+
+    /// What a namespace used on a day.
+    DayUsage {
+        /// The day, in days since the Unix epoch.
+        day: u64,
+        /// How many messages were published.
+        messages: u64,
+        /// How many bytes of payloads they had.
+        bytes: u64,
+        /// How many messages were delivered, to each subscription and member.
+        deliveries: u64,
+        /// The most connections at a time.
+        connections: u64,
+        /// The most bytes of messages that were stored.
+        stored_bytes: u64,
+    }
+
+    /// See [`Reply::Namespaces`].
+    Namespaces<'a> {
+        /// The command's number.
+        request: u64,
+        /// Names in byte order.
+        namespaces: Strings<'a>,
+        /// Whether there are more after the last.
+        more: bool,
     }
 
     /// See [`Reply::GoingAway`].

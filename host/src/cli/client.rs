@@ -195,24 +195,14 @@ impl Client {
 
     /// What the broker says of its store, which only its host knows; empty if that takes writes.
     async fn reason(&self) -> String {
-        let asking = tokio::time::timeout(REASON_WITHIN, self.readiness()).await;
-        let answer = asking.ok().and_then(Result::ok).unwrap_or_default();
-        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body);
-        let told: Option<serde_json::Value> = body.and_then(|body| serde_json::from_str(body).ok());
+        let url = format!("http://{}", self.authority);
+        let asking =
+            tokio::time::timeout(REASON_WITHIN, request(&url, "GET", "/readyz", None, "")).await;
+        let answer = asking.ok().and_then(Result::ok);
+        let body = answer.map(|(_, body)| body).unwrap_or_default();
+        let told: Option<serde_json::Value> = serde_json::from_str(&body).ok();
         let message = told.as_ref().and_then(|told| told.get("message")?.as_str());
         message.map_or_else(String::new, |message| format!(" ({message})"))
-    }
-
-    /// The response to `GET /readyz`.
-    async fn readiness(&self) -> std::io::Result<String> {
-        let authority = &self.authority;
-        let mut stream = TcpStream::connect(self.socket.get_ref().peer_addr()?).await?;
-        let request =
-            format!("GET /readyz HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut response = String::new();
-        stream.read_to_string(&mut response).await?;
-        Ok(response)
     }
 
     /// Whether a frame is here already.
@@ -252,6 +242,50 @@ impl Client {
             while let Some(Ok(_)) = self.socket.next().await {}
         }
     }
+}
+
+/// The status and body of the broker's response over HTTP.
+pub(super) async fn request(
+    url: &str,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: &str,
+) -> Result<(u16, String)> {
+    let authority = authority(url)?;
+    let address = match authority.rsplit_once(':') {
+        Some((_, port)) if port.parse::<u16>().is_ok() => authority.to_owned(),
+        _ => format!("{authority}:80"),
+    };
+    let mut stream = TcpStream::connect(address).await.with_context(|| {
+        format!(
+            "no broker answers at {url}; start one with `dunlin serve`, or name another with --url"
+        )
+    })?;
+    let length = body.len();
+    let mut request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\ncontent-length: {length}\r\n"
+    );
+    if let Some(token) = token {
+        if token.bytes().any(|byte| !byte.is_ascii_graphic()) {
+            bail!("the token has a character that no header can carry; use visible ASCII");
+        }
+        request.push_str(&format!("authorization: Bearer {token}\r\n"));
+    }
+    request.push_str("\r\n");
+    request.push_str(body);
+    stream.write_all(request.as_bytes()).await?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await?;
+    let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    Ok((
+        status.context("what answers is no broker")?,
+        body.to_owned(),
+    ))
 }
 
 /// What to say of a reply that does not answer the command.

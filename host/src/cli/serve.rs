@@ -31,6 +31,13 @@ const INSIST_AFTER: Duration = Duration::from_secs(1);
 /// is shorter than the broker's own default, which lets hosts sleep.
 const SESSION_MS: u64 = 10_000;
 
+/// How long a connection may be silent. Every socket is asked after 25 s of silence whether it is there.
+const SILENT_MS: u64 = 60_000;
+
+/// How often a user may connect in a minute, and ask over HTTP.
+const CONNECTS_PER_MINUTE: u64 = 10;
+const REQUESTS_PER_MINUTE: u64 = 100;
+
 /// The flags of `dunlin serve`.
 #[derive(Args, Debug)]
 pub(super) struct Serve {
@@ -62,6 +69,13 @@ pub(super) struct Serve {
     /// A token that opens a namespace; repeatable. With any, clients must send one
     #[arg(long = "token", value_name = "NAMESPACE=TOKEN")]
     tokens: Vec<String>,
+    /// A token that opens every namespace, and creates and deletes them; repeatable. With any, namespaces come to be by
+    /// that alone, unless --config says otherwise (namespaces_open)
+    #[arg(long = "operator-token", value_name = "TOKEN")]
+    operators: Vec<String>,
+    /// How many connections there may be, to all namespaces together
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000_000))]
+    connections: u32,
     /// A web page's origin that may use the broker, besides its own and loopback; repeatable
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
     origins: Vec<String>,
@@ -72,9 +86,9 @@ impl Serve {
         // Before anything else, so that no signal ends the process half way into its start.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let access =
-            Access::new(&self.tokens, &self.origins).map_err(|error| anyhow::anyhow!(error.0))?;
-        let config = with_session(config_json(self.config.as_deref())?, self.session);
+        let access = Access::new(&self.tokens, &self.operators, &self.origins)
+            .map_err(|error| anyhow::anyhow!(error.0))?;
+        let config = self.configured(config_json(self.config.as_deref())?);
         let kind = self.engine;
         // The guest is compiled while the store is opened: either takes a part of a second.
         let engines = thread::spawn(move || Engines::new(kind, &config));
@@ -105,6 +119,7 @@ impl Serve {
             store,
             access,
             console,
+            connections_max: self.connections,
         })
         .await?;
         let engine = match self.engine {
@@ -137,6 +152,28 @@ impl Serve {
         }
         report::event("stopped");
         Ok(())
+    }
+
+    /// The configuration with what a native server has instead of the broker's own defaults, where it does not say so
+    /// itself.
+    fn configured(&self, config: String) -> String {
+        let config = with_session(config, self.session);
+        let mut config = with_default(config, "silent_ms", SILENT_MS.into());
+        config = with_default(config, "connections_max", self.connections.into());
+        config = with_default(
+            config,
+            "connects_per_minute_max",
+            CONNECTS_PER_MINUTE.into(),
+        );
+        config = with_default(
+            config,
+            "requests_per_minute_max",
+            REQUESTS_PER_MINUTE.into(),
+        );
+        if !self.operators.is_empty() {
+            config = with_default(config, "namespaces_open", false.into());
+        }
+        config
     }
 
     fn console(&self) -> Result<Console> {
@@ -173,6 +210,17 @@ fn with_session(config: String, asked_ms: Option<u64>) -> String {
         ),
     };
     Value::Object(members).to_string()
+}
+
+/// The configuration with a member where it has none. What is no configuration is left for the broker to refuse.
+fn with_default(config: String, name: &str, value: Value) -> String {
+    match serde_json::from_str(&config) {
+        Ok(Value::Object(mut members)) if !members.contains_key(name) => {
+            members.insert(name.to_owned(), value);
+            Value::Object(members).to_string()
+        }
+        _ => config,
+    }
 }
 
 /// The next signal to stop.

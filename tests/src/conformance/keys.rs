@@ -3,7 +3,7 @@
 use dunlin_core::rows::{Scope, scope_of};
 
 /// The tables by their number; integers follow, of as many bytes as the digits say.
-const TABLES: [(u8, &str, &[usize]); 19] = [
+const TABLES: [(u8, &str, &[usize]); 21] = [
     (0x01, "namespace", &[]),
     (0x02, "topic", &[4]),
     (0x03, "partition", &[4, 4]),
@@ -21,6 +21,8 @@ const TABLES: [(u8, &str, &[usize]); 19] = [
     (0x0f, "limiter", &[1]),
     (0x11, "rule", &[]),
     (0x12, "device", &[4]),
+    (0x13, "quota", &[]),
+    (0x14, "usage", &[4]),
     (MESSAGES, "messages", &[4, 4, 8]),
     (0x81, "scheduled", &[8, 8]),
 ];

@@ -431,9 +431,10 @@ fn connect(verb: &str, rest: &str) -> Result<Action, String> {
             "history" => Rights::HISTORY.0,
             "presence" => Rights::PRESENCE.0,
             "manage" => Rights::MANAGE.0,
+            "operate" => Rights::OPERATE.0,
             _ => {
                 return Err(format!(
-                    "a right is all, none, publish, subscribe, history, presence or manage, not `{right}`"
+                    "a right is all, none, publish, subscribe, history, presence, manage or operate, not `{right}`"
                 ));
             }
         };

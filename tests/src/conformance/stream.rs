@@ -322,7 +322,7 @@ impl Stream {
         };
         let (user, device) = (*rng.pick(USERS), *rng.pick(DEVICES));
         let rights = match rng.below(12) {
-            0 => Rights(rng.below(32) as u8),
+            0 => Rights(rng.below(64) as u8),
             _ => Rights::ALL,
         };
         let claims = Claims {

@@ -56,6 +56,8 @@ pub(super) const fn request_of(reply: &Reply<'_>) -> Option<u64> {
         Reply::Explanation(reply) => reply.request,
         Reply::Transacted(reply) => reply.request,
         Reply::PresencePage(reply) => reply.request,
+        Reply::NamespaceDescription(reply) => reply.request,
+        Reply::Namespaces(reply) => reply.request,
         Reply::Delivery(_)
         | Reply::Gap(_)
         | Reply::Ended(_)
