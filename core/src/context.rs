@@ -79,6 +79,8 @@ pub(crate) struct Context {
     pub(crate) placed: Vec<(Placed, bool)>,
     /// The topics that rules moved them to; empty if no rule is for any of them.
     pub(crate) moved: Vec<Option<Box<str>>>,
+    /// Their topics, where they existed before.
+    pub(crate) found_topics: Vec<Option<u32>>,
     /// What is known of them.
     pub(crate) recalled: Vec<Recalled>,
     /// The dead letter that is being made.
@@ -274,6 +276,7 @@ impl Context {
             counters: Counters::default(),
             placed: Vec::new(),
             moved: Vec::new(),
+            found_topics: Vec::new(),
             recalled: Vec::new(),
             buried: Vec::new(),
             settling: Vec::new(),

@@ -257,15 +257,23 @@ impl Cursor {
         &'a self,
         log: &'a Log,
     ) -> Option<(Record<'a>, &'a [u8], Option<Source>)> {
-        let bytes = if let Some(oldest) = log.ring().front() {
-            let index = self.next.0.checked_sub(oldest.offset.0)?;
-            &log.ring().get(index as usize)?.record[..]
-        } else {
-            let row = self.rows.front()?;
-            Reader::new(&row.value[row.at..]).bytes().ok()?
-        };
+        let bytes = self.stored(log)?;
         let (fields, source) = Source::split(bytes);
         Some((read_record(bytes).ok()?, fields, source))
+    }
+
+    /// Its bytes alone, as [`Cursor::record`] gives them.
+    pub(crate) fn spelt<'a>(&'a self, log: &'a Log) -> Option<&'a [u8]> {
+        Some(Source::split(self.stored(log)?).0)
+    }
+
+    fn stored<'a>(&'a self, log: &'a Log) -> Option<&'a [u8]> {
+        if let Some(oldest) = log.ring().front() {
+            let index = self.next.0.checked_sub(oldest.offset.0)?;
+            return Some(&log.ring().get(index as usize)?.record);
+        }
+        let row = self.rows.front()?;
+        Reader::new(&row.value[row.at..]).bytes().ok()
     }
 
     /// Passes over the record that [`Step::Ready`] spoke of.

@@ -92,15 +92,18 @@ pub(crate) enum Known {
     Repeated(u32),
 }
 
-/// What the earlier messages of a batch will add: their names and producers, each mixed with the topic's.
+/// What the messages looked at so far will add.
+#[derive(Default)]
+struct Added {
+    name_count: u64,
+    producer_count: u64,
+}
+
+/// The names and producers of the earlier messages of a batch, each mixed with the topic's.
 struct Earlier {
     names: Map<Digest, u32>,
     producers: Map<Digest, u32>,
     states: Vec<Producer>,
-    name_count: u64,
-    producer_count: u64,
-    /// Whether anything comes after the first.
-    is_batch: bool,
 }
 
 impl Recalled {
@@ -126,19 +129,17 @@ impl Namespace {
             return Ok(());
         }
         let now = self.time(cx);
-        let mut earlier = Earlier {
+        let mut added = Added::default();
+        let mut earlier = (messages.len() > 1).then(|| Earlier {
             names: Map::with_seed_of(&self.topic_index),
             producers: Map::with_seed_of(&self.topic_index),
             states: Vec::new(),
-            name_count: 0,
-            producer_count: 0,
-            is_batch: messages.len() > 1,
-        };
+        });
         for (message, index) in messages.iter().zip(0..) {
-            let recalled = self.recall_one(cx, now, message, index, &mut earlier)?;
+            let recalled = self.recall_one(cx, now, message, index, &mut added, &mut earlier)?;
             cx.recalled.push(recalled);
         }
-        self.check_memory(cx, now, &earlier)
+        self.check_memory(cx, now, &added)
     }
 
     fn recall_one(
@@ -147,9 +148,10 @@ impl Namespace {
         now: Timestamp,
         message: &Message<'_>,
         index: u32,
-        earlier: &mut Earlier,
+        added: &mut Added,
+        earlier: &mut Option<Earlier>,
     ) -> Result<Recalled, Refusal> {
-        let topic = self.topic_by_name(message.topic);
+        let topic = cx.found_topics[index as usize];
         let config = topic.map_or(&cx.config.topic_default, |topic| {
             &self.topics[topic as usize].config
         });
@@ -170,14 +172,14 @@ impl Namespace {
         if let Some(topic) = topic {
             self.expire_window(topic, now);
         }
-        let in_topic = if earlier.is_batch {
-            digest(KIND_TOPIC, message.topic.as_bytes())
-        } else {
-            (0, 0)
+        let in_topic = match earlier {
+            Some(_) => digest(KIND_TOPIC, message.topic.as_bytes()),
+            None => (0, 0),
         };
         let mixed = |digest: Digest| (digest.0 ^ in_topic.0, digest.1 ^ in_topic.1);
         let dedup = topic.and_then(|topic| self.topics[topic as usize].dedup.as_deref());
-        if let Some(index) = earlier.names.get(&mixed(name))
+        if let Some(earlier) = earlier
+            && let Some(index) = earlier.names.get(&mixed(name))
             && !Mutation::RepeatedInBatch.is_active()
         {
             recalled.known = Known::Repeated(*index);
@@ -188,27 +190,27 @@ impl Namespace {
             return Ok(recalled);
         }
         if let Some((digest, sequence)) = producer {
-            let changed = earlier.producers.get(&mixed(digest)).copied();
-            let known = match changed {
-                Some(changed) => Some(&earlier.states[changed as usize]),
-                None => dedup.and_then(|dedup| dedup.producers.get(&digest)),
-            };
-            earlier.producer_count += u64::from(known.is_none());
+            let changed = earlier.as_ref().and_then(|earlier| {
+                let state = earlier.producers.get(&mixed(digest))?;
+                Some(&earlier.states[*state as usize])
+            });
+            let known = changed.or_else(|| dedup?.producers.get(&digest));
+            added.producer_count += u64::from(known.is_none());
             match known.map_or(Ok(false), |producer| producer.has(sequence)) {
                 Ok(true) => {
                     recalled.known = Known::Published(Placed::Unknown);
                     return Ok(recalled);
                 }
-                Ok(false) if earlier.is_batch => {
-                    let mut producer = known
-                        .cloned()
-                        .unwrap_or_else(|| Producer::new(sequence, now));
-                    producer.add(sequence);
-                    let state = earlier.states.len() as u32;
-                    earlier.producers.insert(mixed(digest), state);
-                    earlier.states.push(producer);
+                Ok(false) => {
+                    let known = earlier.as_ref().and(known).cloned();
+                    if let Some(earlier) = earlier {
+                        let mut producer = known.unwrap_or_else(|| Producer::new(sequence, now));
+                        producer.add(sequence);
+                        let state = earlier.states.len() as u32;
+                        earlier.producers.insert(mixed(digest), state);
+                        earlier.states.push(producer);
+                    }
                 }
-                Ok(false) => {}
                 Err(highest) => {
                     let name = message.producer.unwrap_or_default();
                     let message = format!(
@@ -218,8 +220,8 @@ impl Namespace {
                 }
             }
         }
-        earlier.name_count += u64::from(has_window);
-        if earlier.is_batch {
+        added.name_count += u64::from(has_window);
+        if let Some(earlier) = earlier {
             earlier.names.insert(mixed(name), index);
         }
         Ok(recalled)
@@ -230,12 +232,12 @@ impl Namespace {
         &mut self,
         cx: &mut Context,
         now: Timestamp,
-        earlier: &Earlier,
+        added: &Added,
     ) -> Result<(), Refusal> {
         let (names_max, producers_max) = (cx.config.dedup_entries_max, cx.config.producers_max);
         let fits = |namespace: &Self| {
-            namespace.dedup_entries + earlier.name_count <= names_max
-                && namespace.producers + earlier.producer_count <= producers_max
+            namespace.dedup_entries + added.name_count <= names_max
+                && namespace.producers + added.producer_count <= producers_max
         };
         if fits(self) {
             return Ok(());
@@ -245,7 +247,7 @@ impl Namespace {
             return Ok(());
         }
         let first = self.dedup_due.first().map_or(now, |(due, ..)| *due);
-        let (count, what) = if self.dedup_entries + earlier.name_count > names_max {
+        let (count, what) = if self.dedup_entries + added.name_count > names_max {
             (
                 self.dedup_entries,
                 "messages are remembered (dedup_entries_max)",

@@ -13,6 +13,9 @@ use crate::protocol::frame::Reply;
 use crate::protocol::json::frame_to_json;
 use crate::wire::Reader;
 
+/// What one reply mostly takes.
+const REPLY_BYTES: usize = 32;
+
 #[derive(Default)]
 pub(crate) struct Outbox {
     /// By connection, then by what they wait for; the order is that of each pair's first reply.
@@ -59,7 +62,8 @@ impl Outbox {
             Some((_, index)) => *index,
             None => {
                 let index = self.replies.len() as u32;
-                self.replies.push((connection, after, Vec::new()));
+                let out = Vec::with_capacity(REPLY_BYTES);
+                self.replies.push((connection, after, out));
                 if let Some(free) = slots.slots.iter_mut().find(|slot| slot.is_none()) {
                     *free = Some((after, index));
                 }

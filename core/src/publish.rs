@@ -250,7 +250,8 @@ impl Namespace {
                 Known::Published(place) => Some(place),
                 Known::Repeated(earlier) => Some(cx.placed[earlier as usize].0),
             };
-            let topic = self.topic_for(cx, message.topic);
+            let found = cx.found_topics[index];
+            let topic = found.unwrap_or_else(|| self.topic_for(cx, message.topic));
             let (place, waits) = match known {
                 Some(place) => (place, self.repeat(cx, topic, place, asked)),
                 None => match deliver_at(&cx.config, cx.now, message)? {
@@ -278,10 +279,14 @@ impl Namespace {
     }
 
     /// Refuses messages whose topics do not exist and cannot be created, or that cannot be stored now.
-    fn check_topics(&self, cx: &Context, messages: &[Message<'_>]) -> Result<(), Refusal> {
+    /// Notes those that exist in [`Context::found_topics`].
+    fn check_topics(&self, cx: &mut Context, messages: &[Message<'_>]) -> Result<(), Refusal> {
         let mut new = Map::with_seed_of(&self.topic_index);
+        cx.found_topics.clear();
         for message in messages {
-            let TopicConfig { kind, ordering, .. } = match self.topic_by_name(message.topic) {
+            let found = self.topic_by_name(message.topic);
+            cx.found_topics.push(found);
+            let TopicConfig { kind, ordering, .. } = match found {
                 // The broker's own topics exist too, and are nobody else's to publish to.
                 Some(index) if !message.topic.starts_with('$') => {
                     self.topics[index as usize].config
@@ -336,7 +341,7 @@ impl Namespace {
         blocked
     }
 
-    /// The topic that a checked message goes to, which may not be there yet.
+    /// The topic that a checked message goes to, which was not there when it was checked.
     fn topic_for(&mut self, cx: &mut Context, name: &str) -> u32 {
         match self.topic_by_name(name) {
             Some(index) => index,
@@ -492,7 +497,11 @@ impl Namespace {
                         after,
                         encoding,
                         to: Vec::with_capacity(subscribers.len()),
-                        prefixes: Vec::with_capacity(PREFIX_BYTES * subscribers.len()),
+                        prefixes: Vec::with_capacity(match subscribers.len() {
+                            // Perhaps the only recipient; then the body follows.
+                            1 => PREFIX_BYTES + body_bytes,
+                            count => PREFIX_BYTES * count,
+                        }),
                     }),
                 };
                 match encoding {
@@ -519,12 +528,18 @@ impl Namespace {
         for Fanout {
             after,
             encoding,
-            to,
-            prefixes,
+            mut to,
+            mut prefixes,
         } in fanouts.drain(..)
         {
             delivered += to.len() as u64;
-            let mut bytes = Vec::with_capacity(body_bytes);
+            let mut bytes = match &mut to[..] {
+                [only] => {
+                    only.prefix_end = 0;
+                    core::mem::take(&mut prefixes)
+                }
+                _ => Vec::with_capacity(body_bytes),
+            };
             match encoding {
                 Encoding::Binary => body.put_binary(&mut bytes),
                 Encoding::Json => body.put_json(&mut bytes),
@@ -656,6 +671,7 @@ impl DeliveryBody<'_> {
                 let (lease_bytes, attempt_bytes) =
                     (varint_len(lease.0), varint_len(attempt.into()));
                 let length = self.binary_len() + 4 + lease_bytes + attempt_bytes;
+                out.reserve(PREFIX_BYTES + length);
                 put_delivery_prefix(id.0, length, out);
                 self.put_binary(out);
                 out.extend_from_slice(&[DELIVERY_LEASE, lease_bytes as u8]);

@@ -18,15 +18,13 @@ use crate::effect::After;
 use crate::group::{Group, GroupKind, GroupLog, LeasePlace, trimmed_gap};
 use crate::ids::{LeaseId, Offset, Ticket, Timestamp};
 use crate::input::{LoadFailed, Row};
-use crate::log::LogKeys;
+use crate::log::{LogKeys, read_record};
 use crate::mutation::Mutation;
 use crate::namespace::Namespace;
 use crate::priority::{Lanes, Reading, Turn, priority_of};
-use crate::protocol::field::Item as _;
-use crate::protocol::frame::{Record, Reply};
+use crate::protocol::frame::Reply;
 use crate::publish::DeliveryBody;
 use crate::topic::Ordering;
-use crate::wire::Reader;
 
 /// How many messages a log deals out before it is another's turn.
 const TURN_MESSAGES: u32 = 16;
@@ -210,11 +208,15 @@ impl GroupLog {
 }
 
 /// What a queue keeps in order on a topic: the message's key, everything, or nothing.
-fn held_key(ordering: Ordering, key: Option<&str>) -> Option<u64> {
+fn held_key(ordering: Ordering, record: &[u8]) -> Option<u64> {
     match ordering {
         _ if Mutation::KeyNotHeld.is_active() => None,
         Ordering::None => None,
-        Ordering::PerKey => Some(XxHash64::oneshot(0, key.unwrap_or_default().as_bytes())),
+        Ordering::PerKey => {
+            let parsed = read_record(record).ok();
+            let key = parsed.and_then(|record| record.key).unwrap_or_default();
+            Some(XxHash64::oneshot(0, key.as_bytes()))
+        }
         Ordering::PerTopic | Ordering::Global => Some(0),
     }
 }
@@ -321,7 +323,7 @@ impl Namespace {
             _ => self.fetch(cx, index, log, offset, &mut record),
         };
         let dealt = match fetched {
-            Fetched::Body => self.hand_out(cx, index, log, offset, &record, bytes),
+            Fetched::Body => self.hand_out_late(cx, index, log, offset, &record, bytes),
             Fetched::Later => Dealt::Nothing,
             Fetched::Lost => {
                 self.lose(cx, index, log, offset);
@@ -528,12 +530,11 @@ impl Namespace {
         let ordering = state.config.ordering;
         let mut record = core::mem::take(&mut cx.record);
         record.clear();
-        let cursor = entry.cursor_mut(reading);
-        let found = cursor.and_then(|cursor| cursor.record(stored));
-        let key = found.and_then(|(parsed, spelt)| {
-            record.extend_from_slice(spelt);
-            held_key(ordering, parsed.key)
-        });
+        let spelt = entry
+            .cursor_mut(reading)
+            .and_then(|cursor| cursor.spelt(stored));
+        record.extend_from_slice(spelt.unwrap_or_default());
+        let key = held_key(ordering, &record);
         let mut pending = Pending {
             attempts: 0,
             state: State::Ready,
@@ -558,7 +559,12 @@ impl Namespace {
             if let Some(key) = key {
                 entry.held_keys.insert(key, VecDeque::new());
             }
-            self.hand_out(cx, index, log, offset, &record, bytes)
+            // Where messages have priorities, it was perhaps found a while ago.
+            if entry.lanes.is_some() {
+                self.hand_out_late(cx, index, log, offset, &record, bytes)
+            } else {
+                self.hand_out(cx, index, log, offset, &record, bytes)
+            }
         };
         cx.record = record;
         let entry = &mut self.groups[index as usize].logs[log as usize];
@@ -575,6 +581,29 @@ impl Namespace {
         dealt
     }
 
+    /// Gives a message to a member that was found to be sound a while ago, and may have expired meanwhile.
+    fn hand_out_late(
+        &mut self,
+        cx: &mut Context,
+        index: u32,
+        log: u32,
+        offset: Offset,
+        record: &[u8],
+        bytes: &mut u64,
+    ) -> Dealt {
+        let Ok(parsed) = read_record(record) else {
+            cx.counters.lost_messages += 1;
+            self.finish(cx, index, log, offset);
+            return Dealt::One;
+        };
+        if parsed.expires_at.is_some_and(|at| at <= cx.now.0) {
+            cx.counters.expired_messages += 1;
+            self.finish(cx, index, log, offset);
+            return Dealt::One;
+        }
+        self.hand_out(cx, index, log, offset, record, bytes)
+    }
+
     /// Gives a pending message to a member under a lease.
     fn hand_out(
         &mut self,
@@ -585,23 +614,14 @@ impl Namespace {
         record: &[u8],
         bytes: &mut u64,
     ) -> Dealt {
-        let Ok(parsed) = Record::take_fields(&mut Reader::new(record)) else {
-            cx.counters.lost_messages += 1;
-            self.finish(cx, index, log, offset);
-            return Dealt::One;
-        };
-        if parsed.expires_at.is_some_and(|at| at <= cx.now.0) {
-            cx.counters.expired_messages += 1;
-            self.finish(cx, index, log, offset);
-            return Dealt::One;
-        }
         let group = &self.groups[index as usize];
         let entry = &group.logs[log as usize];
         let after = self.delivery_after(entry.topic, entry.partition);
         let name = self.topics[entry.topic as usize].name.clone();
         let is_dead = group.dead == Some(log);
-        let origin = is_dead.then(|| Origin::of(&parsed)).flatten();
-        let topic = origin.as_ref().map_or(&*name, |origin| origin.topic);
+        let dead = is_dead.then(|| read_record(record).ok()).flatten();
+        let revived = dead.and_then(|dead| Some((Origin::of(&dead)?, dead)));
+        let topic = revived.as_ref().map_or(&*name, |(origin, _)| origin.topic);
         let group = &mut self.groups[index as usize];
         let Some(member) = group.taker(topic) else {
             if !is_dead {
@@ -647,14 +667,14 @@ impl Namespace {
         entry.in_flight += 1;
         entry.after = entry.after.and(after);
         let spelt;
-        let body = match &origin {
+        let body = match &revived {
             None => DeliveryBody {
                 topic,
                 partition,
                 record,
             },
-            Some(origin) => {
-                spelt = origin.revive(&parsed);
+            Some((origin, dead)) => {
+                spelt = origin.revive(dead);
                 DeliveryBody {
                     topic,
                     partition: origin.partition,

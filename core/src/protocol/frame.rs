@@ -51,10 +51,10 @@ macro_rules! layouts {
             fn take_fields(reader: &mut Reader<$life>) -> Result<Self, Malformed> {
                 $(let $rname = Field::take(reader)?;)*
                 let mut last = 0;
-                $($(let $oname = if reader.is_empty() {
-                    None
-                } else {
-                    take_optional($tag, &mut last, reader)?
+                // Mostly the field is not there, which needs no call.
+                $($(let $oname = match reader.rest().first() {
+                    Some(next) if *next <= $tag => take_optional($tag, &mut last, reader)?,
+                    _ => None,
                 };)*)?
                 skip_optionals(last, reader)?;
                 Ok(Self { $($rname,)* $($($oname,)*)? })
