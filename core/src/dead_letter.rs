@@ -51,13 +51,25 @@ pub(crate) enum Reason {
     Rejected(Option<Box<str>>),
 }
 
+const MAX_DELIVERY_ATTEMPTS: &str = "max_delivery_attempts";
+const REJECTED: &str = "rejected";
+
 impl Reason {
     const fn as_str(&self) -> &'static str {
         match self {
-            Self::MaxDeliveryAttempts => "max_delivery_attempts",
-            Self::Rejected(_) => "rejected",
+            Self::MaxDeliveryAttempts => MAX_DELIVERY_ATTEMPTS,
+            Self::Rejected(_) => REJECTED,
         }
     }
+}
+
+/// Refuses what nothing is given up for.
+pub(crate) fn check_reason(word: &str) -> Result<(), Refusal> {
+    if [MAX_DELIVERY_ATTEMPTS, REJECTED].contains(&word) {
+        return Ok(());
+    }
+    let words = format!("{MAX_DELIVERY_ATTEMPTS} or {REJECTED}");
+    Err(Refusal::wrong_word("reason", word, &words))
 }
 
 /// Where a dead letter came from, as its headers say.

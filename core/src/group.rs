@@ -559,6 +559,21 @@ impl Namespace {
     }
 }
 
+/// Where a group is to begin. Groups read many partitions, and have no place of a subscription to resume from.
+pub(crate) fn parse_start(text: Option<&str>) -> Result<From, Refusal> {
+    let Some(text) = text else {
+        return Ok(From::Earliest);
+    };
+    match From::parse(text) {
+        Ok(from @ (From::Earliest | From::Latest | From::Timestamp(_) | From::Last(_))) => Ok(from),
+        _ => Err(Refusal::wrong_word(
+            "from",
+            text,
+            "earliest, latest, timestamp:MS or last:N, with integers from 0",
+        )),
+    }
+}
+
 /// Where a group begins in a log.
 pub(crate) fn place_in(log: &Log, from: From) -> Offset {
     match from {

@@ -10,7 +10,7 @@ use crate::cursor::Cursor;
 use crate::deadline::Due;
 use crate::effect::{After, Durability, Op};
 use crate::error::{ErrorCode, Refusal, check_count};
-use crate::group::{GroupConfig, GroupKind, check_group_name, place_in};
+use crate::group::{GroupConfig, GroupKind, check_group_name, parse_start, place_in};
 use crate::hash::Map;
 use crate::ids::{Generation, Offset};
 use crate::log::Log;
@@ -39,7 +39,7 @@ impl Namespace {
         let filters = command.filters.unwrap_or_default();
         check_filters(cx, &filters, 0)?;
         cx.require_storage()?;
-        let from = From::parse(command.from.unwrap_or("earliest"))?;
+        let from = parse_start(command.from)?;
         let known = self.group_by_name(command.group);
         let base = match known {
             Some(index) => self.groups[index as usize].config,
@@ -54,7 +54,7 @@ impl Namespace {
             );
             return Err(Refusal::new(ErrorCode::ConflictingConfig, message));
         }
-        self.check_filters_fit(cx, known, filters.iter())?;
+        self.check_filters_fit(cx, known, filters)?;
         let index = match known {
             Some(index) => index,
             None => {

@@ -14,14 +14,14 @@ use crate::context::Context;
 use crate::deadline::Due;
 use crate::effect::{After, Op};
 use crate::error::{ErrorCode, Refusal, check_count};
-use crate::group::{GroupConfig, GroupKind, check_group_name};
+use crate::group::{GroupConfig, GroupKind, check_group_name, parse_start};
 use crate::ids::{ConnectionId, MemberId, SubscriptionId, Timestamp};
 use crate::input::{Encoding, Rights};
 use crate::namespace::Namespace;
 use crate::protocol::field::Strings;
 use crate::protocol::frame::{Ended, Join, Joined, Reply};
-use crate::subscription::{From, first_credit};
-use crate::topic;
+use crate::subscription::first_credit;
+use crate::topic::{self, Kind};
 
 /// A heartbeat is due so many times within a session.
 const HEARTBEATS: u64 = 3;
@@ -125,11 +125,11 @@ impl Namespace {
         }
         check_filters(cx, &command.filters, 1)?;
         cx.require_storage()?;
-        let from = From::parse(command.from.unwrap_or("earliest"))?;
+        let from = parse_start(command.from)?;
         let known = self.group_by_name(command.group);
         let config = self.joined_config(cx, known, command)?;
         let (credit, max_in_flight) = room(cx, config.kind, command)?;
-        self.check_filters_fit(cx, known, command.filters.iter())?;
+        self.check_filters_fit(cx, known, command.filters)?;
         let known_member = known.and_then(|index| self.member_named(index, command.member?));
         match known {
             None => check_count(
@@ -246,16 +246,30 @@ impl Namespace {
         Err(Refusal::new(ErrorCode::ConflictingConfig, message))
     }
 
-    /// Refuses more filters than a group may have.
-    pub(crate) fn check_filters_fit<'f>(
+    /// Refuses more filters than a group may have, and a new one that names a topic which groups do not read. What has
+    /// wildcards may match another topic later.
+    pub(crate) fn check_filters_fit(
         &self,
         cx: &Context,
         known: Option<u32>,
-        filters: impl Iterator<Item = &'f str>,
+        filters: Strings<'_>,
     ) -> Result<(), Refusal> {
         let existing = known.map_or(&[][..], |index| &self.groups[index as usize].filters);
-        let new = filters.filter(|filter| !existing.iter().any(|known| **known == **filter));
-        let count = existing.len() + new.count();
+        let mut count = existing.len();
+        for filter in filters.iter() {
+            if existing.iter().any(|known| **known == *filter) {
+                continue;
+            }
+            count += 1;
+            // What has wildcards is no topic's name.
+            let topic = self.topic_by_name(filter);
+            if topic.is_some_and(|topic| self.topics[topic as usize].config.kind == Kind::Live) {
+                let message = format!(
+                    "topic \"{filter}\" is live and keeps nothing, so groups do not read it; subscribe to it instead"
+                );
+                return Err(Refusal::new(ErrorCode::ConflictingConfig, message));
+            }
+        }
         check_count("a group", "filters", count, cx.config.filters_max)
     }
 

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use crate::context::{Context, LoadOwner, Work};
 use crate::cursor::{Cursor, Start, Step};
-use crate::dead_letter::is_wanted;
+use crate::dead_letter::{check_reason, is_wanted};
 use crate::effect::After;
 use crate::error::{ErrorCode, Refusal};
 use crate::ids::{ConnectionId, Offset, Partition, Ticket, Timestamp, TopicId};
@@ -146,6 +146,9 @@ impl Namespace {
         let group = self.known_group(command.group)?;
         if let Some(filter) = command.filter {
             crate::topic::check_filter(filter)?;
+        }
+        if let Some(word) = command.reason {
+            check_reason(word)?;
         }
         let Some(dead) = self.groups[group as usize].dead else {
             crate::manage::require_any(cx, connection)?;

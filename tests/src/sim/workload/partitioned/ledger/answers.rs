@@ -75,7 +75,9 @@ pub(super) fn take_answer(
             reset(model, step, (answer.namespace, group), topic, to)?;
         }
         (Order::Join { .. }, Reply::Failed(failed)) => {
-            model.take_refusal(order, failed, &["storage_unavailable", "limit_reached"])?;
+            // The last, where a filter is the name of a live topic.
+            let codes = ["storage_unavailable", "limit_reached", "conflicting_config"];
+            model.take_refusal(order, failed, &codes)?;
         }
         (Order::Leave { .. }, Reply::Failed(failed)) => {
             let codes = [
