@@ -306,6 +306,40 @@ fn a_payload_over_the_bound_is_told() {
 }
 
 #[test]
+fn a_bench_of_queues_tells_what_it_measured_and_leaves_nothing() {
+    let broker = Broker::in_memory(&[]);
+    let bench = |messages: &str| {
+        let url = broker.url();
+        let options = [
+            "--members",
+            "2",
+            "--messages",
+            messages,
+            "--durability",
+            "none",
+        ];
+        run(&[&["bench", "queue", "--url", &url], &options[..]].concat())
+    };
+    let output = bench("60");
+    assert!(output.status.success(), "{output:?}");
+    let told = String::from_utf8(output.stdout).unwrap();
+    let line = told.lines().find_map(|line| line.strip_prefix("queue: "));
+    let line = line.unwrap_or_else(|| panic!("{told}"));
+    let (rate, rest) = line.split_once(' ').unwrap();
+    assert!(rate.parse::<u64>().unwrap() > 0, "{told}");
+    assert!(
+        rest.starts_with("messages/s worked off by 2 members at level none"),
+        "{told}"
+    );
+    for list in ["topic", "group"] {
+        let left = run(&[list, "list", "--namespace", "bench", "--url", &broker.url()]);
+        assert_eq!(String::from_utf8(left.stdout).unwrap(), "", "{list}");
+    }
+    let told = complaint(&bench("5"));
+    assert!(told.contains("raise --messages"), "{told}");
+}
+
+#[test]
 fn topics_are_configured_described_listed_and_deleted() {
     let broker = Broker::in_memory(&[]);
     let url = broker.url();
@@ -333,13 +367,21 @@ fn topics_are_configured_described_listed_and_deleted() {
     .unwrap();
     for line in [
         "orders: kind log, ordering per_key, durability ",
-        "each partition keeps at most 5 messages, ",
-        " bytes, any ms",
+        "each partition keeps at most 5 messages, 1073741824 bytes\n",
         "partition 1: offsets 0 to 0, 0 messages, 0 bytes",
     ] {
         assert!(configured.contains(line), "{line}: {configured}");
     }
     assert_eq!(topic(&["describe", "orders"]).unwrap(), configured);
+    let bounds = ["--max-messages", "--max-bytes", "--max-age-ms"];
+    let unbounded = bounds.iter().flat_map(|bound| [*bound, "0"]);
+    let unbounded: Vec<&str> = ["configure", "all"].into_iter().chain(unbounded).collect();
+    let unbounded = topic(&unbounded).unwrap();
+    assert!(
+        unbounded.contains("each partition keeps everything\n"),
+        "{unbounded}"
+    );
+    topic(&["delete", "all"]).unwrap();
     topic(&["configure", "a/b"]).unwrap();
     assert_eq!(topic(&["list"]).unwrap(), "a/b\norders\n");
     assert_eq!(topic(&["list", "a/+"]).unwrap(), "a/b\n");

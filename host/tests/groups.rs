@@ -125,6 +125,10 @@ fn a_group_is_configured_described_moved_and_deleted() {
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }
+    let once = ["group", "configure", "once", "--max-delivery-attempts", "1"];
+    let once = say(&broker, &once).unwrap();
+    assert!(once.contains("for a message; 1 attempt\n"), "{once}");
+    say(&broker, &["group", "delete", "once"]).unwrap();
     assert_eq!(
         say(&broker, &["group", "describe", "workers"]).unwrap(),
         told
@@ -526,7 +530,13 @@ fn limits_are_set_listed_and_removed() {
         let told = say(&broker, &[&["pub", "t", "two"], wait].concat()).unwrap_err();
         assert!(told.contains("rate_limited: "), "{told}");
     }
-    limit(&["delete", "topic", "t"]).unwrap();
+    for told in [
+        "no limit of its own any more",
+        "there was no limit of its own",
+    ] {
+        let deleted = limit(&["delete", "topic", "t"]).unwrap();
+        assert_eq!(deleted, format!("topic \"t\": {told}\n"));
+    }
     assert_eq!(limit(&["list"]).unwrap(), "");
     say(&broker, &["pub", "t", "two"]).unwrap();
     for (arguments, code) in [

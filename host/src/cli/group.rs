@@ -300,10 +300,13 @@ fn heading(group: &GroupDescription<'_>) -> Vec<String> {
                 span(group.retry_ms_max)
             ),
         };
+        let attempts = match group.max_delivery_attempts {
+            1 => "1 attempt".to_owned(),
+            attempts => format!("{attempts} attempts, {waits}"),
+        };
         format!(
-            "a member has {} for a message; {} attempts, {waits}",
-            span(group.ack_deadline_ms),
-            group.max_delivery_attempts
+            "a member has {} for a message; {attempts}",
+            span(group.ack_deadline_ms)
         )
     };
     vec![

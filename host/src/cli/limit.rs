@@ -105,14 +105,30 @@ impl Limit {
                     burst: None,
                     adaptive: None,
                 });
-                Client::once(&target, &command).await?;
-                Ok(print_line(&format!(
-                    "{}: no limit of its own any more",
-                    whose(&scope, &name)
-                ))?)
+                let mut client = Client::connect(&target).await?;
+                let before = own_limits(&mut client).await?;
+                client.ask(&command).await?;
+                let after = own_limits(&mut client).await?;
+                client.close().await;
+                let what = match after < before {
+                    true => "no limit of its own any more",
+                    false => "there was no limit of its own",
+                };
+                Ok(print_line(&format!("{}: {what}", whose(&scope, &name)))?)
             }
         }
     }
+}
+
+/// How many limits the namespace itself has. Removing one that is not there changes nothing, and the broker says no more.
+async fn own_limits(client: &mut Client) -> Result<usize> {
+    let command = Command::ListLimits(ListLimits { request: REQUEST });
+    let frame = client.ask(&command).await?;
+    let Ok(Reply::Limits(limits)) = Reply::decode(&frame) else {
+        return Err(unexpected("list_limits"));
+    };
+    let own = limits.limits.iter().flatten();
+    Ok(own.filter(|limit| !limit.inherited).count())
 }
 
 fn whose(scope: &str, name: &str) -> String {

@@ -175,21 +175,25 @@ async fn describe(target: &Target, command: &Command<'_>) -> Result<()> {
 }
 
 fn lines(topic: &TopicDescription<'_>) -> Vec<String> {
-    let bound = |value: u64, unit: &str| match value {
-        0 => format!("any {unit}"),
-        _ => format!("{value} {unit}"),
+    let bounds: Vec<String> = [
+        (topic.max_messages, "messages"),
+        (topic.max_bytes, "bytes"),
+        (topic.max_age_ms, "ms"),
+    ]
+    .iter()
+    .filter(|(bound, _)| *bound > 0)
+    .map(|(bound, unit)| format!("{bound} {unit}"))
+    .collect();
+    let kept = match &bounds[..] {
+        [] => String::from("each partition keeps everything"),
+        _ => format!("each partition keeps at most {}", bounds.join(", ")),
     };
     let mut lines = vec![
         format!(
             "{}: kind {}, ordering {}, durability {}",
             topic.topic, topic.kind, topic.ordering, topic.durability
         ),
-        format!(
-            "each partition keeps at most {}, {}, {}",
-            bound(topic.max_messages, "messages"),
-            bound(topic.max_bytes, "bytes"),
-            bound(topic.max_age_ms, "ms")
-        ),
+        kept,
     ];
     lines.extend(topic.dedup_ms.map(|window_ms| match window_ms {
         0 => String::from("ids are not remembered"),
