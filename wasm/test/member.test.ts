@@ -93,6 +93,23 @@ test("what is settled in one turn leaves as one command for each verdict", async
   assert.deepEqual(results.map(({ status }) => status), ["fulfilled", "fulfilled", "rejected", "fulfilled", "fulfilled", "fulfilled"]);
 });
 
+test("acks that a loop does not wait for leave as one command", async () => {
+  const { client, transport, member } = await queue();
+  transport.peer.reply(...leased(1, 2, 3, 4, 5));
+  const acks: Promise<void>[] = [];
+  const loop = (async () => {
+    for await (const job of member) acks.push(job.ack());
+  })();
+  await settled();
+  const [ack, ...others] = transport.peer.heard() as Extract<Command, { type: "ack" }>[];
+  assert.deepEqual([ack?.type, ack?.leases, others], ["ack", [1, 2, 3, 4, 5].map((lease) => ({ lease })), []]);
+  transport.peer.reply({ type: "settled", request: ack?.request ?? 0, failed: [] });
+  await Promise.all(acks);
+  assert.equal(acks.length, 5);
+  await client.close();
+  await loop;
+});
+
 test("closing says that it leaves when the settlements under way are answered", async () => {
   const { transport, member } = await queue();
   transport.peer.reply(...leased(1));

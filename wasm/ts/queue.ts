@@ -16,6 +16,12 @@ type Verdict =
   | { readonly type: "reject"; readonly reason: string | undefined }
   | { readonly type: "extend"; readonly extendMs: number | undefined };
 
+/**
+ * Between two verdicts of a loop over deliveries that are here lie fewer steps of promises than this: while verdicts come
+ * that close upon one another, they leave together.
+ */
+const STEPS = 4;
+
 /** Leases of one turn of the program with the same verdict; what the broker did not know of them, by lease. */
 interface Settling {
   readonly leases: { lease: number }[];
@@ -98,11 +104,15 @@ export class ActiveQueueMember extends Member<LeasedMessage> implements QueueMem
     if (gathered !== undefined) return gathered;
     const leases: { lease: number }[] = [];
     const send = async (): Promise<ReadonlyMap<number, string>> => {
+      for (let seen = -1; seen < leases.length; ) {
+        seen = leases.length;
+        for (let step = 0; step < STEPS; step += 1) await undefined;
+      }
       this.#gathered.delete(key);
       const { failed } = await this.owner.connection.ask("settled", { ...verdict, leases }, "reject");
       return new Map(failed.map(({ lease, code }) => [lease, code]));
     };
-    const failed = Promise.resolve().then(send);
+    const failed = send();
     const settling = { leases, failed };
     this.#gathered.set(key, settling);
     this.#underWay.add(failed);
