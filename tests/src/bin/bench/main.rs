@@ -1,6 +1,8 @@
 //! What the core's work costs, per command, natively and as a guest in wasmtime. Each figure is the best of several
 //! rounds; a baseline and what is compared with it are measured in the same run.
 
+mod memory;
+
 use core::time::Duration;
 use std::fs;
 use std::path::PathBuf;
@@ -170,6 +172,7 @@ fn main() {
             );
         }
     }
+    memory::rows(&engines[0]);
 }
 
 /// Prints one line: the bound, if any, is that of the native core.
