@@ -90,9 +90,10 @@ test("a client alone is at most 12 KB on the wire, and no WebAssembly comes with
   assert.ok(bytes > 1_000, `${bytes} bytes are too few to be a client`);
 });
 
-test("the WebAssembly is at most 290 KB on the wire", () => {
+// Every rule of the broker travels: with all of them it is built for size, which is a tenth less than level "s".
+test("the WebAssembly is at most 270 KB on the wire", () => {
   const wasm = gzipSync(readFileSync(join(installed, "dist/engine/engine_bg.wasm")), { level: 9 }).length;
-  assert.ok(wasm <= 290_000, `${wasm} bytes`);
+  assert.ok(wasm <= 270_000, `${wasm} bytes`);
 });
 
 test("a page that Vite built runs it in Chromium, in memory and over a reload in IndexedDB", async () => {

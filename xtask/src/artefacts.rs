@@ -70,7 +70,7 @@ pub(crate) fn engine(report: &mut Report) -> Result<String> {
         "dunlin-wasm",
         "engine",
         "wasm/dist/engine",
-        "-O3",
+        "-Oz",
         bindgen,
     )
 }
