@@ -354,10 +354,6 @@ impl Broker {
             due.filter(|(_, due)| matches!(due, Due::Paced(..))).count(),
             "subscriptions that wait for tokens have a deadline"
         );
-        assert!(
-            self.cx.loads.len() as u64 <= self.cx.config.loads_max,
-            "loads are bounded"
-        );
         let mut starved = self.cx.starved.iter();
         while let Some(work) = starved.next() {
             assert!(
@@ -377,10 +373,7 @@ impl Broker {
             })
             .count();
         assert_eq!(rounds as u64, self.cx.catch_ups, "rounds are counted");
-        assert!(
-            self.cx.catch_ups <= self.cx.config.catch_ups_max,
-            "rounds are bounded"
-        );
+        self.check_bounds();
     }
 
     /// Begins the incarnation, before the first input.

@@ -9,6 +9,8 @@ extern crate std;
 pub mod abi;
 mod archive;
 mod assign;
+#[cfg(any(test, feature = "check"))]
+mod bounds;
 mod broker;
 mod catch_up;
 mod compaction;

@@ -58,7 +58,7 @@ pub(crate) struct Schedule {
 struct Waiting {
     at: Timestamp,
     topic: u32,
-    size_bytes: u64,
+    pub(crate) size_bytes: u64,
     key: Option<Box<str>>,
     id: Option<Box<str>>,
 }
