@@ -35,6 +35,7 @@ fn a_hundred_worlds_keep_their_promises() {
         (troubles.refused_bits, 50),
         (troubles.refused_rows, 20),
         (troubles.stops, 10),
+        (troubles.sleeps, 100),
         (troubles.setbacks, 10),
         (troubles.noise, 50),
     ] {

@@ -7,19 +7,24 @@ use dunlin_host::{Engine, EngineError};
 
 /// What came out of the newest step.
 #[derive(Debug, Default)]
-pub(super) struct Tap {
-    effects: Arc<Mutex<Vec<Effect>>>,
+pub(super) struct Said {
+    pub(super) effects: Vec<Effect>,
+    /// Whether the broker can be forgotten until its timeout.
+    pub(super) can_sleep: bool,
 }
 
+#[derive(Debug, Default)]
+pub(super) struct Tap(Arc<Mutex<Said>>);
+
 impl Tap {
-    pub(super) fn take(&self) -> Vec<Effect> {
-        core::mem::take(&mut self.effects.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn take(&self) -> Said {
+        core::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 pub(super) struct SimEngine {
     broker: Broker,
-    effects: Arc<Mutex<Vec<Effect>>>,
+    said: Arc<Mutex<Said>>,
     output: Vec<u8>,
 }
 
@@ -29,7 +34,7 @@ impl SimEngine {
         let tap = Tap::default();
         let engine = Self {
             broker,
-            effects: tap.effects.clone(),
+            said: tap.0.clone(),
             output: Vec::new(),
         };
         Ok((engine, tap))
@@ -52,16 +57,17 @@ impl Engine for SimEngine {
         }
         self.broker.flush();
         self.output.clear();
-        let mut effects = self.effects.lock().unwrap_or_else(PoisonError::into_inner);
-        effects.clear();
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.effects.clear();
+        said.can_sleep = self.broker.can_sleep();
         let mut bytes = Vec::new();
         while let Some(effect) = self.broker.poll_effect() {
             abi::encode_effect(&effect, &mut bytes);
-            effects.push(effect);
+            said.effects.push(effect);
         }
         self.output
             .put_u64(self.broker.poll_timeout().map_or(0, |at| at.0));
-        self.output.push(self.broker.can_sleep().into());
+        self.output.push(said.can_sleep.into());
         self.output.extend_from_slice(&bytes);
         #[cfg(feature = "check")]
         self.broker.check_invariants();

@@ -7,7 +7,7 @@ use dunlin_core::{
 use dunlin_host::{Drive, DriveError, Outbox, RangeRead, ShardSpan, Store as _};
 
 use super::archive::Check;
-use super::engine::{SimEngine, Tap};
+use super::engine::{Said, SimEngine, Tap};
 use super::model::Given;
 use super::network::Down;
 use super::plan::Plan;
@@ -44,7 +44,7 @@ pub(super) struct Host {
 impl World {
     pub(super) fn give(&mut self, given: Given, bytes: Option<Vec<u8>>) {
         self.inbox.push_back((given, bytes));
-        if !self.waking && self.host.is_some() {
+        if !self.waking && (self.host.is_some() || self.asleep) {
             self.waking = true;
             let delay = if self.rng.once_in(2) {
                 0
@@ -57,10 +57,12 @@ impl World {
 
     /// One batch: some of what has come in, a flush, and its effects.
     pub(super) fn obey_inbox(&mut self) -> Check {
+        let (life, armed, clock) = (self.life, self.armed, self.clock());
         let Some(host) = &mut self.host else {
             return Ok(());
         };
         let mut given = Vec::new();
+        let mut is_idle = self.knows_time && armed.is_none_or(|at| at > clock);
         let batch_max = self.rng.between(1, 24);
         while (given.len() as u64) < batch_max {
             let Some((next, _)) = self.inbox.front() else {
@@ -71,6 +73,7 @@ impl World {
                 break;
             }
             let (next, bytes) = self.inbox.pop_front().expect("it was just looked at");
+            is_idle &= matches!(next, Given::Other) && bytes.is_none();
             give_to(&mut host.drive, &next, bytes.as_deref(), &self.plan);
             given.push(next);
             if alone {
@@ -89,11 +92,19 @@ impl World {
                 self.store.arm_disk(effects);
             }
         }
-        self.step(&given)
+        self.step(&given)?;
+        if is_idle && life == self.life && (self.effects > 0 || self.armed != armed) {
+            return Err(format!(
+                "a timeout before its time has {} effects, and the next is at {:?} instead of {armed:?}",
+                self.effects, self.armed
+            ));
+        }
+        Ok(())
     }
 
     pub(super) fn step(&mut self, given: &[Given]) -> Check {
         self.steps += 1;
+        self.knows_time |= !given.is_empty();
         self.trace
             .note(format_args!("the host takes {}", brief(given)));
         let now = Timestamp(self.clock());
@@ -107,7 +118,9 @@ impl World {
         };
         let result = host.drive.step(now, &mut leaving);
         let (sends, closes) = (leaving.sends, leaving.closes);
-        let effects = host.tap.take();
+        let Said { effects, can_sleep } = host.tap.take();
+        self.can_sleep = can_sleep;
+        self.effects = effects.len();
         let mut bytes = Vec::new();
         for effect in &effects {
             bytes.clear();
@@ -288,6 +301,7 @@ impl World {
             Err(error) => return Err(format!("the restore failed: {error}")),
         }
         self.armed = None;
+        self.knows_time = false;
         self.timeouts_at_once = 0;
         Ok(())
     }
@@ -326,6 +340,10 @@ pub(super) fn give_to(drive: &mut Drive, given: &Given, bytes: Option<&[u8]>, pl
             connection: ConnectionId(*connection),
             clean: *clean,
         },
+        Given::Seen { connection, at } => Input::Seen {
+            connection: ConnectionId(*connection),
+            at: Timestamp(*at),
+        },
         Given::Noise { connection } => Input::Frame {
             connection: ConnectionId(*connection),
             bytes: bytes.expect("noise has bytes"),
@@ -358,6 +376,7 @@ fn brief(given: &[Given]) -> String {
         }
         Given::Disconnect { connection } => format!("disconnect {connection}"),
         Given::Restored { connection, clean } => format!("restored {connection} clean {clean}"),
+        Given::Seen { connection, at } => format!("seen {connection} at {at}"),
         Given::Load { ok } => format!("loaded {ok}"),
         Given::Noise { connection } => format!("noise from {connection}"),
         Given::Drain => "drain".to_owned(),

@@ -79,8 +79,8 @@ impl World {
         Ok(())
     }
 
-    /// Hibernation: the memory goes, everything else stays; whoever wakes the host for a timer, or before, is not told
-    /// apart.
+    /// Hibernation: the memory goes, everything else stays. A broker that can sleep comes back when somebody needs it or
+    /// its timeout has come; one that cannot is gone for another reason, and comes back at once.
     pub(super) fn sleep(&mut self) -> Check {
         let idle = self.inbox.is_empty() && !self.outage && self.model.loads() == 0;
         if !idle || self.host.is_none() || self.model.check_answered().is_err() {
@@ -91,9 +91,30 @@ impl World {
             return Ok(());
         }
         let kept = self.store.crash(&mut self.rng, false)?;
-        self.trace.note(format_args!("the host sleeps and wakes"));
+        let can_sleep = self.can_sleep;
+        self.trace
+            .note(format_args!("the host sleeps, and could: {can_sleep}"));
         self.recover(kept)?;
-        self.restart(true, true)
+        self.asleep = true;
+        if !can_sleep {
+            return self.wake();
+        }
+        self.troubles.sleeps += 1;
+        if let Some(deadline) = self.armed.take() {
+            let late = if self.faults { self.rng.delay(200) } else { 0 };
+            let time = (deadline + self.setback).max(self.now) + late;
+            self.at(time, Event::Alarm(self.life));
+        }
+        Ok(())
+    }
+
+    /// Somebody needs a broker that sleeps.
+    pub(super) fn wake(&mut self) -> Check {
+        if core::mem::take(&mut self.asleep) {
+            self.trace.note(format_args!("the host wakes"));
+            return self.restart(true, true);
+        }
+        Ok(())
     }
 
     /// The power failed: what was under way within the host is lost.
@@ -132,6 +153,7 @@ impl World {
     /// The process is gone, with its sockets or, where somebody else holds them, without.
     fn end_process(&mut self, kept: u64, sockets: bool) -> Check {
         self.inbox.clear();
+        self.asleep = false;
         self.outage = false;
         self.unwritable = false;
         self.draining = false;
@@ -228,6 +250,14 @@ impl World {
                         clean,
                     });
                 }
+            }
+        }
+        for at in 0..given.len() {
+            if let Given::Restored { connection, .. } = given[at]
+                && let Some(link) = self.links.get(&connection)
+            {
+                let at = link.heard_at;
+                given.push(Given::Seen { connection, at });
             }
         }
         let host = self.host.as_mut().expect("it was just started");

@@ -79,6 +79,8 @@ pub struct Troubles {
     pub refused_rows: u64,
     /// The host drained and stopped.
     pub stops: u64,
+    /// The broker was forgotten until it was needed.
+    pub sleeps: u64,
     /// The clock went back.
     pub setbacks: u64,
     /// Somebody made noise.
@@ -93,6 +95,7 @@ impl Troubles {
         self.refused_bits += other.refused_bits;
         self.refused_rows += other.refused_rows;
         self.stops += other.stops;
+        self.sleeps += other.sleeps;
         self.setbacks += other.setbacks;
         self.noise += other.noise;
     }
@@ -125,12 +128,13 @@ impl Report {
             refused_bits,
             refused_rows,
             stops,
+            sleeps,
             setbacks,
             noise,
         } = self.troubles;
         format!(
             "{} batches, {crashes} crashes, {failures} failures of the store, {cuts} torn tails, {refused_bits} turned bits and \
-             {refused_rows} unsound rows refused, {stops} stops, {setbacks} setbacks of the clock, noise {noise} times, {receipts} receipts, {refusals} refusals, {subscriptions} subscriptions ({ended} ended), \
+             {refused_rows} unsound rows refused, {stops} stops, {sleeps} sleeps, {setbacks} setbacks of the clock, noise {noise} times, {receipts} receipts, {refusals} refusals, {subscriptions} subscriptions ({ended} ended), \
              {deliveries} deliveries, {gaps} gaps, {pages} pages, effects {:016x}",
             self.steps, self.hash
         )

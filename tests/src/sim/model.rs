@@ -54,6 +54,11 @@ pub(super) enum Given {
         connection: u64,
         clean: bool,
     },
+    /// When the host heard of a connection whose socket outlived the broker.
+    Seen {
+        connection: u64,
+        at: u64,
+    },
     Load {
         ok: bool,
     },
@@ -69,6 +74,8 @@ pub(super) enum Given {
 #[derive(Debug, Default)]
 pub(super) struct Connection {
     pub(super) namespace: usize,
+    /// When the broker heard of it last, by its clock.
+    heard_at: u64,
     pub(super) greeted: bool,
     pub(super) pending: BTreeMap<u64, Pending>,
     pub(super) commands: u64,
@@ -257,6 +264,7 @@ impl Model {
         for (_, workload) in workload::ALL {
             workload.told(self, &step)?;
         }
+        self.check_silence(now)?;
         for effect in effects {
             if let Effect::Close { connection, .. } = effect {
                 gone.insert(connection.0);
@@ -285,6 +293,7 @@ impl Model {
                     json,
                 } => {
                     self.meet(*connection, *namespace, *json);
+                    self.heard(*connection, now);
                 }
                 Given::Frames {
                     connection: id,
@@ -293,6 +302,7 @@ impl Model {
                     let Some(connection) = self.connections.get_mut(id) else {
                         continue;
                     };
+                    connection.heard_at = now;
                     for request in requests {
                         connection.commands += 1;
                         if request.wants_reply() {
@@ -315,8 +325,10 @@ impl Model {
                         // What was under way was lost with the life that it was given to.
                         connection.pending.clear();
                         connection.published.clear();
+                        connection.heard_at = now;
                     }
                 }
+                Given::Seen { connection, at } => self.heard(*connection, now.min(*at)),
                 Given::Load { .. } => self.loads -= 1,
                 Given::Noise { connection } => {
                     self.noisy.insert(*connection);
@@ -376,6 +388,26 @@ impl Model {
             }
             write => Err(format!("write {write} follows {}", self.last_write)),
         }
+    }
+
+    fn heard(&mut self, connection: u64, at: u64) {
+        if let Some(connection) = self.connections.get_mut(&connection) {
+            connection.heard_at = at;
+        }
+    }
+
+    /// Who is silent for a session's time is a member no longer; a sleep of the broker gives nobody more time.
+    fn check_silence(&self, now: u64) -> Check {
+        for id in self.book.members().chain(self.ledger.members()) {
+            let connection = self.connections.get(&id);
+            if connection.is_some_and(|one| one.heard_at + self.bounds.session_ms <= now) {
+                return Err(format!(
+                    "connection {id} was silent for {} ms and is a member still",
+                    self.bounds.session_ms
+                ));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn known_namespace(&self, name: &str) -> Result<usize, String> {

@@ -29,6 +29,8 @@ pub(super) struct Link {
     pub(super) client_open: bool,
     pub(super) host_open: bool,
     pub(super) cut: bool,
+    /// When the host heard of it last, by its clock.
+    pub(super) heard_at: u64,
     pub(super) last_up: u64,
     pub(super) last_down: u64,
 }
@@ -75,9 +77,10 @@ impl World {
         if link.cut {
             return;
         }
+        link.heard_at = self.now - self.setback;
         match up {
             Up::Open { namespace, json } => {
-                if self.host.is_none() && !self.lost {
+                if self.host.is_none() && !self.lost && !self.asleep {
                     // Nobody answers the door.
                     link.cut = true;
                     self.after(1, Event::ClientNotices(connection));

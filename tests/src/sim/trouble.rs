@@ -36,7 +36,7 @@ impl World {
             // A timeout that nobody asked for.
             self.give(Given::Other, None);
         }
-        if self.rng.once_in(self.plan.sleeps * 10) {
+        if self.rng.once_in(self.plan.sleeps) {
             self.sleep()?;
         }
         if self.rng.once_in(self.plan.drains * 10) && self.host.is_some() && !self.draining {

@@ -49,6 +49,7 @@ pub(super) enum Event {
         life: u64,
         deadline: u64,
     },
+    Alarm(u64),
     HostRestarts {
         sockets: bool,
     },
@@ -83,6 +84,14 @@ pub(super) struct World {
     pub(super) draining: bool,
     /// Whether the broker is gone for a failure of its store, while the host goes on.
     pub(super) lost: bool,
+    /// Whether the broker is forgotten until somebody needs it, or its timeout has come.
+    pub(super) asleep: bool,
+    /// Whether the broker could be.
+    pub(super) can_sleep: bool,
+    /// Whether it was given something: before, it does not know what time it is.
+    pub(super) knows_time: bool,
+    /// How many effects its newest step had.
+    pub(super) effects: usize,
     pub(super) timeouts_at_once: u32,
     pub(super) clients: Vec<Client>,
     pub(super) links: BTreeMap<u64, Link>,
@@ -128,6 +137,10 @@ impl World {
             unwritable: false,
             draining: false,
             lost: false,
+            asleep: false,
+            can_sleep: false,
+            knows_time: false,
+            effects: 0,
             timeouts_at_once: 0,
             clients,
             links: BTreeMap::new(),
@@ -196,7 +209,13 @@ impl World {
             Event::Down(connection, down) => self.arrive_down(connection, down)?,
             Event::HostWakes => {
                 self.waking = false;
+                self.wake()?;
                 self.obey_inbox()?;
+            }
+            Event::Alarm(life) => {
+                if life == self.life {
+                    self.wake()?;
+                }
             }
             Event::Synced { life, writes } => self.synced(life, writes)?,
             Event::Loaded { life, ticket, rows } => self.loaded(life, ticket, rows)?,
@@ -283,6 +302,7 @@ impl World {
             client_open: true,
             host_open: false,
             cut: false,
+            heard_at: self.clock(),
             last_up: 0,
             last_down: 0,
         };
@@ -382,18 +402,32 @@ impl World {
         ))
     }
 
+    /// When everything is done nothing costs anything: no timeout is wanted, and one that comes says nothing.
+    fn check_idle(&mut self) -> Check {
+        self.wake()?;
+        let now = self.now;
+        for later in [0, 1000, 3_600_000, 30 * 86_400_000] {
+            if let Some(deadline) = self.armed {
+                return Err(format!(
+                    "nothing is to be done, but a timeout is wanted in {} ms",
+                    deadline.saturating_sub(self.clock())
+                ));
+            }
+            self.now += later;
+            self.inbox.push_back((Given::Other, None));
+            self.obey_inbox()?;
+        }
+        self.now = now;
+        Ok(())
+    }
+
     pub(super) fn check_end(&mut self) -> Check {
         self.model.check_answered()?;
         for client in &self.clients {
             client.check(&self.model, self.now)?;
         }
         self.model.check_retention()?;
-        if let Some(deadline) = self.armed {
-            return Err(format!(
-                "nothing is to be done, but a timeout is wanted in {} ms",
-                deadline.saturating_sub(self.clock())
-            ));
-        }
+        self.check_idle()?;
         // And all of it is really stored.
         self.store.sync().map_err(|error| error.0)?;
         let kept = self.store.crash(&mut self.rng, true)?;

@@ -101,6 +101,11 @@ impl Ledger {
         }
     }
 
+    /// The connections that are members.
+    pub(in crate::sim) fn members(&self) -> impl Iterator<Item = u64> {
+        self.seats.keys().map(|(connection, _)| *connection)
+    }
+
     /// What the answer to a commit waits for.
     pub(in crate::sim) fn waits_for(
         &self,

@@ -102,6 +102,11 @@ impl Book {
         }
     }
 
+    /// The connections that are members.
+    pub(in crate::sim) fn members(&self) -> impl Iterator<Item = u64> {
+        self.memberships.keys().map(|(connection, _)| *connection)
+    }
+
     /// What an answer that leaves waits for, if it settles leases.
     pub(in crate::sim) fn waits_for(
         &self,
