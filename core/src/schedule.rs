@@ -39,7 +39,7 @@ pub(crate) struct Schedule {
     /// What waits, in the order in which it fires.
     pub(crate) order: BTreeSet<(Timestamp, ScheduleId)>,
     waiting: Map<ScheduleId, Waiting>,
-    size_bytes: u64,
+    pub(crate) size_bytes: u64,
     /// What receipts have waited for so far.
     pub(crate) after: After,
     /// The load of what is due, and up to when it asks.
@@ -58,7 +58,7 @@ pub(crate) struct Schedule {
 struct Waiting {
     at: Timestamp,
     topic: u32,
-    pub(crate) size_bytes: u64,
+    size_bytes: u64,
     key: Option<Box<str>>,
     id: Option<Box<str>>,
 }

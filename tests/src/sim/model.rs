@@ -264,7 +264,6 @@ impl Model {
         for (_, workload) in workload::ALL {
             workload.told(self, &step)?;
         }
-        self.check_silence(now)?;
         for effect in effects {
             if let Effect::Close { connection, .. } = effect {
                 gone.insert(connection.0);
@@ -274,7 +273,7 @@ impl Model {
         for connection in gone {
             self.connections.remove(&connection);
         }
-        Ok(())
+        self.check_silence(now)
     }
 
     /// Notes commands, and returns them in their order.
