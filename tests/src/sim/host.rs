@@ -1,8 +1,8 @@
 //! The host: batches, what leaves after them, syncs and loads, around the step that the native host has too.
 
 use dunlin_core::{
-    Claims, CloseCode, ConnectionId, Encoding, Input, LoadFailed, Rights, Row, Ticket, Timestamp,
-    WriteSequence,
+    Claims, CloseCode, ConnectionId, Effect, Encoding, Input, LoadFailed, Rights, Row, Ticket,
+    Timestamp, WriteSequence,
 };
 use dunlin_host::{Drive, DriveError, Outbox, RangeRead, ShardSpan, Store as _};
 
@@ -120,7 +120,8 @@ impl World {
         let (sends, closes) = (leaving.sends, leaving.closes);
         let Said { effects, can_sleep } = host.tap.take();
         self.can_sleep = can_sleep;
-        self.effects = effects.len();
+        let is_work = |effect: &&Effect| !matches!(effect, Effect::Load { .. });
+        self.effects = effects.iter().filter(is_work).count();
         let mut bytes = Vec::new();
         for effect in &effects {
             bytes.clear();

@@ -90,7 +90,7 @@ pub(super) struct World {
     pub(super) can_sleep: bool,
     /// Whether it was given something: before, it does not know what time it is.
     pub(super) knows_time: bool,
-    /// How many effects its newest step had.
+    /// How many effects its newest step had, but for what it began to read: a pass over the keys begins when it can.
     pub(super) effects: usize,
     pub(super) timeouts_at_once: u32,
     pub(super) clients: Vec<Client>,
