@@ -148,6 +148,9 @@ fn wrong_requests_are_refused_with_their_code() {
         ),
         ("DELETE", "/v1/main/scheduled/7", (404, "unknown_schedule")),
         ("DELETE", "/v1/main/scheduled/x", (400, bad)),
+        ("GET", "/v1/main/presence/a/%23", (400, "invalid_topic")),
+        ("GET", "/v1/main/presence/a?after=7", (400, bad)),
+        ("GET", "/v1/main/presence/a?limit=none", (400, bad)),
         ("DELETE", "/v1/main/scheduled", (405, "method_not_allowed")),
         ("GET", "/v1/main/limits?scope=user", (400, bad)),
     ] {

@@ -214,6 +214,7 @@ fn every_route_and_header_is_specified() {
         ("POST", "/v1/{namespace}/groups/{group}/dead-letters/replay"),
         ("GET", "/v1/{namespace}/scheduled"),
         ("DELETE", "/v1/{namespace}/scheduled/{schedule_id}"),
+        ("GET", "/v1/{namespace}/presence/{topic}"),
         ("GET", "/v1/{namespace}/limits"),
         ("GET", "/v1/{namespace}/rules"),
         ("PUT", "/v1/{namespace}/rules/{rule}"),

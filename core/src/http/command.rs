@@ -17,7 +17,7 @@ use crate::protocol::frame::{
     CancelScheduled, Command, DeadOffset, DeleteNamespace, DeleteRule, DescribeGroup,
     DescribeNamespace, DescribeUser, Explain, Export, Hello, Import, Kick, ListDevices, ListGroups,
     ListLimits, ListRules, ListScheduled, ListUsers, PROTOCOL_VERSION, Publish, Read,
-    ReadDeadLetters, ReadMailbox, ReplayDeadLetters, Reply, Request,
+    ReadDeadLetters, ReadMailbox, ReadPresence, ReplayDeadLetters, Reply, Request,
 };
 use crate::protocol::json::{json_to_frame, put_json_str};
 use crate::wire::Reader;
@@ -173,6 +173,15 @@ impl Action {
                     content_type: described.content_type,
                     headers: described.headers(),
                     id: described.id,
+                }))
+            }
+            Self::ReadPresence { topic } => {
+                let query = Query::parse(query, &["after", "limit"])?;
+                frames(&Command::ReadPresence(ReadPresence {
+                    request: REQUEST,
+                    topic,
+                    after: query.get("after"),
+                    members_max: query.limit()?,
                 }))
             }
         };
@@ -623,6 +632,15 @@ pub(super) mod tests {
             panic!("not a list");
         };
         assert_eq!((list.after, list.groups_max), (Some("g h"), Some(2)));
+        let read = Action::ReadPresence {
+            topic: "a/b".into(),
+        };
+        let asked = ask(&read, "after=0%3A1:ab&limit=2", &[], "").unwrap();
+        let Command::ReadPresence(read) = command(&asked.frames) else {
+            panic!("not a read");
+        };
+        assert_eq!(read.topic, "a/b");
+        assert_eq!((read.after, read.members_max), (Some("0:1:ab"), Some(2)));
     }
 
     #[test]
@@ -633,6 +651,7 @@ pub(super) mod tests {
         let request = Action::Request { topic: group() };
         let describe = Action::DescribeGroup { group: group() };
         let cancel = Action::CancelScheduled { schedule_id: 1 };
+        let presence = Action::ReadPresence { topic: group() };
         for (action, query, headers, body, named) in [
             (&letters, "from=first", &[] as &[_], "", "from"),
             (&letters, "limit=0", &[], "", "limit"),
@@ -656,6 +675,8 @@ pub(super) mod tests {
             (&Action::ListLimits, "scope=user", &[], "", "scope"),
             (&Action::ListGroups, "limit=0", &[], "", "limit"),
             (&Action::ListScheduled, "after=x", &[], "", "after"),
+            (&presence, "from=x", &[], "", "from"),
+            (&presence, "limit=0", &[], "", "limit"),
         ] {
             let problem = ask(action, query, headers, body).unwrap_err();
             assert_eq!((problem.status, problem.code), (400, "invalid_argument"));

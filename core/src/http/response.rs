@@ -52,6 +52,7 @@ pub fn response(topic: &str, reply: &Reply<'_>) -> Option<Response> {
         Reply::Devices(devices) => Some(object_response(devices, 1)),
         Reply::Rules(rules) => Some(object_response(rules, 1)),
         Reply::Explanation(explanation) => Some(object_response(explanation, 1)),
+        Reply::PresencePage(page) => Some(object_response(page, 1)),
         Reply::NamespaceDescription(namespace) => Some(object_response(namespace, 1)),
         Reply::Done(_) => Some(line(200, b"{\"ok\":true}".to_vec())),
         // A request greets first, so that the broker which heard that is gone.

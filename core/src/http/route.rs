@@ -132,6 +132,11 @@ pub enum Action {
         /// Where it would be published to.
         topic: String,
     },
+    /// Tell who is present.
+    ReadPresence {
+        /// On which topic.
+        topic: String,
+    },
     /// Tell the quotas of the namespace, and what it used.
     DescribeNamespace,
     /// Create the namespace, or set its quotas.
@@ -171,7 +176,8 @@ impl Action {
             | Self::ListRules
             | Self::ReadMailbox
             | Self::ListUsers
-            | Self::ListDevices { .. } => "GET, HEAD",
+            | Self::ListDevices { .. }
+            | Self::ReadPresence { .. } => "GET, HEAD",
         }
     }
 }
@@ -237,7 +243,7 @@ impl Route {
                 404,
                 UNKNOWN_ROUTE,
                 format!(
-                    "nothing is at /v1/{path}; there are connect, subscribe, topics/{{topic}}, requests/{{topic}}, groups, scheduled, limits, rules, explain/{{topic}}, mailbox, users, export and import below /v1/{{namespace}}/"
+                    "nothing is at /v1/{path}; there are connect, subscribe, topics/{{topic}}, requests/{{topic}}, presence/{{topic}}, groups, scheduled, limits, rules, explain/{{topic}}, mailbox, users, export and import below /v1/{{namespace}}/"
                 ),
             )
         };
@@ -264,6 +270,9 @@ impl Route {
                 }
             }
             ("requests", topic) if !topic.is_empty() => Action::Request {
+                topic: decode(topic, "topic")?.into_owned(),
+            },
+            ("presence", topic) if !topic.is_empty() => Action::ReadPresence {
                 topic: decode(topic, "topic")?.into_owned(),
             },
             ("groups", "") => Action::ListGroups,
@@ -491,6 +500,13 @@ mod tests {
                 "explain/a/b",
                 Action::Explain { topic: text("a/b") },
             ),
+            (
+                "GET",
+                "presence/a/b%20c",
+                Action::ReadPresence {
+                    topic: text("a/b c"),
+                },
+            ),
         ] {
             let Route::Command { namespace, action } = route(method, &format!("/v1/n/{path}"))
             else {
@@ -567,6 +583,9 @@ mod tests {
             ("DELETE", "/v1/n/mailbox", (405, METHOD_NOT_ALLOWED)),
             ("POST", "/v1/n/explain", (404, UNKNOWN_ROUTE)),
             ("PUT", "/v1/n/rules/%ff", (400, MALFORMED_REQUEST)),
+            ("GET", "/v1/n/presence", (404, UNKNOWN_ROUTE)),
+            ("GET", "/v1/n/presence/", (404, UNKNOWN_ROUTE)),
+            ("GET", "/v1/n/presence/%ff", (400, MALFORMED_REQUEST)),
             ("DELETE", "/v1/n/scheduled/first", (400, "invalid_argument")),
             ("DELETE", "/v1/n/scheduled/-1", (400, "invalid_argument")),
         ] {
@@ -594,6 +613,7 @@ mod tests {
             ("PUT", "/v1/n/rules", "GET, HEAD"),
             ("GET", "/v1/n/rules/r", "DELETE, PUT"),
             ("GET", "/v1/n/explain/a", "POST"),
+            ("POST", "/v1/n/presence/a", "GET, HEAD"),
         ] {
             let problem = Route::parse(method, path).unwrap().unwrap_err();
             let allow = ("allow".into(), allow.to_string());

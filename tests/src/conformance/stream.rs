@@ -53,11 +53,14 @@ const OFTEN: &[&str] = &[
     "open_session",
     "ack_session",
     "ack_session",
+    "enter",
+    "enter",
+    "watch_presence",
 ];
 
 /// What may be left out, but of which a command mostly needs some.
 const NEEDED: &[&str] = &[
-    "filter", "then", "messages", "leases", "topic", "header", "value",
+    "filter", "then", "messages", "leases", "topic", "header", "value", "data",
 ];
 
 const TOPICS: &[&str] = &[
@@ -251,6 +254,12 @@ impl Stream {
             "session_filters_max": rng.between(1, 6),
             "session_ttl_ms": rng.pick(&[2000, 60_000]),
             "mailbox_messages_max": rng.between(1, 10),
+            "presence_members_max": rng.between(2, 6),
+            "presences_max": rng.between(2, 4),
+            "watches_max": rng.between(2, 4),
+            "presence_data_bytes_max": rng.pick(&[50, 1024]),
+            "presence_page_max": rng.between(1, 4),
+            "presence_ms": rng.pick(&[500, 60_000]),
         })
         .to_string()
     }
@@ -528,6 +537,9 @@ impl Stream {
             "topic" if rng.once_in(16) => rng.pick(&["{1}", "b/{1}", "{0}/x", "{9}"]),
             "topic" => rng.pick(TOPICS),
             "filter" => rng.pick(FILTERS),
+            "after" if rng.once_in(2) => {
+                return self.recall("next").unwrap_or(json!("0:2:u1d1"));
+            }
             "group" | "member" | "name" | "producer" | "after" => rng.pick(NAMES),
             "from" | "to" => return self.place(),
             "user" => rng.pick(USERS),
