@@ -109,6 +109,9 @@ impl Who {
     }
 }
 
+/// What who is present must be allowed.
+const TO_ENTER: Rights = Rights(Rights::SUBSCRIBE.0 | Rights::PRESENCE.0);
+
 /// What happens to a member.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -261,10 +264,9 @@ impl Namespace {
         command: &Enter<'_>,
     ) -> Result<(), Refusal> {
         let client = &cx.connections[connection as usize];
-        let wanted = Rights(Rights::SUBSCRIBE.0 | Rights::PRESENCE.0);
         require(
             client,
-            wanted,
+            TO_ENTER,
             "be present: it needs to subscribe and to see presence for it",
         )?;
         check_name(command.topic)?;
@@ -456,6 +458,38 @@ impl Namespace {
         let who = Who::of(&connection.claims, connection.id);
         for topic in &connection.places {
             self.part_from(cx, topic, &who, connection.id, change);
+        }
+    }
+
+    /// A device goes on through another connection and is present through that one from now on, as far as that may.
+    pub(crate) fn hand_over_presence(&mut self, cx: &mut Context, former: u32, connection: u32) {
+        let client = &cx.connections[connection as usize];
+        let (id, who) = (client.id, Who::of(&client.claims, client.id));
+        let may_enter = client.claims.rights.contains(TO_ENTER);
+        let left = cx
+            .config
+            .presences_max
+            .saturating_sub(client.places.len() as u64);
+        let places = &mut cx.connections[former as usize].places;
+        let count = if may_enter {
+            left.min(places.len() as u64)
+        } else {
+            0
+        };
+        let taken: Vec<Arc<str>> = places.drain(..count as usize).collect();
+        for topic in &taken {
+            let (_, room) = self.presence.room(topic);
+            if let Some(member) = room.members.get_mut(&who) {
+                member.connection = id;
+                let data = member.data.clone();
+                room.note(cx, &who, id, Change::Update, &data);
+            }
+            self.list_room(cx, topic);
+        }
+        cx.connections[connection as usize].places.extend(taken);
+        for index in [former, connection] {
+            cx.touch_connection(index);
+            cx.watch_silence(index);
         }
     }
 

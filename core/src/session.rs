@@ -158,6 +158,7 @@ impl Broker {
         }
         self.cx.require_storage()?;
         if let Some(former) = former {
+            self.namespaces[number as usize].hand_over_presence(&mut self.cx, former, index);
             let message = "another connection of the device has opened its session";
             self.close(
                 former,
