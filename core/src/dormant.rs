@@ -11,6 +11,7 @@ use crate::error::ErrorCode;
 use crate::ids::{ConnectionId, Partition, SubscriptionId, Timestamp};
 use crate::input::{Claims, Encoding, Rights};
 use crate::limit::TokenBucket;
+use crate::mutation::Mutation;
 use crate::namespace::Namespace;
 use crate::presence::Change;
 use crate::protocol::frame::{Reply, Resync};
@@ -230,7 +231,7 @@ pub(crate) fn connection_row(
 /// What not every connection has.
 fn tagged_fields(number: u32, connection: &Connection, namespace: &Namespace) -> Vec<u8> {
     let mut fields = Vec::new();
-    if !connection.places.is_empty() {
+    if !connection.places.is_empty() && !Mutation::PresenceNotStored.is_active() {
         fields.push(TAG_PLACES);
         put_framed(&mut fields, 0, |out| {
             for topic in &connection.places {

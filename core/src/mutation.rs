@@ -57,11 +57,17 @@ pub enum Mutation {
     TransactionTorn,
     /// What a transaction acknowledges is forgotten.
     TransactionAcksForgotten,
+    /// Where a connection is present is not stored.
+    PresenceNotStored,
+    /// That a member's connection ended is not told.
+    LeaveUntold,
+    /// Who is silent stays present.
+    SilenceUnnoticed,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::ReceiptBeforeSync,
         Self::CatchUpSkips,
         Self::GapUntold,
@@ -87,6 +93,9 @@ impl Mutation {
         Self::RulesNotStored,
         Self::TransactionTorn,
         Self::TransactionAcksForgotten,
+        Self::PresenceNotStored,
+        Self::LeaveUntold,
+        Self::SilenceUnnoticed,
     ];
 
     /// Whether this fault is switched on.

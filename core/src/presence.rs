@@ -22,6 +22,7 @@ use crate::effect::{After, Recipient};
 use crate::error::{ErrorCode, Refusal, check_count};
 use crate::ids::{ConnectionId, SubscriptionId, Timestamp};
 use crate::input::{Claims, Encoding, Rights};
+use crate::mutation::Mutation;
 use crate::namespace::Namespace;
 use crate::protocol::field::List;
 use crate::protocol::frame::{
@@ -164,7 +165,8 @@ impl Room {
         change: Change,
         data: &[u8],
     ) {
-        if self.watchers.is_empty() {
+        let is_untold = change == Change::Leave && Mutation::LeaveUntold.is_active();
+        if self.watchers.is_empty() || is_untold {
             return;
         }
         let event = PresenceEvent {

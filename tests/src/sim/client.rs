@@ -12,7 +12,7 @@ use super::model::Model;
 use super::plan::Plan;
 use super::rng::Rng;
 use super::workload::{
-    self, Heard, Turn, partitioned, publish, queue, rules, session, subscribe, transact,
+    self, Heard, Turn, partitioned, presence, publish, queue, rules, session, subscribe, transact,
 };
 
 /// How many commands a client lets wait.
@@ -30,6 +30,7 @@ pub(super) struct Client {
     pub(super) seats: partitioned::Seats,
     pub(super) ruled: rules::Ruled,
     pub(super) transacted: transact::Transacted,
+    pub(super) places: presence::Places,
     outstanding: BTreeMap<u64, Arc<Request>>,
     /// Commands that the broker may have forgotten.
     uncertain: BTreeMap<u64, Arc<Request>>,
@@ -48,6 +49,7 @@ impl Client {
             seats: partitioned::Seats::default(),
             ruled: rules::Ruled::default(),
             transacted: transact::Transacted::default(),
+            places: presence::Places::default(),
             outstanding: BTreeMap::new(),
             uncertain: BTreeMap::new(),
             requests: 0,

@@ -3,7 +3,7 @@
 use dunlin_core::Durability;
 
 use super::workload::{
-    partitioned, publish, queue, read, rules, session, subscribe, topics, transact,
+    partitioned, presence, publish, queue, read, rules, session, subscribe, topics, transact,
 };
 
 /// One command, of the workload whose it is.
@@ -17,6 +17,7 @@ pub(super) enum Order {
     Read(read::Order),
     Queue(queue::Order),
     Partitioned(partitioned::Order),
+    Presence(presence::Order),
     Session(session::Order),
 }
 
@@ -54,6 +55,7 @@ impl Request {
             Order::Read(order) => order.encode(self.number, out),
             Order::Queue(order) => order.encode(self.number, out),
             Order::Partitioned(order) => order.encode(self.number, out),
+            Order::Presence(order) => order.encode(self.number, out),
             Order::Session(order) => order.encode(self.number, out),
         }
     }

@@ -12,6 +12,7 @@ use super::model::Given;
 use super::network::Down;
 use super::plan::Plan;
 use super::store::SimStore;
+use super::workload::presence::identity;
 use super::world::{Event, World};
 
 /// What leaves the host in one step; nothing does once the power is off.
@@ -324,8 +325,8 @@ pub(super) fn give_to(drive: &mut Drive, given: &Given, bytes: Option<&[u8]>, pl
             },
             claims: Claims {
                 namespace: plan.namespaces[*namespace].clone(),
-                user: String::new(),
-                device: String::new(),
+                user: identity(*connection).0.to_owned(),
+                device: identity(*connection).1.to_owned(),
                 rights: Rights::ALL,
             },
             ip: Vec::new(),

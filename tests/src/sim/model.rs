@@ -14,6 +14,7 @@ use super::command::{Order, Request};
 use super::frames::{check_code, decode, frames_in, request_of};
 use super::workload;
 use super::workload::partitioned::Ledger;
+use super::workload::presence::Hall;
 use super::workload::publish::Names;
 use super::workload::queue::Book;
 use super::workload::subscribe::Grants;
@@ -33,6 +34,7 @@ pub(super) struct Bounds {
     pub(super) session_ms: u64,
     pub(super) rebalance_ms: u64,
     pub(super) dedup_entries_max: u64,
+    pub(super) presence_ms: u64,
 }
 
 /// One input, as the model needs it.
@@ -122,6 +124,16 @@ pub(super) struct Answer<'a> {
 }
 
 impl<'a> Step<'a> {
+    /// The connections that were closed at the end of the step for being silent, before anything was dealt out.
+    pub(super) fn silenced(&self) -> impl Iterator<Item = u64> + use<'a> {
+        self.effects.iter().filter_map(|effect| match effect {
+            Effect::Close {
+                connection, reason, ..
+            } if reason.starts_with("connection_silent") => Some(connection.0),
+            _ => None,
+        })
+    }
+
     pub(super) fn answers(&self) -> impl Iterator<Item = Answer<'a>> + use<'a> {
         self.replies
             .iter()
@@ -148,6 +160,7 @@ pub(super) struct Model {
     pub(super) grants: Grants,
     pub(super) book: Book,
     pub(super) ledger: Ledger,
+    pub(super) hall: Hall,
     pub(super) names: Names,
     /// The next sequence of each producer.
     pub(super) next_produced: [u64; 2],
@@ -200,6 +213,7 @@ impl Model {
             grants: Grants::default(),
             book: Book::default(),
             ledger: Ledger::default(),
+            hall: Hall::default(),
             names: Names::default(),
             next_produced: [0; 2],
             bounds,

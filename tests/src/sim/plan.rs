@@ -68,13 +68,15 @@ impl Plan {
             session_ms: *rng.pick(&[1000, 5000, 30_000]),
             rebalance_ms: *rng.pick(&[200, 2000, 20_000]),
             dedup_entries_max: *rng.pick(&[20, 1_000_000]),
+            presence_ms: *rng.pick(&[1500, 8000, 40_000]),
         };
         let config = format!(
             "{{\"read_messages_max\":{},\"loads_max\":{},\"load_bytes_max\":{},\"row_bytes_max\":{},\"credit_max\":{},\
              \"lag_max\":{},\"block_ms_max\":{},\"segment_bytes_max\":{},\"segment_rows_max\":{},\"trim_rows_max\":{},\
              \"catch_up_bytes_max\":{},\"catch_ups_max\":{},\"ring_messages_max\":{},\"list_topics_max\":{},\
              \"incarnations_max\":{},\"compaction_bytes_min\":{},\"compaction_keys_max\":{},\"ack_deadline_ms\":{},\
-             \"max_delivery_attempts\":{},\"session_ms\":{},\"rebalance_ms\":{},\"parked_max\":{},\"dedup_entries_max\":{}}}",
+             \"max_delivery_attempts\":{},\"session_ms\":{},\"rebalance_ms\":{},\"parked_max\":{},\"dedup_entries_max\":{},\"presence_ms\":{},\
+             \"session_ttl_ms\":60000}}",
             bounds.read_messages_max,
             bounds.loads_max,
             bounds.load_bytes_max,
@@ -98,6 +100,7 @@ impl Plan {
             bounds.rebalance_ms,
             rng.between(1, 20),
             bounds.dedup_entries_max,
+            bounds.presence_ms,
         );
         let mut rarely = |often: u64| {
             if rng.once_in(3) {

@@ -5,6 +5,7 @@
 //! nothing goes wrong any more, and every workload goes on until it has what it was promised.
 
 pub(super) mod partitioned;
+pub(super) mod presence;
 pub(super) mod publish;
 pub(super) mod queue;
 pub(super) mod read;
@@ -34,6 +35,7 @@ pub(super) const ALL: &[(u64, &dyn Workload)] = &[
     (24, &queue::Queues),
     (8, &transact::Transactions),
     (24, &partitioned::Partitioned),
+    (10, &presence::Presence),
     (4, &session::Session),
 ];
 

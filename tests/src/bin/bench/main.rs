@@ -11,9 +11,9 @@ use std::time::Instant;
 use clap::Parser;
 
 use dunlin_core::frame::{
-    Ack, CancelScheduled, Command, Commit, ConfigureLimit, ConfigureRule, ConfigureTopic, Extend,
-    Headers, Hello, Join, Lease, List, Message, Nack, OpenSession, Position, Publish, RuleAction,
-    RuleCondition, Strings, Subscribe, Transact, Unsubscribe,
+    Ack, CancelScheduled, Command, Commit, ConfigureLimit, ConfigureRule, ConfigureTopic, Enter,
+    Extend, Headers, Hello, Join, Lease, Leave, List, Message, Nack, OpenSession, Position,
+    Publish, RuleAction, RuleCondition, Strings, Subscribe, Transact, Unsubscribe, WatchPresence,
 };
 use dunlin_core::{
     Claims, ConnectionId, Effect, Encoding, Input, Op, Reader, Rights, Row, Timestamp, abi,
@@ -137,6 +137,14 @@ fn main() {
         5_000,
         join_and_leave,
     );
+    for (members, watchers) in [(16, 1), (1_000, 1), (1_000, 1_000)] {
+        row(
+            &engines,
+            &format!("{members} enter a topic and leave, {watchers} watching, each"),
+            2_000,
+            |engine| presence(engine, members, watchers),
+        );
+    }
     row(
         &engines,
         "a queue of 1 with priorities: deliver and ack",
@@ -567,6 +575,37 @@ fn join_and_leave(bench: &mut Bench) -> f64 {
         put(&mut batch, member, &leave);
     }
     bench.time(&batch, 2 * BATCH)
+}
+
+/// So many enter a topic in one batch and leave it in the next, while some of them watch.
+fn presence(bench: &mut Bench, members: usize, watchers: usize) -> f64 {
+    let members: Vec<ConnectionId> = (0..members).map(|_| bench.connect()).collect();
+    let watch = Command::WatchPresence(WatchPresence {
+        request: 1,
+        subscription: 1,
+        topic: "room",
+    });
+    let enter = Command::Enter(Enter {
+        request: 1,
+        topic: "room",
+        data: Some(b"here"),
+    });
+    let leave = Command::Leave(Leave {
+        request: 1,
+        topic: "room",
+    });
+    let all_say = |members: &[ConnectionId], command| {
+        let mut batch = Vec::new();
+        for member in members {
+            put(&mut batch, *member, command);
+        }
+        batch
+    };
+    bench.step(&all_say(&members[..watchers], &watch));
+    let rounds = (20_000 / members.len()).max(20);
+    let batches = [all_say(&members, &enter), all_say(&members, &leave)];
+    let batches: Vec<Vec<u8>> = batches.iter().cycle().take(rounds).cloned().collect();
+    bench.time_all(&batches, members.len())
 }
 
 /// Acknowledges leases one by one, from `first` on.

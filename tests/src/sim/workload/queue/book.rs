@@ -214,7 +214,7 @@ pub(super) fn take_step(model: &mut Model, step: &Step<'_>) -> Check {
             take_transaction(model, step, &answer, order)?;
         }
     }
-    for connection in after {
+    for connection in after.into_iter().chain(step.silenced()) {
         model.book.part_all(connection, step.now, session_ms);
     }
     for said in step.said {
