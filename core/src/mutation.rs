@@ -63,11 +63,21 @@ pub enum Mutation {
     LeaveUntold,
     /// Who is silent stays present.
     SilenceUnnoticed,
+    /// A message that has expired is leased to a member of a queue.
+    ExpiredLeased,
+    /// What was published when its time came waits in the store all the same.
+    ScheduleFiresAgain,
+    /// What is due is published in the order of numbers, whatever its time.
+    ScheduleByNumber,
+    /// A request that was answered can be answered again.
+    AnsweredAgain,
+    /// A request that nobody would hear is published.
+    UnheardRequest,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 33] = [
         Self::ReceiptBeforeSync,
         Self::CatchUpSkips,
         Self::GapUntold,
@@ -96,6 +106,11 @@ impl Mutation {
         Self::PresenceNotStored,
         Self::LeaveUntold,
         Self::SilenceUnnoticed,
+        Self::ExpiredLeased,
+        Self::ScheduleFiresAgain,
+        Self::ScheduleByNumber,
+        Self::AnsweredAgain,
+        Self::UnheardRequest,
     ];
 
     /// Whether this fault is switched on.

@@ -470,7 +470,8 @@ impl Namespace {
                 return Sought::Nothing;
             };
             let offset = Offset(record.offset);
-            let is_expired = record.expires_at.is_some_and(|at| at <= cx.now.0);
+            let is_expired = record.expires_at.is_some_and(|at| at <= cx.now.0)
+                && !Mutation::ExpiredLeased.is_active();
             let mut priority = 0;
             let mut turn = Turn::first(offset);
             if stored.has_priorities() {
@@ -596,7 +597,8 @@ impl Namespace {
             self.finish(cx, index, log, offset);
             return Dealt::One;
         };
-        if parsed.expires_at.is_some_and(|at| at <= cx.now.0) {
+        let is_expired = parsed.expires_at.is_some_and(|at| at <= cx.now.0);
+        if is_expired && !Mutation::ExpiredLeased.is_active() {
             cx.counters.expired_messages += 1;
             self.finish(cx, index, log, offset);
             return Dealt::One;

@@ -21,6 +21,7 @@ use crate::error::{ErrorCode, Refusal};
 use crate::hash::Map;
 use crate::ids::{ScheduleId, Ticket, Timestamp};
 use crate::input::{LoadFailed, Rights, Row};
+use crate::mutation::Mutation;
 use crate::namespace::Namespace;
 use crate::protocol::field::{Headers, Item as _, List};
 use crate::protocol::frame::{
@@ -304,7 +305,11 @@ impl Namespace {
             // It is loaded again when the store is back.
             _ if !cx.storage_available => {}
             Err(LoadFailed) => self.schedule.not_before = cx.now.after_ms(RETRY_MS),
-            Ok(rows) => {
+            Ok(mut rows) => {
+                if Mutation::ScheduleByNumber.is_active() {
+                    let number = |row: &Row| scheduled_key(KeyTail::of(&row.key)).map(|(_, id)| id);
+                    rows.sort_by_key(number);
+                }
                 if rows.is_empty() {
                     let end = self.schedule.asked_to.after_ms(1);
                     self.give_up_below(cx, (end, ScheduleId(0)));
@@ -312,7 +317,9 @@ impl Namespace {
                 for row in rows {
                     if let Some(place) = scheduled_key(KeyTail::of(&row.key)) {
                         // All bodies of the range come in order, so what is passed over has none.
-                        self.give_up_below(cx, place);
+                        if !Mutation::ScheduleByNumber.is_active() {
+                            self.give_up_below(cx, place);
+                        }
                         self.fire(cx, place, &row.value);
                     } else {
                         // No version writes such a key; it would be found again for ever.
@@ -366,9 +373,11 @@ impl Namespace {
         let waiting = self.schedule.remove(id);
         if let Some(waiting) = &waiting {
             self.topics[waiting.topic as usize].scheduled -= 1;
-            cx.ops.push(Op::Delete {
-                key: self.keys.scheduled(at, id),
-            });
+            if !Mutation::ScheduleFiresAgain.is_active() {
+                cx.ops.push(Op::Delete {
+                    key: self.keys.scheduled(at, id),
+                });
+            }
             // Its number must not be given again.
             self.touch(cx);
         }

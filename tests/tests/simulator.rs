@@ -130,7 +130,7 @@ fn deliberate_faults_of_the_core_and_of_the_store_are_found() {
         told.lines()
             .filter(|line| line.contains(": caught by seed "))
             .count(),
-        34,
+        39,
         "{told}"
     );
 }

@@ -1,6 +1,7 @@
 //! Everything that was ever published, where it went, and what became of it. Nothing is forgotten, also not what a
 //! crash took: a frame that was under way may still speak of it.
 
+use core::ops::Range;
 use std::collections::BTreeMap;
 
 use dunlin_core::Durability;
@@ -46,6 +47,8 @@ pub(super) struct TopicModel {
     pub(super) deleted: bool,
     /// The life and the write that deleted it.
     pub(super) deleted_by: (u64, u64),
+    /// Whether something went into it whose place nobody was told, so that its end is not known.
+    pub(super) has_untold: bool,
     pub(super) partitions: Vec<PartitionModel>,
     /// Where the messages of a key go.
     keys: BTreeMap<String, u32>,
@@ -64,11 +67,14 @@ pub(super) struct PartitionModel {
 #[derive(Debug, Default)]
 pub(super) struct Archive {
     pub(super) drafts: Vec<Draft>,
-    pub(super) places: Vec<Option<Place>>,
+    /// Where each message went, in the order of lives: what was scheduled is published again if a crash took it.
+    places: Vec<Vec<Place>>,
     refused: Vec<bool>,
     pub(super) topics: Vec<TopicModel>,
     by_name: BTreeMap<(usize, String), usize>,
     by_sequence: BTreeMap<(usize, u64), Vec<usize>>,
+    /// The messages that the newest batch placed.
+    pub(super) fresh: Vec<usize>,
     pub(super) life: u64,
 }
 
@@ -77,7 +83,7 @@ impl Archive {
     pub(super) fn draft(&mut self, draft: impl FnOnce(usize) -> Draft) -> usize {
         let number = self.drafts.len();
         self.drafts.push(draft(number));
-        self.places.push(None);
+        self.places.push(Vec::new());
         self.refused.push(false);
         number
     }
@@ -106,10 +112,35 @@ impl Archive {
             })
     }
 
+    /// Where a message was placed last.
+    pub(super) fn newest(&self, message: usize) -> Option<&Place> {
+        self.places[message].last()
+    }
+
+    pub(super) fn newest_mut(&mut self, message: usize) -> Option<&mut Place> {
+        self.places[message].last_mut()
+    }
+
     pub(super) fn place(&self, message: usize) -> Result<&Place, String> {
-        self.places[message]
-            .as_ref()
+        self.newest(message)
             .ok_or_else(|| format!("message {message} was never acknowledged a place"))
+    }
+
+    /// Where a message was in a life, retention apart.
+    pub(super) fn place_in(&self, message: usize, life: u64) -> Option<&Place> {
+        let mut places = self.places[message].iter().rev();
+        places
+            .find(|place| place.life <= life && place.lost_in.is_none_or(|lost_in| lost_in > life))
+    }
+
+    /// Whether a message went nobody knows where: nobody is told the place of what is published without a receipt and
+    /// not stored, as it is where a topic is live or keeps little.
+    pub(super) fn is_untold(&self, message: usize, life: u64) -> bool {
+        let draft = &self.drafts[message];
+        let topic = self.topic_named(draft.namespace, &draft.topic);
+        draft.has_no_receipt()
+            && self.place_in(message, life).is_none()
+            && topic.is_some_and(|topic| self.topics[topic].has_untold)
     }
 
     pub(super) fn topic_named(&self, namespace: usize, name: &str) -> Option<usize> {
@@ -134,6 +165,7 @@ impl Archive {
             reconfigured: false,
             deleted: false,
             deleted_by: (0, 0),
+            has_untold: false,
             partitions: (0..partitions).map(|_| PartitionModel::default()).collect(),
             keys: BTreeMap::new(),
         });
@@ -169,20 +201,28 @@ impl Archive {
     /// The last sequence below `bound` that a living message of the namespace has.
     pub(super) fn last_sequence_below(&self, namespace: usize, bound: u64) -> u64 {
         let mut range = self.by_sequence.range((namespace, 0)..(namespace, bound));
-        let living = |messages: &Vec<usize>| {
-            messages
-                .iter()
-                .any(|message| self.is_there(*message, self.life))
-        };
-        let found = range.rfind(|(_, messages)| living(messages));
+        let found =
+            range.rfind(|((_, sequence), _)| self.at_sequence(namespace, *sequence).is_some());
         found.map_or(0, |((_, sequence), _)| *sequence)
     }
 
     /// Whether the message was there in this life, retention apart.
     pub(super) fn is_there(&self, message: usize, life: u64) -> bool {
-        self.places[message].as_ref().is_some_and(|place| {
-            place.life <= life && place.lost_in.is_none_or(|lost_in| lost_in > life)
-        })
+        self.place_in(message, life).is_some()
+    }
+
+    /// The messages that were in a partition in a life, from one offset to below another.
+    pub(super) fn there(
+        &self,
+        topic: usize,
+        partition: u32,
+        offsets: Range<u64>,
+        life: u64,
+    ) -> impl Iterator<Item = (u64, usize)> + '_ {
+        let part = &self.topics[topic].partitions[partition as usize];
+        let offsets = offsets.start..offsets.end.max(offsets.start);
+        let found = part.offsets.range(offsets).map(|(offset, _)| *offset);
+        found.filter_map(move |offset| Some((offset, self.at(topic, partition, offset, life)?)))
     }
 
     /// The message that was at a place in a life.
@@ -191,26 +231,23 @@ impl Archive {
             .partitions
             .get(partition as usize)?
             .offsets;
-        offsets
-            .get(&offset)?
-            .iter()
-            .rev()
-            .copied()
-            .find(|message| self.is_there(*message, life))
+        offsets.get(&offset)?.iter().rev().copied().find(|message| {
+            let place = self.place_in(*message, life);
+            place.is_some_and(|place| (place.partition, place.offset) == (partition, offset))
+        })
     }
 
     /// The message that is at a sequence now.
     pub(super) fn at_sequence(&self, namespace: usize, sequence: u64) -> Option<usize> {
         let messages = self.by_sequence.get(&(namespace, sequence))?;
-        messages
-            .iter()
-            .rev()
-            .copied()
-            .find(|message| self.is_there(*message, self.life))
+        messages.iter().rev().copied().find(|message| {
+            let place = self.place_in(*message, self.life);
+            place.is_some_and(|place| place.sequence == sequence)
+        })
     }
 
     pub(super) fn refuse(&mut self, message: usize) -> Check {
-        if self.places[message].is_some() {
+        if !self.places[message].is_empty() {
             return Err(format!(
                 "message {message} was refused after it had a receipt"
             ));
@@ -223,7 +260,8 @@ impl Archive {
     pub(super) fn assign(&mut self, message: usize, place: Place) -> Check {
         let draft = &self.drafts[message];
         let here = format!("message {message} on \"{}\"", draft.topic);
-        if self.places[message].is_some() || self.refused[message] {
+        let is_again = !self.places[message].is_empty() && draft.later.is_none();
+        if is_again || self.is_there(message, self.life) || self.refused[message] {
             return Err(format!("{here} was answered twice"));
         }
         let sequence = (draft.namespace, place.sequence);
@@ -233,13 +271,14 @@ impl Archive {
         }
         let topic = &mut self.topics[place.topic];
         let (kind, count) = (topic.kind.clone(), topic.partitions.len());
+        let may_skip = topic.has_untold;
         let Some(partition) = topic.partitions.get_mut(place.partition as usize) else {
             return Err(format!(
                 "{here} went to partition {} of {count}",
                 place.partition
             ));
         };
-        if place.offset != partition.end {
+        if place.offset != partition.end && !(may_skip && place.offset > partition.end) {
             return Err(format!(
                 "{here} got offset {}, but the log ends at {}",
                 place.offset, partition.end
@@ -261,16 +300,20 @@ impl Archive {
         partition.end = offset + 1;
         partition.offsets.entry(offset).or_default().push(message);
         self.by_sequence.entry(sequence).or_default().push(message);
-        self.places[message] = Some(place);
+        self.fresh.push(message);
+        self.places[message].push(place);
         Ok(())
     }
 
     /// Whether a reader may pass over a message without a word: it expired, a newer one of its key took its place,
     /// or its topic is gone.
     pub(super) fn is_excused(&self, message: usize, now: u64) -> bool {
-        let Some(place) = &self.places[message] else {
-            return true;
-        };
+        self.newest(message)
+            .is_none_or(|place| self.is_excused_at(message, place, now))
+    }
+
+    /// The same at one of its places.
+    pub(super) fn is_excused_at(&self, message: usize, place: &Place, now: u64) -> bool {
         let topic = &self.topics[place.topic];
         if topic.deleted || place.expires_at.is_some_and(|at| at <= now) {
             return true;
@@ -284,12 +327,14 @@ impl Archive {
         let later = partition.offsets.range(place.offset + 1..);
         later
             .flat_map(|(_, messages)| messages)
-            .any(|later| self.drafts[*later].key == *key)
+            .any(|later| *later != message && self.drafts[*later].key == *key)
     }
 
     /// Whether what is told about a message is what was published and where it was placed.
     pub(super) fn check_told(&self, message: usize, told: &Told<'_>) -> Check {
-        let draft = &self.drafts[message];
+        if self.is_untold(message, self.life) {
+            return self.check_same(message, told);
+        }
         let place = self.place(message)?;
         let topic = &self.topics[place.topic];
         let known = (
@@ -321,17 +366,24 @@ impl Archive {
                 "message {message} was lost in a crash, but is told of in a later life"
             ));
         }
+        self.check_same(message, told)
+    }
+
+    /// Whether what is told about a message is what was published.
+    fn check_same(&self, message: usize, told: &Told<'_>) -> Check {
+        let draft = &self.drafts[message];
         let headers: Vec<(String, String)> = told
             .headers
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        if told.key != draft.key.as_deref()
+        if (told.namespace, told.topic) != (draft.namespace, &*draft.topic)
+            || told.key != draft.key.as_deref()
             || told.id != draft.id.as_deref()
             || headers != draft.headers
         {
             return Err(format!(
-                "message {message} changed its key, id or headers on the way"
+                "message {message} changed its topic, key, id or headers on the way"
             ));
         }
         Ok(())
@@ -365,7 +417,7 @@ impl Archive {
         for offset in part.start..start {
             let Some(place) = self
                 .at(topic, partition, offset, self.life)
-                .and_then(|m| self.places[m].as_ref())
+                .and_then(|message| self.newest(message))
             else {
                 continue;
             };

@@ -12,7 +12,8 @@ use super::model::Model;
 use super::plan::Plan;
 use super::rng::Rng;
 use super::workload::{
-    self, Heard, Turn, partitioned, presence, publish, queue, rules, session, subscribe, transact,
+    self, Heard, Turn, partitioned, presence, publish, queue, request, rules, schedule, session,
+    subscribe, transact,
 };
 
 /// How many commands a client lets wait.
@@ -31,6 +32,8 @@ pub(super) struct Client {
     pub(super) ruled: rules::Ruled,
     pub(super) transacted: transact::Transacted,
     pub(super) places: presence::Places,
+    pub(super) appointments: schedule::Appointments,
+    pub(super) questions: request::Questions,
     outstanding: BTreeMap<u64, Arc<Request>>,
     /// Commands that the broker may have forgotten.
     uncertain: BTreeMap<u64, Arc<Request>>,
@@ -50,6 +53,8 @@ impl Client {
             ruled: rules::Ruled::default(),
             transacted: transact::Transacted::default(),
             places: presence::Places::default(),
+            appointments: schedule::Appointments::default(),
+            questions: request::Questions::default(),
             outstanding: BTreeMap::new(),
             uncertain: BTreeMap::new(),
             requests: 0,
@@ -141,7 +146,7 @@ impl Client {
         plan: &Plan,
         model: &mut Model,
     ) -> Vec<Arc<Request>> {
-        let orders = publish::say_goodbye(self, &plan.topics, rng, model);
+        let orders = publish::say_goodbye(self, plan, rng, model);
         self.request_all(orders)
     }
 

@@ -3,7 +3,8 @@
 use dunlin_core::Durability;
 
 use super::workload::{
-    partitioned, presence, publish, queue, read, rules, session, subscribe, topics, transact,
+    partitioned, presence, publish, queue, read, request, rules, schedule, session, subscribe,
+    topics, transact,
 };
 
 /// One command, of the workload whose it is.
@@ -18,6 +19,8 @@ pub(super) enum Order {
     Queue(queue::Order),
     Partitioned(partitioned::Order),
     Presence(presence::Order),
+    Schedule(schedule::Order),
+    Request(request::Order),
     Session(session::Order),
 }
 
@@ -56,6 +59,8 @@ impl Request {
             Order::Queue(order) => order.encode(self.number, out),
             Order::Partitioned(order) => order.encode(self.number, out),
             Order::Presence(order) => order.encode(self.number, out),
+            Order::Schedule(order) => order.encode(self.number, out),
+            Order::Request(order) => order.encode(self.number, drafts, out),
             Order::Session(order) => order.encode(self.number, out),
         }
     }

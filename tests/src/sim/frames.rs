@@ -58,6 +58,8 @@ pub(super) const fn request_of(reply: &Reply<'_>) -> Option<u64> {
         Reply::PresencePage(reply) => reply.request,
         Reply::NamespaceDescription(reply) => reply.request,
         Reply::Namespaces(reply) => reply.request,
+        Reply::Scheduled(reply) => reply.request,
+        Reply::Response(reply) => reply.request,
         Reply::Delivery(_)
         | Reply::Gap(_)
         | Reply::Ended(_)
@@ -65,25 +67,9 @@ pub(super) const fn request_of(reply: &Reply<'_>) -> Option<u64> {
         | Reply::GoingAway(_)
         | Reply::ArchivePart(_)
         | Reply::Imported(_)
-        | Reply::Response(_)
-        | Reply::Scheduled(_)
         | Reply::Assignment(_)
         | Reply::PresenceEvents(_) => return None,
     })
-}
-
-pub(super) fn first_sequence(reply: &Reply<'_>) -> Option<u64> {
-    match reply {
-        Reply::Receipt(receipt) if !receipt.duplicate => Some(receipt.sequence),
-        Reply::Receipts(Receipts { receipts, .. })
-        | Reply::Transacted(Transacted { receipts, .. }) => receipts
-            .iter()
-            .flatten()
-            .filter(|place| !place.duplicate)
-            .map(|place| place.sequence)
-            .min(),
-        _ => None,
-    }
 }
 
 pub(super) fn last_sequence(reply: &Reply<'_>) -> Option<u64> {

@@ -12,11 +12,14 @@ use dunlin_core::{Effect, Op};
 use super::archive::{Archive, Check};
 use super::command::{Order, Request};
 use super::frames::{check_code, decode, frames_in, request_of};
+use super::recovery::When;
 use super::workload;
 use super::workload::partitioned::Ledger;
 use super::workload::presence::Hall;
 use super::workload::publish::Names;
 use super::workload::queue::Book;
+use super::workload::request::{self, Inquiries};
+use super::workload::schedule::Calendar;
 use super::workload::subscribe::Grants;
 
 /// The bounds that the simulated brokers have: small, so that they are met.
@@ -35,6 +38,9 @@ pub(super) struct Bounds {
     pub(super) rebalance_ms: u64,
     pub(super) dedup_entries_max: u64,
     pub(super) presence_ms: u64,
+    pub(super) scheduled_max: u64,
+    pub(super) list_scheduled_max: u64,
+    pub(super) requests_max: u64,
 }
 
 /// One input, as the model needs it.
@@ -134,6 +140,32 @@ impl<'a> Step<'a> {
         })
     }
 
+    /// When that happens which it decides.
+    pub(super) const fn when(&self, archive: &Archive) -> When {
+        When {
+            life: archive.life,
+            write: self.write,
+        }
+    }
+
+    /// Whether a connection ends with this step, so that it is told nothing more.
+    pub(super) fn is_leaving(&self, connection: u64) -> bool {
+        let ends = |given: &Given| matches!(given, Given::Disconnect { connection: other } if *other == connection);
+        let is_closed = |effect: &Effect| matches!(effect, Effect::Close { connection: other, .. } if other.0 == connection);
+        self.given.iter().any(ends) || self.effects.iter().any(is_closed)
+    }
+
+    /// The message of a command that asks.
+    pub(super) fn asked(&self, model: &Model, key: (u64, u64)) -> Option<usize> {
+        let waits = model.connections.get(&key.0);
+        let waits = waits.and_then(|connection| connection.pending.get(&key.1));
+        let pending = waits.or_else(|| self.replies.get(&key).map(|(pending, _)| pending))?;
+        match pending.request.order {
+            Order::Request(request::Order::Ask { message, .. }) => Some(message),
+            _ => None,
+        }
+    }
+
     pub(super) fn answers(&self) -> impl Iterator<Item = Answer<'a>> + use<'a> {
         self.replies
             .iter()
@@ -161,6 +193,8 @@ pub(super) struct Model {
     pub(super) book: Book,
     pub(super) ledger: Ledger,
     pub(super) hall: Hall,
+    pub(super) calendar: Calendar,
+    pub(super) inquiries: Inquiries,
     pub(super) names: Names,
     /// The next sequence of each producer.
     pub(super) next_produced: [u64; 2],
@@ -177,6 +211,8 @@ pub(super) struct Model {
     last_write: u64,
     /// The latest time that a message of each namespace has; the next is not of an earlier one.
     pub(super) last_timestamps: Vec<u64>,
+    /// The latest that the clock of a host has shown.
+    pub(super) latest: u64,
     pub(super) stats: Tally,
 }
 
@@ -214,6 +250,8 @@ impl Model {
             book: Book::default(),
             ledger: Ledger::default(),
             hall: Hall::default(),
+            calendar: Calendar::default(),
+            inquiries: Inquiries::default(),
             names: Names::default(),
             next_produced: [0; 2],
             bounds,
@@ -224,6 +262,7 @@ impl Model {
             incarnations: BTreeMap::new(),
             loads: 0,
             last_write: 0,
+            latest: 0,
             stats: Tally::default(),
         }
     }
@@ -260,6 +299,8 @@ impl Model {
     /// Checks one step: what was given, and what the broker said to it.
     pub(super) fn step(&mut self, now: u64, given: &[Given], effects: &[Effect]) -> Check {
         let mut gone = BTreeSet::new();
+        self.archive.fresh.clear();
+        self.latest = self.latest.max(now);
         let handled = self.take_given(now, given, &mut gone);
         self.check_noise(given, effects)?;
         let said = self.take_sends(effects)?;

@@ -36,6 +36,8 @@ pub(super) struct Plan {
     pub(super) blocks: u64,
     /// One publish in so many is a batch.
     pub(super) batches: u64,
+    /// One message in so many is to wait for its time.
+    pub(super) later: u64,
     /// One subscriber in so many gives no more credit until the end.
     pub(super) stalls: u64,
     pub(super) disk_faults: u64,
@@ -69,13 +71,17 @@ impl Plan {
             rebalance_ms: *rng.pick(&[200, 2000, 20_000]),
             dedup_entries_max: *rng.pick(&[20, 1_000_000]),
             presence_ms: *rng.pick(&[1500, 8000, 40_000]),
+            scheduled_max: *rng.pick(&[4, 100_000]),
+            list_scheduled_max: rng.between(1, 10),
+            requests_max: *rng.pick(&[2, 10_000]),
         };
         let config = format!(
             "{{\"read_messages_max\":{},\"loads_max\":{},\"load_bytes_max\":{},\"row_bytes_max\":{},\"credit_max\":{},\
              \"lag_max\":{},\"block_ms_max\":{},\"segment_bytes_max\":{},\"segment_rows_max\":{},\"trim_rows_max\":{},\
              \"catch_up_bytes_max\":{},\"catch_ups_max\":{},\"ring_messages_max\":{},\"list_topics_max\":{},\
              \"incarnations_max\":{},\"compaction_bytes_min\":{},\"compaction_keys_max\":{},\"ack_deadline_ms\":{},\
-             \"max_delivery_attempts\":{},\"session_ms\":{},\"rebalance_ms\":{},\"parked_max\":{},\"dedup_entries_max\":{},\"presence_ms\":{},\
+             \"max_delivery_attempts\":{},\"session_ms\":{},\"rebalance_ms\":{},\"parked_max\":{},\"dedup_entries_max\":{},\
+             \"scheduled_max\":{},\"list_scheduled_max\":{},\"requests_max\":{},\"presence_ms\":{},\
              \"session_ttl_ms\":60000}}",
             bounds.read_messages_max,
             bounds.loads_max,
@@ -100,6 +106,9 @@ impl Plan {
             bounds.rebalance_ms,
             rng.between(1, 20),
             bounds.dedup_entries_max,
+            bounds.scheduled_max,
+            bounds.list_scheduled_max,
+            bounds.requests_max,
             bounds.presence_ms,
         );
         let mut rarely = |often: u64| {
@@ -119,6 +128,7 @@ impl Plan {
             deletes: rarely(150),
             blocks: rarely(8),
             batches: rarely(4),
+            later: rarely(8),
             stalls: rarely(3),
             disk_faults: rarely(40),
             drains: rarely(100),

@@ -9,6 +9,7 @@ use super::audit::{Dump, PartitionDump, TopicDump};
 use super::frames::level;
 use super::model::Model;
 use super::rows::{StateRow, read_state_row};
+use super::workload::publish::At;
 
 /// How a life ended.
 #[derive(Clone, Copy, Debug)]
@@ -19,9 +20,30 @@ pub(super) struct Ended {
     pub(super) now: u64,
 }
 
+/// When something was decided: the life of the broker, and the write of that life that stores it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct When {
+    pub(super) life: u64,
+    pub(super) write: u64,
+}
+
+impl When {
+    pub(super) const fn is_lost(self, ended: Ended) -> bool {
+        self.life == ended.life && self.write > ended.kept
+    }
+}
+
 impl Model {
     /// Begins the next life with what the store has; `dumps` is what an audit of each namespace found there.
     pub(super) fn recover(&mut self, ended: Ended, dumps: &[Dump], rows: &[Row]) -> Check {
+        // What was over once may be forgotten, though the next life's clock may be behind.
+        for (topic, state) in self.archive.topics.iter().enumerate() {
+            self.names.look(At {
+                topic,
+                dedup_ms: state.dedup_ms,
+                now: self.latest.max(self.last_timestamps[state.namespace]),
+            });
+        }
         self.recover_names(ended, rows)?;
         for (namespace, dump) in dumps.iter().enumerate() {
             self.recover_namespace(ended, namespace, &dump.topics)
@@ -32,6 +54,8 @@ impl Model {
                     )
                 })?;
         }
+        self.calendar
+            .recover(ended, &self.archive, &self.namespaces, rows)?;
         self.book.recover(ended);
         self.ledger.recover(ended);
         let topics = self.archive.topics.iter().enumerate();
@@ -104,8 +128,8 @@ impl Model {
             }
         }
         let nothing = PartitionDump::default();
-        for message in 0..self.archive.places.len() {
-            let Some(place) = self.archive.places[message].clone() else {
+        for message in 0..self.archive.drafts.len() {
+            let Some(place) = self.archive.newest(message).cloned() else {
                 continue;
             };
             let topic = &self.archive.topics[place.topic];
@@ -114,9 +138,8 @@ impl Model {
             }
             if topic.deleted {
                 let never_stored = place.life == ended.life && place.write > ended.kept;
-                let place = self.archive.places[message]
-                    .as_mut()
-                    .expect("it was just cloned");
+                let place = self.archive.newest_mut(message);
+                let place = place.expect("it was just cloned");
                 place.lost_in = never_stored.then_some(ended.life + 1);
                 continue;
             }
@@ -154,9 +177,8 @@ impl Model {
                 ));
             };
             if lost {
-                let place = self.archive.places[message]
-                    .as_mut()
-                    .expect("it was just cloned");
+                let place = self.archive.newest_mut(message);
+                let place = place.expect("it was just cloned");
                 place.lost_in = Some(ended.life + 1);
             }
         }

@@ -43,14 +43,20 @@ impl Model {
         for frame in frames_in(self.is_json(connection), bytes)? {
             match decode(&frame)? {
                 // The place of a duplicate may be forgotten.
+                Reply::Receipt(receipt) if receipt.schedule_id.is_some() => {
+                    self.check_scheduled(namespace, receipt.schedule_id, applied, synced)?;
+                }
                 Reply::Receipt(receipt) if receipt.duplicate && receipt.sequence == 0 => {}
                 Reply::Receipt(receipt) => {
                     let message = self.archive.at_sequence(namespace, receipt.sequence);
                     self.promise(message, applied, synced)?;
                 }
                 Reply::Receipts(receipts) => {
-                    let places = receipts.receipts.iter().flatten();
-                    for place in places.filter(|place| !place.duplicate || place.sequence > 0) {
+                    for place in receipts.receipts.iter().flatten() {
+                        self.check_scheduled(namespace, place.schedule_id, applied, synced)?;
+                        if place.sequence == 0 {
+                            continue;
+                        }
                         let message = self.archive.at_sequence(namespace, place.sequence);
                         self.promise(message, applied, synced)?;
                     }
@@ -72,11 +78,15 @@ impl Model {
                 }
                 Reply::Done(done) => {
                     let waits = self.ledger.waits_for(connection, done.request);
+                    let waits = waits.or_else(|| self.calendar.waits_for(connection, done.request));
                     check_left(waits, applied, synced)
                         .map_err(|error| format!("{done:?} {error}"))?;
                 }
                 Reply::Delivery(delivery) => {
                     let message = self.archive.number_of(delivery.payload, delivery.topic)?;
+                    if self.archive.is_untold(message, life) {
+                        continue;
+                    }
                     let place = self.archive.place(message)?;
                     if place.life == life && place.level == Durability::Sync && place.write > synced
                     {
@@ -91,12 +101,28 @@ impl Model {
         Ok(())
     }
 
+    /// Whether a receipt may leave for what waits for its time.
+    fn check_scheduled(
+        &self,
+        namespace: usize,
+        schedule_id: Option<u64>,
+        applied: u64,
+        synced: u64,
+    ) -> Check {
+        let Some(id) = schedule_id else {
+            return Ok(());
+        };
+        let life = self.archive.life;
+        let waits = self.calendar.receipt_waits_for(namespace, id, life)?;
+        check_left(waits, applied, synced)
+            .map_err(|error| format!("the receipt of what waits as {id} {error}"))
+    }
+
     fn promise(&mut self, message: Option<usize>, applied: u64, synced: u64) -> Check {
         let message = message.ok_or("a receipt leaves for a message that was never placed")?;
         let life = self.archive.life;
-        let place = self.archive.places[message]
-            .as_mut()
-            .expect("it was found by its place");
+        let place = self.archive.newest_mut(message);
+        let place = place.expect("it was found by its place");
         if place.life < life {
             // The receipt of a duplicate: what was restored is durable.
             return Ok(());

@@ -1,5 +1,5 @@
 //! As much of the stored rows as is needed to know where logs begin: the broker tells it nobody at the moment it
-//! trims, and a gap that is not told can only be found by who knows.
+//! trims, and a gap that is not told can only be found by who knows. And where that lies which has no receipt.
 
 use dunlin_core::rows::{Scope, scope_of};
 use dunlin_core::{Effect, Op, Reader};
@@ -9,6 +9,9 @@ use super::model::Model;
 
 const TABLE_TOPIC: u8 = 0x02;
 const TABLE_PARTITION: u8 = 0x03;
+const TABLE_SCHEDULE: u8 = 0x0b;
+const TABLE_MESSAGES: u8 = 0x80;
+const TABLE_SCHEDULED: u8 = 0x81;
 
 /// What a row is about.
 #[derive(Debug)]
@@ -26,8 +29,21 @@ pub(super) enum StateRow<'a> {
         partition: u32,
         start: u64,
     },
-    Messages {
+    Records {
         namespace: &'a str,
+        id: u32,
+        partition: u32,
+    },
+    /// That something waits for its time, and what.
+    Scheduled {
+        namespace: &'a str,
+        at: u64,
+        id: u64,
+    },
+    ScheduledBody {
+        namespace: &'a str,
+        at: u64,
+        id: u64,
     },
     Other {
         namespace: &'a str,
@@ -38,8 +54,7 @@ pub(super) enum StateRow<'a> {
 pub(super) fn read_state_row<'a>(key: &'a [u8], value: &'a [u8]) -> Option<StateRow<'a>> {
     let namespace = match scope_of(key)? {
         Scope::Store => return Some(StateRow::Store),
-        Scope::Messages(namespace) => return Some(StateRow::Messages { namespace }),
-        Scope::State(namespace) => namespace,
+        Scope::Messages(namespace) | Scope::State(namespace) => namespace,
     };
     let (table, tail) = key.get(1 + namespace.len()..)?.split_first()?;
     let mut reader = Reader::new(value);
@@ -72,6 +87,27 @@ pub(super) fn read_state_row<'a>(key: &'a [u8], value: &'a [u8]) -> Option<State
                 id,
                 partition,
                 start,
+            })
+        }
+        TABLE_MESSAGES => {
+            let (id, rest) = tail.split_first_chunk::<4>()?;
+            let (partition, _) = rest.split_first_chunk::<4>()?;
+            Some(StateRow::Records {
+                namespace,
+                id: u32::from_be_bytes(*id),
+                partition: u32::from_be_bytes(*partition),
+            })
+        }
+        TABLE_SCHEDULE | TABLE_SCHEDULED => {
+            let (at, id) = tail.split_first_chunk::<8>()?;
+            let (at, id) = (
+                u64::from_be_bytes(*at),
+                u64::from_be_bytes(id.try_into().ok()?),
+            );
+            Some(if *table == TABLE_SCHEDULE {
+                StateRow::Scheduled { namespace, at, id }
+            } else {
+                StateRow::ScheduledBody { namespace, at, id }
             })
         }
         _ => Some(StateRow::Other { namespace }),
@@ -107,7 +143,7 @@ impl Model {
                 let topic = self.archive.topic(namespace, name, partitions);
                 self.topic_ids.insert((namespace, id), topic);
             }
-            Some(StateRow::Messages { namespace, .. }) => {
+            Some(StateRow::Records { namespace, .. }) => {
                 self.known_namespace(namespace)?;
                 // One message may exceed the bound, because a message is never cut.
                 let most = self.bounds.row_bytes_max + 4096;
@@ -119,7 +155,12 @@ impl Model {
                     ));
                 }
             }
-            Some(StateRow::Partition { namespace, .. } | StateRow::Other { namespace }) => {
+            Some(
+                StateRow::Partition { namespace, .. }
+                | StateRow::Scheduled { namespace, .. }
+                | StateRow::ScheduledBody { namespace, .. }
+                | StateRow::Other { namespace },
+            ) => {
                 self.known_namespace(namespace)?;
             }
             Some(StateRow::Store) => {}

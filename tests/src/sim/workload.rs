@@ -9,7 +9,9 @@ pub(super) mod presence;
 pub(super) mod publish;
 pub(super) mod queue;
 pub(super) mod read;
+pub(super) mod request;
 pub(super) mod rules;
+pub(super) mod schedule;
 pub(super) mod session;
 pub(super) mod subscribe;
 pub(super) mod topics;
@@ -36,6 +38,8 @@ pub(super) const ALL: &[(u64, &dyn Workload)] = &[
     (8, &transact::Transactions),
     (24, &partitioned::Partitioned),
     (10, &presence::Presence),
+    (6, &schedule::Schedules),
+    (12, &request::Requests),
     (4, &session::Session),
 ];
 

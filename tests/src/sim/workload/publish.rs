@@ -1,6 +1,7 @@
 //! Messages are published, one at a time or in batches; a receipt places each of them, and that place is the truth that
 //! everybody is held against.
 
+mod found;
 mod names;
 
 use std::collections::BTreeMap;
@@ -13,10 +14,10 @@ use crate::sim::client::Client;
 use crate::sim::command::{self, word};
 use crate::sim::frames::check_code;
 use crate::sim::model::{Model, Step};
-use crate::sim::plan::TopicPlan;
+use crate::sim::plan::{Plan, TopicPlan};
 use crate::sim::rng::Rng;
 
-use super::{Turn, Workload};
+use super::{Turn, Workload, schedule};
 
 pub(in crate::sim) use self::names::{At, Names};
 
@@ -36,13 +37,42 @@ pub(in crate::sim) struct Draft {
     /// Its producer and the sequence there.
     pub(in crate::sim) producer: Option<(String, u64)>,
     pub(in crate::sim) ttl_ms: Option<u64>,
+    pub(in crate::sim) later: Option<Later>,
+    /// Whether it asks for an answer.
+    pub(in crate::sim) asks: bool,
     pub(in crate::sim) durability: Option<Durability>,
+}
+
+/// When a message is to be published, if not at once.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sim) enum Later {
+    Delay(u64),
+    At(u64),
+}
+
+impl Later {
+    /// The time that it is if somebody asks for it now.
+    pub(in crate::sim) const fn at(self, now: u64) -> u64 {
+        match self {
+            Self::Delay(ms) => now + ms,
+            Self::At(at) => at,
+        }
+    }
+
+    const fn fields(later: Option<Self>) -> (Option<u64>, Option<u64>) {
+        match later {
+            None => (None, None),
+            Some(Self::Delay(ms)) => (Some(ms), None),
+            Some(Self::At(at)) => (None, Some(at)),
+        }
+    }
 }
 
 impl Draft {
     /// The message as a publish of its own.
     pub(super) fn encode(&self, request: u64, out: &mut Vec<u8>) {
         let headers = encode_headers(self);
+        let (delay_ms, deliver_at) = Later::fields(self.later);
         Command::Publish(Publish {
             request,
             topic: &self.topic,
@@ -52,8 +82,8 @@ impl Draft {
             headers: parse_headers(headers.as_deref()),
             id: self.id.as_deref(),
             ttl_ms: self.ttl_ms,
-            delay_ms: None,
-            deliver_at: None,
+            delay_ms,
+            deliver_at,
             producer: producer_of(self),
             producer_sequence: sequence_of(self),
             priority: None,
@@ -61,6 +91,18 @@ impl Draft {
             wait_ms: None,
         })
         .encode(out);
+    }
+
+    /// Whether no receipt need say where it is.
+    pub(in crate::sim) const fn has_no_receipt(&self) -> bool {
+        self.later.is_some() || self.asks
+    }
+
+    /// The bytes that count while it waits.
+    pub(in crate::sim) fn size_bytes(&self) -> u64 {
+        let headers = encode_headers(self).map_or(0, |headers| headers.len());
+        let texts = [&self.key, &self.id].map(|text| text.as_ref().map_or(0, String::len));
+        (self.payload.len() + headers + texts[0] + texts[1]) as u64
     }
 }
 
@@ -77,6 +119,14 @@ pub(in crate::sim) enum Order {
 }
 
 impl Order {
+    /// What it publishes.
+    pub(in crate::sim) fn messages(&self) -> &[usize] {
+        match self {
+            Self::One { message } => core::slice::from_ref(message),
+            Self::Batch { messages, .. } => messages,
+        }
+    }
+
     pub(in crate::sim) fn encode(&self, request: u64, drafts: &[Draft], out: &mut Vec<u8>) {
         match self {
             Self::One { message } => drafts[*message].encode(request, out),
@@ -97,12 +147,12 @@ impl Order {
     }
 }
 
-/// The list that a batch or a transaction has.
 pub(super) fn encode_messages(messages: &[usize], drafts: &[Draft]) -> Vec<u8> {
     let mut list = Vec::new();
     for message in messages {
         let draft = &drafts[*message];
         let headers = encode_headers(draft);
+        let (delay_ms, deliver_at) = Later::fields(draft.later);
         List::push(
             &mut list,
             &Message {
@@ -113,8 +163,8 @@ pub(super) fn encode_messages(messages: &[usize], drafts: &[Draft]) -> Vec<u8> {
                 headers: parse_headers(headers.as_deref()),
                 id: draft.id.as_deref(),
                 ttl_ms: draft.ttl_ms,
-                delay_ms: None,
-                deliver_at: None,
+                delay_ms,
+                deliver_at,
                 producer: producer_of(draft),
                 producer_sequence: sequence_of(draft),
                 priority: None,
@@ -135,7 +185,7 @@ fn sequence_of(draft: &Draft) -> Option<u64> {
     draft.producer.as_ref().map(|(_, sequence)| *sequence)
 }
 
-fn encode_headers(draft: &Draft) -> Option<Vec<u8>> {
+pub(super) fn encode_headers(draft: &Draft) -> Option<Vec<u8>> {
     let pairs = draft
         .headers
         .iter()
@@ -143,7 +193,7 @@ fn encode_headers(draft: &Draft) -> Option<Vec<u8>> {
     (!draft.headers.is_empty()).then(|| Headers::encode(pairs))
 }
 
-fn parse_headers(encoded: Option<&[u8]>) -> Option<Headers<'_>> {
+pub(super) fn parse_headers(encoded: Option<&[u8]>) -> Option<Headers<'_>> {
     encoded.map(|bytes| Headers::parse(bytes).expect("headers that were just encoded are sound"))
 }
 
@@ -157,15 +207,17 @@ impl Workload for Publishing {
                 messages: (0..count)
                     .map(|_| {
                         let topic = turn.rng.pick(&turn.plan.topics);
-                        draft(client.namespace, topic, turn.rng, turn.model)
+                        let later = later(turn);
+                        draft(client.namespace, topic, later, turn.rng, turn.model)
                     })
                     .collect(),
                 durability: level(turn.rng),
             }
         } else {
             let topic = turn.rng.pick(&turn.plan.topics);
+            let later = later(turn);
             Order::One {
-                message: draft(client.namespace, topic, turn.rng, turn.model),
+                message: draft(client.namespace, topic, later, turn.rng, turn.model),
             }
         };
         vec![command::Order::Publish(order)]
@@ -186,22 +238,36 @@ impl Workload for Publishing {
 /// The last messages of all, one to every topic.
 pub(in crate::sim) fn say_goodbye(
     client: &Client,
-    topics: &[TopicPlan],
+    plan: &Plan,
     rng: &mut Rng,
     model: &mut Model,
 ) -> Vec<command::Order> {
-    topics
+    plan.topics
         .iter()
         .map(|topic| {
-            let message = draft(client.namespace, topic, rng, model);
+            let message = draft(client.namespace, topic, None, rng, model);
             command::Order::Publish(Order::One { message })
         })
         .collect()
 }
 
+/// Whether and until when a message is to wait.
+fn later(turn: &mut Turn<'_>) -> Option<Later> {
+    let rng = &mut *turn.rng;
+    rng.once_in(turn.plan.later).then(|| {
+        let ms = rng.delay(20_000);
+        match rng.below(4) {
+            0 => Later::At(turn.now.saturating_sub(ms)),
+            1 => Later::At(turn.now + ms),
+            _ => Later::Delay(ms),
+        }
+    })
+}
+
 pub(super) fn draft(
     namespace: usize,
     topic: &TopicPlan,
+    later: Option<Later>,
     rng: &mut Rng,
     model: &mut Model,
 ) -> usize {
@@ -229,9 +295,27 @@ pub(super) fn draft(
             id: rng.once_in(4).then(|| format!("id-{}", rng.below(IDS))),
             producer,
             ttl_ms: rng.once_in(10).then(|| rng.between(1, 3000)),
+            later,
+            asks: false,
             durability: level(rng),
         }
     })
+}
+
+/// A message that asks for an answer.
+pub(super) fn question(
+    namespace: usize,
+    topic: &TopicPlan,
+    rng: &mut Rng,
+    model: &mut Model,
+) -> usize {
+    let message = draft(namespace, topic, None, rng, model);
+    let draft = &mut model.archive.drafts[message];
+    draft.producer = None;
+    draft.ttl_ms = None;
+    draft.durability = None;
+    draft.asks = true;
+    message
 }
 
 /// A producer and one of its sequences: mostly the next, sometimes one that it had before, or one far away.
@@ -261,35 +345,45 @@ pub(super) fn level(rng: &mut Rng) -> Option<Durability> {
     ])
 }
 
-/// What a receipt says of one message.
-pub(super) struct Receipt {
+/// Where one message went.
+pub(super) struct Placing {
     pub(super) sequence: u64,
     pub(super) message: usize,
     pub(super) partition: u32,
     pub(super) offset: u64,
     pub(super) asked: Durability,
-    pub(super) connection: u64,
-    pub(super) order: u64,
+    pub(super) by: By,
 }
 
-/// Places every message that has a receipt, in the order of sequences.
+/// How a message came to be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// A receipt says so.
+    Receipt,
+    /// Its time has come.
+    Time,
+    /// Somebody asks.
+    Request,
+}
+
+/// Places every message that was published, in the order of sequences.
 fn place(model: &mut Model, step: &Step<'_>) -> Check {
-    let mut receipts = Vec::new();
+    let mut placings = found::find(model, step)?;
+    let mut scheduled = Vec::new();
     let mut duplicates = Vec::new();
     let mut refused = Vec::new();
     for answer in step.answers() {
         let (messages, asked) = match answer.order {
-            command::Order::Publish(Order::One { message }) => {
-                let asked = model.archive.drafts[*message].durability;
-                (core::slice::from_ref(message), asked)
+            command::Order::Publish(order @ Order::One { message }) => {
+                (order.messages(), model.archive.drafts[*message].durability)
             }
-            command::Order::Publish(Order::Batch {
-                messages,
-                durability,
-            }) => (&messages[..], *durability),
+            command::Order::Publish(order @ Order::Batch { durability, .. }) => {
+                (order.messages(), *durability)
+            }
             command::Order::Transact(order) => (&order.messages[..], order.durability),
             _ => continue,
         };
+        let asked = asked.unwrap_or(Durability::None);
         let places: Result<Vec<_>, _> = match (answer.order, answer.reply) {
             (command::Order::Publish(Order::One { .. }), Reply::Receipt(told)) => {
                 Ok(vec![frame::Place {
@@ -336,32 +430,43 @@ fn place(model: &mut Model, step: &Step<'_>) -> Check {
                 messages.len()
             ));
         }
+        // What waits for its time has one of the same numbers.
+        let number = |place: &frame::Place| place.schedule_id.unwrap_or(place.sequence);
         let new: Vec<_> = places.iter().filter(|place| !place.duplicate).collect();
         if new
             .windows(2)
-            .any(|pair| pair[0].sequence + 1 != pair[1].sequence)
+            .any(|pair| number(pair[0]) + 1 != number(pair[1]))
         {
             return Err(format!("a batch was torn apart: {places:?}"));
         }
-        for (message, place) in messages.iter().zip(places) {
-            if place.duplicate {
-                duplicates.push((*message, place));
-                continue;
+        if let (Some(first), Some(last)) = (new.first(), new.last()) {
+            let span = (number(first), number(last));
+            let by = (answer.connection, answer.pending.order);
+            check_publish_order(model, by, span)?;
+        }
+        for (message, place) in messages.iter().copied().zip(places) {
+            match place.schedule_id {
+                _ if place.duplicate => duplicates.push((message, place)),
+                Some(_) => scheduled.push((message, place, asked)),
+                None => placings.push(Placing {
+                    sequence: place.sequence,
+                    message,
+                    partition: place.partition,
+                    offset: place.offset,
+                    asked,
+                    by: By::Receipt,
+                }),
             }
-            receipts.push(Receipt {
-                sequence: place.sequence,
-                message: *message,
-                partition: place.partition,
-                offset: place.offset,
-                asked: asked.unwrap_or(Durability::None),
-                connection: answer.connection,
-                order: answer.pending.order,
-            });
         }
     }
-    receipts.sort_unstable_by_key(|receipt| receipt.sequence);
-    for receipt in receipts {
-        take_receipt(model, step, &receipt)?;
+    placings.sort_unstable_by_key(|placing| placing.sequence);
+    for placing in placings {
+        take_placing(model, step, &placing)?;
+    }
+    for (message, place, asked) in scheduled {
+        model.stats.receipts += 1;
+        schedule::schedule(model, step, message, place.schedule_id.unwrap_or(0), asked)?;
+        remember(model, step, message, &place)?;
     }
     for (message, place) in duplicates {
         model.archive.refuse(message)?;
@@ -373,9 +478,30 @@ fn place(model: &mut Model, step: &Step<'_>) -> Check {
     }
     for (messages, code, told) in refused {
         check_names_refused(model, step.now, messages, code)
+            .and_then(|()| check_schedule_refused(model, messages, code, told))
             .map_err(|error| format!("{error}: {told}"))?;
     }
     Ok(())
+}
+
+/// Whether there was no room for what was to wait, if it was refused for that.
+fn check_schedule_refused(model: &Model, messages: &[usize], code: &str, told: &str) -> Check {
+    if code != "limit_reached" || !told.contains("scheduled_max") {
+        return Ok(());
+    }
+    let namespace = model.archive.drafts[messages[0]].namespace;
+    let count = model.calendar.count(&model.archive, namespace);
+    // What is cancelled in the same step may have waited still.
+    let later = messages
+        .iter()
+        .filter(|message| model.archive.drafts[**message].later.is_some());
+    let most = count + later.count() as u64 + model.calendar.ended_last(namespace);
+    if most > model.bounds.scheduled_max {
+        return Ok(());
+    }
+    Err(format!(
+        "{messages:?} find no room, but {count} messages wait"
+    ))
 }
 
 /// The names of a topic now, by the time of its namespace.
@@ -425,69 +551,83 @@ fn check_names_refused(model: &mut Model, now: u64, messages: &[usize], code: &s
     }
 }
 
-pub(super) fn take_receipt(model: &mut Model, step: &Step<'_>, receipt: &Receipt) -> Check {
-    model.stats.receipts += 1;
-    let draft = model.archive.drafts[receipt.message].clone();
+pub(super) fn take_placing(model: &mut Model, step: &Step<'_>, placing: &Placing) -> Check {
+    model.stats.receipts += u64::from(placing.by == By::Receipt);
+    let message = placing.message;
+    let draft = &model.archive.drafts[message];
     let Some(topic) = model.archive.topic_named(draft.namespace, &draft.topic) else {
         return Err(format!(
-            "a receipt for topic \"{}\", which has no row",
+            "message {message} went to topic \"{}\", which has no row",
             draft.topic
         ));
     };
     let state = &model.archive.topics[topic];
-    let live = state.kind == "live";
+    // Deliveries of what waited in the store wait for the write that takes it from there.
+    let is_unstored = state.kind == "live" && placing.by != By::Time;
     let last = &mut model.last_timestamps[draft.namespace];
     *last = step.now.max(*last);
     let place = Place {
         topic,
-        partition: receipt.partition,
-        offset: receipt.offset,
-        sequence: receipt.sequence,
+        partition: placing.partition,
+        offset: placing.offset,
+        sequence: placing.sequence,
         timestamp: *last,
         expires_at: draft.ttl_ms.map(|ttl| step.now + ttl),
-        level: if live {
+        level: if is_unstored {
             Durability::None
         } else {
-            receipt.asked.max(state.durability)
+            placing.asked.max(state.durability)
         },
         life: model.archive.life,
-        write: if live { 0 } else { step.write },
+        write: if is_unstored { 0 } else { step.write },
         lost_in: None,
         promised: None,
     };
-    let place_there = (place.partition, place.offset, place.sequence);
-    let stored_by = (place.life, step.write);
-    model.archive.assign(receipt.message, place)?;
-    let at = names_at(model, step.now, topic);
-    model.names.publish(at, &draft, place_there, stored_by)?;
-    check_publish_order(model, receipt)
+    model.archive.assign(message, place)?;
+    if placing.by != By::Receipt {
+        // Its name was remembered when it was scheduled, and that of a question never is.
+        return Ok(());
+    }
+    let place = frame::Place {
+        topic: None,
+        partition: placing.partition,
+        offset: placing.offset,
+        sequence: placing.sequence,
+        duplicate: false,
+        schedule_id: None,
+    };
+    remember(model, step, message, &place)
 }
 
-/// What a connection published earlier has the lower sequence.
-fn check_publish_order(model: &mut Model, receipt: &Receipt) -> Check {
-    let (id, order, sequence) = (receipt.connection, receipt.order, receipt.sequence);
+/// What a message is called is known from now on, and where it went.
+fn remember(model: &mut Model, step: &Step<'_>, message: usize, place: &frame::Place<'_>) -> Check {
+    let draft = &model.archive.drafts[message];
+    let topic = model.archive.topic_named(draft.namespace, &draft.topic);
+    let topic = topic.ok_or_else(|| format!("message {message} is of no topic"))?;
+    let at = names_at(model, step.now, topic);
+    let when = step.when(&model.archive);
+    model.names.publish(at, draft, place, when)
+}
+
+/// What a connection published earlier has the lower sequences.
+pub(super) fn check_publish_order(
+    model: &mut Model,
+    (id, order): (u64, u64),
+    (first, last): (u64, u64),
+) -> Check {
     let Some(connection) = model.connections.get_mut(&id) else {
         return Ok(());
     };
-    let span = connection
-        .published
-        .entry(order)
-        .or_insert((sequence, sequence));
-    span.1 = span.1.max(sequence);
-    let before = connection
-        .published
-        .range(..order)
+    connection.published.insert(order, (first, last));
+    let mut earlier = connection.published.range(..order);
+    let mut later = connection.published.range(order + 1..);
+    if earlier
         .next_back()
-        .map(|(_, span)| span.1);
-    let after = connection
-        .published
-        .range(order + 1..)
-        .next()
-        .map(|(_, span)| span.0);
-    if before.is_some_and(|before| before > sequence) || after.is_some_and(|after| after < sequence)
+        .is_some_and(|(_, before)| before.1 > first)
+        || later.next().is_some_and(|(_, after)| after.0 < last)
     {
         return Err(format!(
-            "connection {id}: command {order} got sequence {sequence} out of its order"
+            "connection {id}: command {order} got the sequences {first} to {last} out of its order"
         ));
     }
     Ok(())

@@ -140,7 +140,8 @@ fn check_description(
     for (partition, extent) in told.partitions.iter().enumerate() {
         let extent = extent.map_err(|_| "a malformed extent".to_owned())?;
         let part = &model.archive.topics[index].partitions[partition];
-        if extent.log_end_offset > part.end || extent.log_start_offset > extent.log_end_offset {
+        let is_beyond = extent.log_end_offset > part.end && !model.archive.topics[index].has_untold;
+        if is_beyond || extent.log_start_offset > extent.log_end_offset {
             return Err(format!(
                 "\"{topic}\" is told to be {extent:?}, but ends at {}",
                 part.end
@@ -189,7 +190,8 @@ fn check_page(
         .ok_or("the topic is not there")?;
     let live = model.archive.topics[index].kind == "live";
     let part = &model.archive.topics[index].partitions[partition as usize];
-    if page.log_start_offset > page.log_end_offset || page.log_end_offset > part.end {
+    let is_beyond = page.log_end_offset > part.end && !model.archive.topics[index].has_untold;
+    if page.log_start_offset > page.log_end_offset || is_beyond {
         return Err(format!(
             "the log is told to be {}..{}, it ends at {}",
             page.log_start_offset, page.log_end_offset, part.end

@@ -14,7 +14,7 @@ use crate::sim::command;
 use crate::sim::frames::check_code;
 use crate::sim::model::{Answer, Model, Step};
 
-use super::publish::{Draft, Receipt, level, take_receipt};
+use super::publish::{By, Draft, Placing, check_publish_order, level, take_placing};
 use super::{Heard, Turn, Workload};
 
 /// The rules, in the order of their turns.
@@ -218,6 +218,8 @@ impl Workload for Rules {
             id: None,
             producer: None,
             ttl_ms: rng.once_in(10).then(|| rng.between(1, 3000)),
+            later: None,
+            asks: false,
             durability: level(rng),
         };
         if rng.once_in(2) {
@@ -235,12 +237,12 @@ impl Workload for Rules {
                 take_answer(model, &answer, order, &mut receipts)?;
             }
         }
-        receipts.sort_unstable_by_key(|receipt: &Receipt| receipt.sequence);
+        receipts.sort_unstable_by_key(|placing: &Placing| placing.sequence);
         for mut receipt in receipts {
             if receipt.offset == u64::MAX {
                 receipt.offset = end_of(model, receipt.message)?;
             }
-            take_receipt(model, step, &receipt)?;
+            take_placing(model, step, &receipt)?;
         }
         Ok(())
     }
@@ -268,7 +270,7 @@ fn take_answer(
     model: &mut Model,
     answer: &Answer<'_>,
     order: &Order,
-    receipts: &mut Vec<Receipt>,
+    receipts: &mut Vec<Placing>,
 ) -> Check {
     match (order, answer.reply) {
         (Order::Configure { .. }, Reply::Done(_)) => Ok(()),
@@ -283,16 +285,18 @@ fn take_answer(
             if told.topic != Some(topic).filter(|topic| *topic != sent.topic) {
                 return Err(format!("{sent:?} went to \"{topic}\", but is {told:?}"));
             }
+            let span = (told.sequence, told.sequence + made.len() as u64 - 1);
+            let by = (answer.connection, answer.pending.order);
+            check_publish_order(model, by, span)?;
             for (message, sequence) in made.iter().zip(told.sequence..) {
                 let is_first = message == first;
-                receipts.push(Receipt {
+                receipts.push(Placing {
                     sequence,
                     message: *message,
                     partition: if is_first { told.partition } else { 0 },
                     offset: if is_first { told.offset } else { u64::MAX },
                     asked: sent.durability.unwrap_or(Durability::None),
-                    connection: answer.connection,
-                    order: answer.pending.order,
+                    by: By::Receipt,
                 });
             }
             Ok(())

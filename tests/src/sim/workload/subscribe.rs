@@ -33,6 +33,14 @@ pub(in crate::sim) enum Order {
     Credit { subscription: u32, messages: u64 },
 }
 
+/// A message that a client saw, the sequence that it had, and the life of the broker that gave it that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::sim) struct Seen {
+    pub(in crate::sim) sequence: u64,
+    pub(in crate::sim) message: usize,
+    pub(in crate::sim) placed_in: u64,
+}
+
 /// Where a reader asks to begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::sim) enum Begin {
@@ -41,11 +49,11 @@ pub(in crate::sim) enum Begin {
     Offset(u64),
     Timestamp(u64),
     Last(u64),
-    /// The token, the position, and which message the client saw at which sequence.
+    /// The token, the position, and what the client saw.
     Resume {
         token: String,
         sequence: u64,
-        seen: Arc<Vec<(u64, usize)>>,
+        seen: Arc<Vec<Seen>>,
     },
 }
 

@@ -88,7 +88,7 @@ impl Workload for Transactions {
         };
         let mut messages = Vec::new();
         for (topic, id) in sent.messages {
-            let message = draft(client.namespace, &topic, rng, turn.model);
+            let message = draft(client.namespace, &topic, None, rng, turn.model);
             let draft = &mut turn.model.archive.drafts[message];
             (draft.id, draft.producer) = (Some(id), None);
             messages.push(message);

@@ -227,17 +227,9 @@ fn log_key(
 /// A message between two offsets that a member has a right to.
 fn skips(model: &Model, log: LogKey, from: u64, to: u64) -> Option<usize> {
     let archive = &model.archive;
-    let partition = &archive.topics[log.2].partitions[log.3 as usize];
-    let mut between = partition
-        .offsets
-        .range(from..to.max(from))
-        .flat_map(|(_, messages)| messages);
-    between
-        .find(|message| {
-            archive.is_there(**message, archive.life)
-                && !archive.is_excused(**message, model.ledger.latest)
-        })
-        .copied()
+    let mut between = archive.there(log.2, log.3, from..to, archive.life);
+    let found = between.find(|(_, message)| !archive.is_excused(*message, model.ledger.latest));
+    found.map(|(_, message)| message)
 }
 
 pub(super) fn take_step(model: &mut Model, step: &Step<'_>) -> Check {
@@ -309,7 +301,7 @@ pub(super) fn take_step(model: &mut Model, step: &Step<'_>) -> Check {
         let checked = match &reply {
             Reply::Assignment(told) => take_assignment(model, step, said.connection, told),
             Reply::Delivery(told) if told.subscription >= SEATS_FROM => {
-                take_delivery(model, said.connection, told)
+                take_delivery(model, step.now, said.connection, told)
             }
             Reply::Gap(told) if told.subscription >= SEATS_FROM => {
                 take_gap(model, said.connection, told)
@@ -376,8 +368,8 @@ pub(super) fn check_complete(model: &Model, namespace: usize, now: u64) -> Check
         .iter()
         .filter(|((of, _), _)| *of == namespace)
     {
-        for message in 0..archive.places.len() {
-            let Some(place) = &archive.places[message] else {
+        for message in 0..archive.drafts.len() {
+            let Some(place) = archive.newest(message) else {
                 continue;
             };
             let topic = &archive.topics[place.topic];
@@ -385,7 +377,8 @@ pub(super) fn check_complete(model: &Model, namespace: usize, now: u64) -> Check
                 .filters
                 .iter()
                 .any(|filter| filter_matches(filter, &topic.name));
-            let (low, _) = model
+            // What was published together with a reset may have been before it.
+            let (_, high) = model
                 .ledger
                 .floor((key.0, key.1, place.topic, place.partition));
             if topic.namespace == namespace
@@ -393,7 +386,7 @@ pub(super) fn check_complete(model: &Model, namespace: usize, now: u64) -> Check
                 && is_read
                 && archive.is_there(message, archive.life)
                 && !archive.is_excused(message, now)
-                && place.offset >= topic.partitions[place.partition as usize].start.max(low)
+                && place.offset >= topic.partitions[place.partition as usize].start.max(high)
             {
                 return Err(format!(
                     "message {message}, \"{}\" {} {}, was never committed in \"{}\" ({:?})",

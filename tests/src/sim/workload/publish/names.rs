@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dunlin_core::frame::Place;
 
 use crate::sim::archive::Check;
-use crate::sim::recovery::Ended;
+use crate::sim::recovery::{Ended, When};
 
 use super::Draft;
 
@@ -27,9 +27,9 @@ struct Known {
     partition: u32,
     offset: u64,
     sequence: u64,
+    schedule_id: Option<u64>,
     at: u64,
-    life: u64,
-    write: u64,
+    when: When,
     /// Whether its window was over at some time.
     over: bool,
 }
@@ -38,8 +38,8 @@ struct Known {
 #[derive(Debug, Default)]
 struct TopicNames {
     known: BTreeMap<Name, Vec<Known>>,
-    /// The sequences that a producer published, each with the life and write that stores it.
-    producers: BTreeMap<String, BTreeMap<u64, (u64, u64)>>,
+    /// The sequences that a producer published, and when.
+    producers: BTreeMap<String, BTreeMap<u64, When>>,
 }
 
 /// A topic at a time.
@@ -67,8 +67,8 @@ impl Names {
         &mut self,
         at: At,
         draft: &Draft,
-        (partition, offset, sequence): (u32, u64, u64),
-        (life, write): (u64, u64),
+        place: &Place<'_>,
+        when: When,
     ) -> Check {
         self.look(at);
         let topic = self.0.entry(at.topic).or_default();
@@ -84,12 +84,12 @@ impl Names {
         }
         // Without a window only what repeats it in the same batch is told where it is.
         known.push(Known {
-            partition,
-            offset,
-            sequence,
+            partition: place.partition,
+            offset: place.offset,
+            sequence: place.sequence,
+            schedule_id: place.schedule_id,
             at: at.now,
-            life,
-            write,
+            when,
             over: false,
         });
         if let Some((producer, number)) = &draft.producer {
@@ -103,13 +103,13 @@ impl Names {
                     published.get(number)
                 ));
             }
-            published.insert(*number, (life, write));
+            published.insert(*number, when);
         }
         Ok(())
     }
 
     /// A message was taken for one that is there already.
-    pub(in crate::sim) fn repeat(&mut self, at: At, draft: &Draft, told: &Place) -> Check {
+    pub(in crate::sim) fn repeat(&mut self, at: At, draft: &Draft, told: &Place<'_>) -> Check {
         self.look(at);
         let topic = self.0.entry(at.topic).or_default();
         let wrong = |why: &str| Err(format!("{draft:?} is taken for {told:?}, {why}"));
@@ -117,9 +117,11 @@ impl Names {
             return wrong("but has no name");
         };
         let known = topic.known.get(&name).map_or(&[][..], Vec::as_slice);
-        if told.sequence > 0 {
-            let place = (told.partition, told.offset, told.sequence);
-            let is_there = |known: &Known| (known.partition, known.offset, known.sequence) == place;
+        if told.sequence > 0 || told.schedule_id.is_some() {
+            let is_there = |known: &Known| {
+                (known.partition, known.offset) == (told.partition, told.offset)
+                    && (known.sequence, known.schedule_id) == (told.sequence, told.schedule_id)
+            };
             return match known.iter().any(is_there) {
                 true => Ok(()),
                 false => wrong(&format!("but was {known:?}")),
@@ -189,16 +191,15 @@ impl Names {
 
     /// What was not stored is forgotten, and of live topics everything is.
     pub(in crate::sim) fn recover(&mut self, ended: Ended, live: &BTreeSet<usize>) {
-        let kept = |life, write| life != ended.life || write <= ended.kept;
         for (index, topic) in &mut self.0 {
             if live.contains(index) {
                 *topic = TopicNames::default();
             }
             for known in topic.known.values_mut() {
-                known.retain(|known| kept(known.life, known.write));
+                known.retain(|known| !known.when.is_lost(ended));
             }
             for published in topic.producers.values_mut() {
-                published.retain(|_, (life, write)| kept(*life, *write));
+                published.retain(|_, when| !when.is_lost(ended));
             }
         }
     }

@@ -9,23 +9,10 @@ use crate::sim::archive::{Check, Told, filter_matches};
 use crate::sim::command;
 use crate::sim::frames::decode;
 use crate::sim::model::{Answer, Given, Model, Step};
-use crate::sim::recovery::Ended;
+use crate::sim::recovery::{Ended, When};
 
 use super::super::transact;
 use super::{MEMBERSHIPS_FROM, Order, Verdict};
-
-/// When something was decided: the life of the broker, and the write of that life that stores it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct When {
-    life: u64,
-    write: u64,
-}
-
-impl When {
-    const fn is_lost(self, ended: Ended) -> bool {
-        self.life == ended.life && self.write > ended.kept
-    }
-}
 
 #[derive(Debug)]
 struct Membership {
@@ -395,10 +382,7 @@ fn take_settled(
     failed: Option<&str>,
 ) -> Check {
     let namespace = answer.namespace;
-    let when = When {
-        life: model.archive.life,
-        write: step.write,
-    };
+    let when = step.when(&model.archive);
     let book = &mut model.book;
     let lease = book.leases.get_mut(&(namespace, number));
     let lease = lease.ok_or_else(|| format!("lease {number} was never given"))?;
@@ -470,16 +454,16 @@ fn take_delivery(
     let member = membership.member.clone();
     let told = Told::by(delivery, namespace);
     model.archive.check_told(message, &told)?;
+    if delivery.expires_at.is_some_and(|at| at <= step.now) {
+        return Err(format!("message {message} has expired"));
+    }
     let (Some(number), Some(attempt)) = (delivery.lease, delivery.attempt) else {
         return Err(format!(
             "message {message} comes without a lease or an attempt"
         ));
     };
     check_order(model, namespace, group, message)?;
-    let when = When {
-        life: model.archive.life,
-        write: step.write,
-    };
+    let when = step.when(&model.archive);
     let attempts_max = model.bounds.max_delivery_attempts;
     let until = step.now + model.bounds.ack_deadline_ms;
     let book = &mut model.book;
@@ -540,11 +524,9 @@ fn check_order(model: &Model, namespace: usize, group: &'static str, message: us
     let by_key = topic.ordering == "per_key";
     let key = |message: usize| archive.drafts[message].key.as_deref().unwrap_or_default();
     let partition = &topic.partitions[place.partition as usize];
-    for other in partition.offsets.values().flatten().copied() {
-        if other == message
-            || (by_key && key(other) != key(message))
-            || !archive.is_there(other, archive.life)
-        {
+    let all = archive.there(place.topic, place.partition, 0..partition.end, archive.life);
+    for (_, other) in all {
+        if other == message || (by_key && key(other) != key(message)) {
             continue;
         }
         let Some(story) = model.book.stories.get(&(namespace, group, other)) else {
@@ -600,8 +582,8 @@ pub(super) fn check_complete(model: &Model, namespace: usize, now: u64) -> Check
             ..
         } = known;
         let mut dead = 0;
-        for message in 0..archive.places.len() {
-            let Some(place) = &archive.places[message] else {
+        for message in 0..archive.drafts.len() {
+            let Some(place) = archive.newest(message) else {
                 continue;
             };
             let topic = &archive.topics[place.topic];

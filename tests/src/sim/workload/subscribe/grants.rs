@@ -6,11 +6,11 @@ use dunlin_core::frame::Reply;
 
 use crate::sim::archive::{Check, filter_matches};
 use crate::sim::command;
-use crate::sim::frames::{first_sequence, last_sequence};
+use crate::sim::frames::last_sequence;
 use crate::sim::model::{Model, Pending, Step};
 
 use super::super::rules::copies_of;
-use super::{Begin, Order, Wish};
+use super::{Begin, Order, Seen, Wish};
 
 /// A subscription, once it was granted.
 #[derive(Debug)]
@@ -46,6 +46,16 @@ impl Grants {
         self.all.push(granted);
         self.open.insert((connection, subscription), index);
         self.newest.insert((connection, subscription), index);
+    }
+
+    /// Those that the broker knows of, also of connections that are gone.
+    pub(in crate::sim) fn all_open(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
+        self.open.keys().copied()
+    }
+
+    /// The newest that a connection had under this number.
+    pub(in crate::sim) fn granted(&self, connection: u64, subscription: u32) -> &Granted {
+        &self.all[self.newest[&(connection, subscription)]]
     }
 
     /// The one that the broker knows under this number.
@@ -91,24 +101,28 @@ pub(super) fn take_grants(model: &mut Model, step: &Step<'_>) -> Check {
     let replies = step.replies;
     let mut last: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
     for key in step.handled {
-        let (Some((Pending { request, .. }, reply)), Some(namespace)) =
-            (replies.get(key), model.namespace_of(key.0))
-        else {
+        let Some(namespace) = model.namespace_of(key.0) else {
             continue;
         };
         let (before, seen) = last.entry(namespace).or_insert_with(|| {
             // Everything that was placed before this batch.
-            let fresh = replies
-                .iter()
-                .filter(|((connection, _), _)| model.namespace_of(*connection) == Some(namespace))
-                .filter_map(|(_, (_, reply))| first_sequence(reply))
-                .min();
-            let before = model
-                .archive
-                .last_sequence_below(namespace, fresh.unwrap_or(u64::MAX));
+            let archive = &model.archive;
+            let fresh = archive.fresh.iter().filter_map(|message| {
+                let place = archive.newest(*message)?;
+                (archive.topics[place.topic].namespace == namespace).then_some(place.sequence)
+            });
+            let before = archive.last_sequence_below(namespace, fresh.min().unwrap_or(u64::MAX));
             (before, before)
         });
         let before = *before;
+        let asked = step.asked(model, *key).and_then(|message| {
+            let place = model.archive.newest(message);
+            place.filter(|place| place.life == model.archive.life)
+        });
+        *seen = asked.map_or(*seen, |place| place.sequence.max(*seen));
+        let Some((Pending { request, .. }, reply)) = replies.get(key) else {
+            continue;
+        };
         if let Some(sequence) = last_sequence(reply) {
             *seen = (*seen).max(sequence + copies_of(&request.order));
         }
@@ -194,23 +208,31 @@ fn base(
             return Err(format!("resumed at {told}, beyond the asked {sequence}"));
         }
         // Told from the very beginning, the broker does not remember the life that the token is of.
-        for (at, message) in known.iter().filter(|(at, _)| *at > told && told > 0) {
-            if archive.at_sequence(namespace, *at) == Some(*message) {
+        // What waited for its time may have been published again since.
+        let is_where_it_was = |seen: &Seen| {
+            let place = archive.place_in(seen.message, archive.life);
+            place.is_some_and(|place| place.life == seen.placed_in)
+        };
+        for seen in known.iter().filter(|seen| seen.sequence > told && told > 0) {
+            if is_where_it_was(seen) {
                 return Err(format!(
-                    "resumed at {told} as if message {message} at {at} was lost, which it was not"
+                    "resumed at {told} as if {seen:?} was lost, which it was not"
                 ));
             }
         }
-        for (sequence, message) in known.iter().filter(|(sequence, _)| *sequence <= told) {
+        for seen in known.iter().filter(|seen| seen.sequence <= told) {
+            let Seen {
+                sequence, message, ..
+            } = *seen;
             if archive
-                .at_sequence(namespace, *sequence)
-                .is_some_and(|other| other != *message)
+                .at_sequence(namespace, sequence)
+                .is_some_and(|other| other != message)
             {
                 return Err(format!(
                     "resumed at {told}, but sequence {sequence} is not message {message} any more"
                 ));
             }
-            if !archive.is_there(*message, archive.life) && !is_live(model, *message) {
+            if !is_where_it_was(seen) && !is_live(model, message) {
                 return Err(format!(
                     "resumed at {told} without telling that message {message} was lost"
                 ));
@@ -227,8 +249,7 @@ fn base(
             let partition = partition as u32;
             let wants = |offset: u64| {
                 let message = archive.at(topic, partition, offset, archive.life);
-                let Some(place) = message.and_then(|message| archive.places[message].as_ref())
-                else {
+                let Some(place) = message.and_then(|message| archive.newest(message)) else {
                     return false;
                 };
                 let past = match &wish.begin {
@@ -240,14 +261,10 @@ fn base(
                     Begin::Offset(asked) => offset >= *asked,
                     Begin::Timestamp(at) => place.timestamp >= *at,
                     Begin::Last(count) => {
-                        let later = part.offsets.range(offset..part.end);
-                        let later = later.filter(|(_, messages)| {
-                            messages.iter().any(|message| {
-                                archive.is_there(*message, archive.life)
-                                    && archive.places[*message]
-                                        .as_ref()
-                                        .is_some_and(|place| place.sequence <= seen)
-                            })
+                        let later = archive.there(topic, partition, offset..part.end, archive.life);
+                        let later = later.filter(|(_, message)| {
+                            let place = archive.newest(*message);
+                            place.is_some_and(|place| place.sequence <= seen)
                         });
                         later.count() as u64 <= *count
                     }
@@ -277,7 +294,8 @@ fn gone(
 }
 
 fn is_live(model: &Model, message: usize) -> bool {
-    model.archive.places[message]
-        .as_ref()
+    model
+        .archive
+        .newest(message)
         .is_none_or(|place| model.archive.topics[place.topic].kind == "live")
 }

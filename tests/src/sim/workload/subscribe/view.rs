@@ -9,7 +9,7 @@ use dunlin_core::frame::{Delivery, Gap};
 use crate::sim::archive::{Archive, Check, filter_matches};
 
 use super::grants::Granted;
-use super::{Begin, Wish};
+use super::{Begin, Seen, Wish};
 
 /// A partition of a topic of the archive.
 type Log = (usize, u32);
@@ -42,7 +42,7 @@ pub(super) struct View {
     gaps: Vec<Told>,
     /// The gaps that were told before the resume.
     gaps_before: Vec<Told>,
-    seen: Vec<(u64, usize)>,
+    seen: Vec<Seen>,
     last_global: u64,
     /// A resume lost what lay above the first and up to the second sequence; a gap must tell.
     untold: Option<(u64, u64)>,
@@ -124,8 +124,7 @@ impl View {
         for gap in &mut self.gaps_before {
             gap.to = gap.to.min(granted.sequence);
         }
-        self.seen
-            .retain(|(sequence, _)| *sequence <= granted.sequence);
+        self.seen.retain(|seen| seen.sequence <= granted.sequence);
         self.position = granted.sequence;
     }
 
@@ -137,7 +136,13 @@ impl View {
         now: u64,
     ) -> Check {
         let message = archive.number_of(delivery.payload, delivery.topic)?;
-        let place = archive.place(message)?;
+        if archive.is_untold(message, life) {
+            self.position = delivery.sequence;
+            self.consumed += 1;
+            return Ok(());
+        }
+        let place = archive.place_in(message, life);
+        let place = place.ok_or_else(|| format!("message {message} had no place then"))?;
         let log = (place.topic, place.partition);
         let expected = self.next.get(&log).copied().unwrap_or(0);
         let here = format!(
@@ -173,7 +178,11 @@ impl View {
         }
         self.next.insert(log, place.offset + 1);
         self.position = place.sequence;
-        self.seen.push((place.sequence, message));
+        self.seen.push(Seen {
+            sequence: place.sequence,
+            message,
+            placed_in: place.life,
+        });
         self.consumed += 1;
         Ok(())
     }
@@ -239,10 +248,11 @@ impl View {
             let Some(message) = archive.at(log.0, log.1, offset, life) else {
                 continue;
             };
-            if archive.is_excused(message, now) {
+            let place = archive.place_in(message, life);
+            let place = place.expect("it was found by its place");
+            if archive.is_excused_at(message, place, now) {
                 continue;
             }
-            let place = archive.place(message)?;
             // Only a time to come, as after a setback of the clock, is later than what is published after it was asked.
             if matches!(self.wish.begin, Begin::Timestamp(at) if place.timestamp < at) {
                 continue;

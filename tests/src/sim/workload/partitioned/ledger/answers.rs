@@ -250,18 +250,13 @@ fn reset(model: &mut Model, step: &Step<'_>, group: GroupKey, topic: &str, to: &
             (partition.start_before.min(partition.start), partition.start)
         } else {
             // It may have been before or after what was published in the same step.
-            let mut fresh = partition.offsets.iter().filter(|(_, messages)| {
-                messages.iter().any(|message| {
-                    let place = archive.places[*message].as_ref();
-                    place.is_some_and(|place| {
-                        (place.life, place.write) == (archive.life, step.write)
-                    })
-                })
+            let all = archive.there(index, number, 0..partition.end, archive.life);
+            let mut fresh = all.filter(|(_, message)| {
+                let place = archive.newest(*message);
+                place.is_some_and(|place| (place.life, place.write) == (archive.life, step.write))
             });
-            (
-                fresh.next().map_or(partition.end, |(first, _)| *first),
-                partition.end,
-            )
+            let first = fresh.next().map_or(partition.end, |(first, _)| first);
+            (first, partition.end)
         };
         let floor = Floor {
             life: archive.life,

@@ -100,7 +100,12 @@ fn check_assigned(
     }
 }
 
-pub(super) fn take_delivery(model: &mut Model, connection: u64, delivery: &Delivery<'_>) -> Check {
+pub(super) fn take_delivery(
+    model: &mut Model,
+    now: u64,
+    connection: u64,
+    delivery: &Delivery<'_>,
+) -> Check {
     let key = (connection, delivery.subscription);
     let Some(seat) = model.ledger.seats.get(&key).cloned() else {
         return Err("it is no member".to_owned());
@@ -108,6 +113,9 @@ pub(super) fn take_delivery(model: &mut Model, connection: u64, delivery: &Deliv
     let message = model.archive.number_of(delivery.payload, delivery.topic)?;
     let told = Told::by(delivery, seat.group.0);
     model.archive.check_told(message, &told)?;
+    if delivery.expires_at.is_some_and(|at| at <= now) {
+        return Err(format!("message {message} has expired"));
+    }
     if delivery.lease.is_some() || delivery.attempt.is_some() {
         return Err("it has a lease".to_owned());
     }
@@ -125,7 +133,7 @@ pub(super) fn take_delivery(model: &mut Model, connection: u64, delivery: &Deliv
         return Err(format!("it was read to {next}"));
     }
     if let Some(skipped) = skips(model, log, next, delivery.offset) {
-        let place = &model.archive.places[skipped];
+        let place = model.archive.newest(skipped);
         return Err(format!(
             "message {skipped} was passed over: {place:?}, {hold:?}"
         ));
