@@ -83,7 +83,7 @@ pub(super) enum Given {
 pub(super) struct Connection {
     pub(super) namespace: usize,
     /// When the broker heard of it last, by its clock.
-    heard_at: u64,
+    pub(super) heard_at: u64,
     pub(super) greeted: bool,
     pub(super) pending: BTreeMap<u64, Pending>,
     pub(super) commands: u64,

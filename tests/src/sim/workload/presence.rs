@@ -162,8 +162,8 @@ impl Members {
 /// What the broker was told and has said about presence.
 #[derive(Debug, Default)]
 pub(in crate::sim) struct Hall {
-    /// When each connection was heard of.
-    heard: BTreeMap<u64, u64>,
+    /// The connections that were there.
+    known: BTreeSet<u64>,
     present: BTreeMap<(usize, &'static str), Members>,
     /// Where a connection may be present or not, since nobody knows what of it was stored.
     doubtful: BTreeSet<(usize, &'static str, u64)>,
@@ -205,7 +205,7 @@ impl Hall {
             members.0.retain(other);
         }
         self.doubtful.retain(|(.., other)| *other != connection);
-        self.heard.remove(&connection);
+        self.known.remove(&connection);
         self.watches.retain(|(other, _), _| *other != connection);
     }
 
@@ -230,10 +230,10 @@ impl Hall {
         for one in step.given {
             match one {
                 Given::Connect { connection, .. } => {
-                    self.heard.insert(*connection, step.now);
+                    self.known.insert(*connection);
                 }
                 Given::Restored { connection, clean } => {
-                    self.heard.insert(*connection, step.now);
+                    self.known.insert(*connection);
                     if let (false, Some(namespace)) = (clean, model.namespace_of(*connection)) {
                         for topic in TOPICS {
                             self.leave(namespace, topic, *connection);
@@ -249,15 +249,26 @@ impl Hall {
                     let Some(namespace) = model.namespace_of(*connection) else {
                         continue;
                     };
-                    if let Some(heard) = self.heard.get_mut(connection) {
-                        *heard = step.now;
-                    }
                     for request in requests {
-                        let answer = step.replies.get(&(*connection, request.number));
-                        if let (command::Order::Presence(order), Some((_, reply))) =
-                            (&request.order, answer)
-                        {
-                            self.obey(namespace, *connection, order, reply)?;
+                        let command::Order::Presence(order) = &request.order else {
+                            continue;
+                        };
+                        match (step.replies.get(&(*connection, request.number)), order) {
+                            (Some((_, reply)), _) => {
+                                self.obey(namespace, *connection, order, reply)?;
+                            }
+                            // Who is closed before the step ends is not told any more.
+                            (
+                                None,
+                                Order::Watch {
+                                    subscription,
+                                    topic,
+                                },
+                            ) => {
+                                let watch = (namespace, *topic, None);
+                                self.watches.insert((*connection, *subscription), watch);
+                            }
+                            (None, _) => {}
                         }
                     }
                 }
@@ -390,8 +401,7 @@ impl Workload for Presence {
 
     fn told(&self, model: &mut Model, step: &Step<'_>) -> Check {
         let mut hall = core::mem::take(&mut model.hall);
-        let known: Vec<u64> = hall.heard.keys().copied().collect();
-        for connection in known {
+        for connection in hall.known.clone() {
             // It did not outlive the last life.
             if model.namespace_of(connection).is_none() {
                 hall.forget(connection);
@@ -399,6 +409,10 @@ impl Workload for Presence {
         }
         hall.take_given(model, step)?;
         hall.take_said(step)?;
+        let heard_at = |connection| {
+            let known = model.connections.get(&connection);
+            known.map_or(0, |connection| connection.heard_at)
+        };
         for effect in step.effects {
             let Effect::Close {
                 connection, reason, ..
@@ -406,7 +420,7 @@ impl Workload for Presence {
             else {
                 continue;
             };
-            let heard = hall.heard.get(&connection.0).copied().unwrap_or(0);
+            let heard = heard_at(connection.0);
             if reason.starts_with("connection_silent")
                 && heard + model.bounds.presence_ms > step.now
             {
@@ -424,7 +438,7 @@ impl Workload for Presence {
             hall.check(*namespace, topic, members)?;
         }
         for member in hall.present.values().flat_map(|members| members.0.values()) {
-            let heard = hall.heard[&member.connection];
+            let heard = heard_at(member.connection);
             if heard + model.bounds.presence_ms <= step.now {
                 return Err(format!(
                     "connection {} is still present at {}, but was silent since {heard}",
