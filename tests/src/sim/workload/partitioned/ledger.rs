@@ -282,14 +282,14 @@ pub(super) fn take_step(model: &mut Model, step: &Step<'_>) -> Check {
             _ => {}
         }
     }
-    for connection in step.silenced() {
-        model.ledger.part_all(connection, step.now, session_ms);
-    }
     for (key, code) in &ended {
         // Whoever took the place of a named member has what it had.
         model
             .ledger
             .part(*key, step.now, session_ms, code == "member_replaced");
+    }
+    for connection in step.silenced() {
+        model.ledger.part_all(connection, step.now, session_ms);
     }
     for said in step.said {
         if matches!(decode(&said.frame)?, Reply::Resync(_)) {

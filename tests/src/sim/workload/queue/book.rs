@@ -201,6 +201,17 @@ pub(super) fn take_step(model: &mut Model, step: &Step<'_>) -> Check {
             take_transaction(model, step, &answer, order)?;
         }
     }
+    for said in step.said {
+        // Its session may have been over before its connection was.
+        if step
+            .silenced()
+            .any(|connection| connection == said.connection)
+            && let Reply::Ended(ended) = decode(&said.frame)?
+        {
+            let key = (said.connection, ended.subscription);
+            model.book.part(key.0, key.1, step.now, None);
+        }
+    }
     for connection in after.into_iter().chain(step.silenced()) {
         model.book.part_all(connection, step.now, session_ms);
     }
