@@ -84,7 +84,17 @@ impl Workload for Requests {
                 1 => Some(1),
                 _ => Some(rng.between(1, 4000)),
             };
-            let message = publish::question(client.namespace, &turn.topic, rng, turn.model);
+            // Of live topics it is known exactly who would hear it.
+            let live = turn.plan.topics.iter();
+            let live: Vec<_> = live
+                .filter(|topic| topic.wish.kind == Some("live"))
+                .collect();
+            let topic = if rng.once_in(2) && !live.is_empty() {
+                rng.pick(&live)
+            } else {
+                &turn.topic
+            };
+            let message = publish::question(client.namespace, topic, rng, turn.model);
             Order::Ask {
                 message,
                 timeout_ms,

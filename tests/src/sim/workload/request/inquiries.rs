@@ -28,6 +28,8 @@ struct Inquiry {
     deadline: Option<u64>,
     /// Whether it was answered, or is given up.
     is_over: bool,
+    /// Whether it is of this step: an answer in the same step was a guess, and may have come before it.
+    is_fresh: bool,
 }
 
 /// Every question that was ever published, by namespace and number.
@@ -124,6 +126,7 @@ pub(super) fn take_step(model: &mut Model, step: &Step<'_>) -> Check {
                 let known = model.inquiries.all.get(&(answer.namespace, *reply_to));
                 let waits = known.filter(|known| {
                     !known.is_over
+                        && !known.is_fresh
                         && known.life == model.archive.life
                         && model.connections.contains_key(&known.asker.0)
                 });
@@ -183,6 +186,7 @@ fn learn_numbers(model: &mut Model, step: &Step<'_>) -> Check {
             life,
             deadline: is_new.then_some(step.now + timeout_ms),
             is_over: asked.is_none(),
+            is_fresh: true,
         };
         model.inquiries.all.insert((namespace, reply_to), inquiry);
     }
@@ -242,6 +246,7 @@ fn check_deadlines(model: &mut Model, step: &Step<'_>) -> Check {
     let connections = &model.connections;
     let mut counts: BTreeMap<usize, u64> = BTreeMap::new();
     for ((namespace, reply_to), known) in &mut model.inquiries.all {
+        known.is_fresh = false;
         if known.is_over {
             continue;
         }
