@@ -89,7 +89,7 @@ pub(in crate::sim) enum Order {
     },
     Publish {
         /// As it is sent.
-        sent: Draft,
+        sent: Box<Draft>,
         /// What must come of it, the one that the receipt is for first.
         made: Vec<usize>,
     },
@@ -227,7 +227,10 @@ impl Workload for Rules {
         }
         let made = made_of(&sent).into_iter();
         let made = made.map(|draft| archive.draft(|_| draft)).collect();
-        vec![command::Order::Rules(Order::Publish { sent, made })]
+        vec![command::Order::Rules(Order::Publish {
+            sent: Box::new(sent),
+            made,
+        })]
     }
 
     fn told(&self, model: &mut Model, step: &Step<'_>) -> Check {
