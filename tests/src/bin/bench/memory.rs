@@ -1,8 +1,9 @@
 //! What idle things take: bytes that are allocated for them and not given back, and the time of a step in which nothing
 //! happens. Of the native core; a guest's allocator is its own.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use core::alloc::{GlobalAlloc, Layout};
+use core::cell::Cell;
+use std::alloc::System;
 
 use dunlin_core::ConnectionId;
 use dunlin_core::frame::{Command, Publish};
