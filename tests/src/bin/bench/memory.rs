@@ -11,8 +11,10 @@ use dunlin_host::Engines;
 
 use crate::{BATCH, Bench, configure, join, publish_command, put, put_acks};
 
-/// How many keys or topics are idle.
+/// How many keys or topics are idle, and beside how few that is held: as many as a batch has messages, so that a queue
+/// deals out all of them.
 const IDLE: u64 = 10_000;
+const FEW: u64 = BATCH as u64;
 
 /// Counts what this thread has allocated, so that a broker can be weighed.
 struct Counting;
@@ -68,28 +70,28 @@ enum Idle {
     Topics,
 }
 
-/// Prints what each of 10,000 idle things takes, and what a step costs beside them and beside one of them.
+/// Prints what each of 10,000 idle things takes, and what a step costs beside them and beside few.
 pub(crate) fn rows(native: &Engines) {
     for (name, idle, bound) in [
         ("an idle key of a topic", Idle::Keys, 200),
         ("an idle key of a queue", Idle::QueueKeys, 200),
         ("an idle topic with a message", Idle::Topics, 0),
     ] {
-        let [one, many] = [1, IDLE].map(|count| {
+        let [few, many] = [FEW, IDLE].map(|count| {
             let before = ALLOCATED.get();
             let mut bench = Bench::new(native.start(1).expect("the engine starts"));
             leave_idle(&mut bench, idle, count);
             let bytes = ALLOCATED.get().wrapping_sub(before);
             (bytes, step_ns(&mut bench))
         });
-        let each = many.0.wrapping_sub(one.0) as i64 as f64 / (IDLE - 1) as f64;
+        let each = many.0.wrapping_sub(few.0) as i64 as f64 / (IDLE - FEW) as f64;
         let bound = match bound {
             0 => String::new(),
             bound => format!("  (at most {bound} B)"),
         };
         println!(
-            "{name:<58} {each:>10.1} B; an empty step takes {:.0} ns beside {IDLE}, {:.0} beside one{bound}",
-            many.1, one.1
+            "{name:<58} {each:>10.1} B; an empty step takes {:.0} ns beside {IDLE}, {:.0} beside {FEW}{bound}",
+            many.1, few.1
         );
     }
 }
