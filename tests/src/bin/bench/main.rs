@@ -25,6 +25,7 @@ const BATCH: usize = 16;
 const PAYLOAD: [u8; 128] = [b'x'; 128];
 /// Retention keeps the benchmark's memory bounded; it is what a busy topic has anyway.
 const CONFIG: &str = r#"{"subscriptions_max":100000,"connections_max":100000,"topics_max":100000,
+    "connections_per_user_max":100000,
     "topic_default":{"max_messages":100000}}"#;
 
 /// Measures what the core's work costs.
