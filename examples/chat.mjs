@@ -33,7 +33,9 @@ export async function run(client, open) {
   await ben.publish(ROOM, "it gets cold");
 
   ann = await open(PHONE);
-  console.log(`${ann.session.filters[0].waiting} messages wait for ann`);
+  let waiting = 0;
+  for await (const _ of ann.mailbox()) waiting++;
+  console.log(`${waiting} messages wait for ann`);
   inbox = ann.subscribe(ROOM, { session: true });
   await ann.presence(ROOM).enter("on the phone again");
   await shows(door);

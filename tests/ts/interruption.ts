@@ -193,7 +193,14 @@ class Witness {
       else if (!this.open.has(connection)) this.open.set(connection, { isJson: reader.flag(), namespace: reader.str() });
     }
     for (const effect of decodeOutput(output).effects) {
-      if (effect.kind === "close") this.open.delete(effect.connection);
+      if (effect.kind === "close") {
+        // With a namespace that is deleted go its sequences.
+        const client = this.open.get(effect.connection);
+        if (client !== undefined && effect.reason.endsWith("was deleted")) {
+          for (const place of this.#sequences) if (place.startsWith(`${client.namespace} #`)) this.#sequences.delete(place);
+        }
+        this.open.delete(effect.connection);
+      }
       if (effect.kind !== "send") continue;
       for (const { connection, prefix } of effect.to) this.#hear(connection, concat([prefix, effect.body]));
     }
