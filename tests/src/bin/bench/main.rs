@@ -481,13 +481,7 @@ fn queue(bench: &mut Bench, members: usize) -> f64 {
                 for _ in 0..BATCH {
                     let member = members[lease as usize % members.len()];
                     lease += 1;
-                    let mut leases = Vec::new();
-                    List::push(&mut leases, &Lease { lease });
-                    let ack = Command::Ack(Ack {
-                        request: 1,
-                        leases: List::new(&leases),
-                    });
-                    put(&mut batch, member, &ack);
+                    put_acks(&mut batch, member, lease, 1);
                 }
             }
             batch
